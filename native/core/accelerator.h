@@ -1,0 +1,163 @@
+/* The one public header of the core: a cache in one shared segment, for many processes.
+ *
+ * The core knows no Python.  It returns a status: it does not print, exit, raise or keep a global.
+ * Times given to it are in units of ACC_UNIT_NS (see clock.h), durations of waiting in nanoseconds. */
+#ifndef ACCELERATOR_H
+#define ACCELERATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum acc_status {
+    ACC_OK = 0,
+    ACC_NOT_STORED = 1, /* nothing changed: present (add), absent (touch), or overtaken by a delete (fill) */
+    ACC_TOO_LARGE = 2,  /* does not fit this segment; an explicit write has dropped the key's older copy */
+    ACC_BUSY = 3,       /* lock not to be had within the budget; an explicit write has dropped the older copy */
+    ACC_NOT_FOUND = 4,
+    ACC_BAD_TYPE = 5,   /* incr on something that is no 64-bit integer */
+    ACC_OVERFLOW = 6,   /* incr past 64 bits */
+    ACC_CORRUPT = 7,    /* a stored header that does not verify: dropped and counted */
+    ACC_RACE = 8,       /* the item changed while it was read: look again */
+    ACC_FULL = 9,       /* a table of the segment (processes, areas) has no free slot */
+    ACC_EMISMATCH = 10, /* not a segment, or not of this layout, size or machine state */
+    ACC_ESYS = 11,      /* a system call failed: errno tells */
+    ACC_READONLY = 12,
+};
+
+const char *acc_status_text(enum acc_status status);
+
+/* What a value is.  Kept beside every value so that the hot types need no codec. */
+enum acc_code {
+    ACC_CODE_BYTES = 1,
+    ACC_CODE_STR = 2,
+    ACC_CODE_INT = 3,   /* 8 bytes, little-endian two's complement */
+    ACC_CODE_FLOAT = 4, /* 8 bytes, little-endian IEEE 754 */
+    ACC_CODE_TRUE = 5,
+    ACC_CODE_FALSE = 6,
+    ACC_CODE_NULL = 7, /* known to be absent: the negative marker */
+    ACC_CODE_MSGPACK = 8,
+    ACC_CODE_RAW = 9,
+    ACC_CODE_PICKLE = 10,
+    ACC_CODE_LIMIT = 64,
+};
+
+enum acc_store_mode { ACC_SET = 0, ACC_ADD = 1, ACC_FILL = 2 };
+
+/* Counters of one area; names in stats.c in the same order.  The first sixteen are the product's public ones. */
+enum acc_counter {
+    ACC_LOCAL_HIT,
+    ACC_LOCAL_MISS,
+    ACC_REMOTE_HIT,
+    ACC_REMOTE_MISS,
+    ACC_LOAD,
+    ACC_LOAD_SUCCESS,
+    ACC_LOAD_TIMEOUT,
+    ACC_LOAD_ERROR,
+    ACC_STALE_FALLBACK,
+    ACC_REFRESH_ATTEMPTS,
+    ACC_REFRESH_SUCCESS,
+    ACC_REFRESH_FAILURES,
+    ACC_INVALIDATION_PUBLISH,
+    ACC_INVALIDATION_PUBLISH_FAILURES,
+    ACC_INVALIDATION_RECEIVE,
+    ACC_INVALIDATION_RECEIVE_FAILURES,
+    ACC_NEGATIVE_HIT,
+    ACC_OBJECT_HIT,
+    ACC_SET_TOTAL,
+    ACC_DELETE_TOTAL,
+    ACC_EVICTIONS,
+    ACC_EXPIRED,
+    ACC_STORE_REJECTED_SIZE,
+    ACC_STORE_REJECTED_ENCODE,
+    ACC_STORE_REJECTED_RACE,
+    ACC_LOCK_GIVEUP,
+    ACC_DEAD_OWNER_TAKEOVER,
+    ACC_CORRUPT_ITEM,
+    ACC_READ_RACE,
+    ACC_COUNTERS,
+};
+
+extern const char *const acc_counter_names[ACC_COUNTERS];
+
+struct acc_segment;
+struct acc_area;
+
+/* A key as it is hashed and compared: a type tag and the payload behind it. */
+struct acc_key {
+    const uint8_t *data;
+    uint32_t size;
+    uint8_t tag;
+    uint64_t hash; /* acc_key_hash() */
+};
+
+/* What a write puts in.  Absolute times in clock units, 0: never. */
+struct acc_write {
+    const uint8_t *data;
+    uint32_t size;
+    uint8_t code;
+    uint8_t mode; /* enum acc_store_mode */
+    bool has_token;
+    uint32_t token_key;  /* with has_token: generations seen before the load */
+    uint32_t token_area;
+    uint32_t expire_at;
+    uint32_t stale_until;
+    uint32_t loaded_at;
+};
+
+/* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
+#define ACC_KEY_MAX 511u
+#define ACC_VALUE_MAX (64u << 20)
+#define ACC_LOCK_BUDGET_NS 20000000ull
+
+/* --- segments ----------------------------------------------------------------------------------------- */
+
+uint32_t acc_layout(void);
+uint64_t acc_min_size(void);
+uint64_t acc_max_size(void);
+
+struct acc_identity {
+    const char *name;
+    const char *library;
+    uint8_t boot_id[16];
+    uint64_t time_ns;
+    uint32_t uid;
+};
+
+/* Write an empty segment over `size` bytes of fd and mark it ready.  The caller holds the init byte. */
+enum acc_status acc_segment_format(int fd, uint64_t size, uint32_t max_value_size,
+                                   const struct acc_identity *identity);
+/* Map a ready segment.  The descriptor becomes the segment's. */
+enum acc_status acc_segment_map(int fd, uint64_t size, bool readonly, struct acc_segment **out);
+enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size, struct acc_segment **out);
+
+/* Enter this process: liveness byte, slot, maintenance thread.  Idempotent; enters anew after a fork. */
+enum acc_status acc_segment_register(struct acc_segment *seg);
+void acc_segment_unregister(struct acc_segment *seg);
+/* Leave, unmap, close the descriptor.  Nothing may use the segment any more. */
+void acc_segment_close(struct acc_segment *seg);
+void acc_segment_empty(struct acc_segment *seg);
+void acc_segment_clear(struct acc_segment *seg);
+void acc_segment_measure(struct acc_segment *seg);
+
+/* --- areas -------------------------------------------------------------------------------------------- */
+
+enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
+                              struct acc_area *out);
+void acc_area_clear(struct acc_area *area);
+
+uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
+
+enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
+                          const struct acc_write *write, uint64_t budget_ns);
+bool acc_delete(struct acc_area *area, const struct acc_key *key);
+enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns);
+enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint32_t expire_at,
+                          uint32_t stale_until, uint64_t budget_ns);
+enum acc_status acc_incr(struct acc_area *area, const struct acc_key *key, int64_t delta,
+                         const int64_t *initial, uint32_t expire_at, uint32_t stale_until,
+                         uint64_t budget_ns, int64_t *out);
+void acc_token(struct acc_area *area, const struct acc_key *key, uint32_t *key_count,
+               uint32_t *area_count);
+
+#endif

@@ -1,0 +1,406 @@
+/* Owns the ghosts, the marks' fall, and head and mid of both rings.
+ *
+ * Everything here runs with the shard lock held.  The order that keeps a kill harmless, for every victim: its index
+ * word is replaced (by 0, or by its new place, whose bytes are already complete); then head rises; only then may
+ * anyone write over its bytes.  Killed between the first two: the oldest item is one that no word names, and the
+ * next hand drops it. */
+#include "evict.h"
+
+#define REAP_ITEMS 8
+#define SQUEEZE_ITEMS 2
+#define MID_STEPS 64
+#define ENTRY_STEPS 64
+
+enum life { DEAD, EXPIRED, LIVE };
+
+struct victim {
+    struct acc_view view;
+    struct acc_home home;
+    struct acc_slot slot;
+    uint64_t hash;
+    uint64_t word;
+    uint64_t units;
+    enum life life;
+    uint8_t mark;
+};
+
+static uint64_t hash_of(const struct acc_segment *seg, const struct acc_view *view) {
+    return acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
+                            view->common.key_size - 1u);
+}
+
+static bool generations_valid(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash) {
+    uint64_t word = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    return acc_generation_valid(word, view->record.key_count, hash) &&
+           (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
+               view->record.area_count;
+}
+
+/* Whose item is it, does a word name it, and is it alive? */
+static void resolve(const struct acc_segment *seg, uint32_t shard, struct victim *v) {
+    const struct acc_view *view = &v->view;
+    v->life = DEAD;
+    if (view->common.area >= seg->geometry.areas) {
+        return;
+    }
+    v->hash = hash_of(seg, view);
+    v->home = acc_home_of(seg, v->hash);
+    v->word = acc_word_make(v->home.tag, view->ring, view->offset);
+    if (v->home.shard != shard || !acc_index_find(seg, &v->home, v->word, &v->slot)) {
+        v->word = 0;
+        return;
+    }
+    v->mark = acc_load_relaxed(acc_slot_mark(v->slot));
+    if (generations_valid(seg, view, v->hash)) {
+        bool gone = acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
+        v->life = gone ? EXPIRED : LIVE;
+    }
+}
+
+/* --- ghosts ------------------------------------------------------------------------------------------- */
+
+static uint32_t ghost_shift(const struct acc_segment *seg) {
+    uint32_t slots = seg->geometry.buckets * ACC_BUCKET_SLOTS;
+    return slots <= 8192 ? 0 : 19u - (uint32_t)__builtin_clz(slots);
+}
+
+static struct acc_ghosts *ghost_line(const struct acc_segment *seg, uint32_t shard, uint64_t hash) {
+    uint32_t where = (uint32_t)(acc_remix(hash, 0xa3b195354a39b70dull) >> 32);
+    return acc_ghost_line(seg, shard, acc_range(where, seg->geometry.ghost_lines));
+}
+
+static uint32_t ghost_print(uint64_t hash) {
+    uint32_t print = (uint32_t)(hash >> 24) & 0xffff;
+    return print == 0 ? 1 : print;
+}
+
+static void ghost_put(struct acc_segment *seg, uint32_t shard, uint64_t hash) {
+    struct acc_shard *s = acc_shard(seg, shard);
+    struct acc_ghosts *line = ghost_line(seg, shard, hash);
+    uint32_t print = ghost_print(hash);
+    uint16_t now = (uint16_t)(++s->ghost_clock >> ghost_shift(seg));
+    uint32_t oldest = 0;
+    uint16_t oldest_age = 0;
+    for (uint32_t i = 0; i < ACC_GHOST_SLOTS; i++) {
+        uint32_t ghost = line->slot[i];
+        if (ghost == 0 || ghost >> 16 == print) {
+            oldest = i;
+            break;
+        }
+        uint16_t age = (uint16_t)(now - (uint16_t)ghost);
+        if (age >= oldest_age) {
+            oldest = i;
+            oldest_age = age;
+        }
+    }
+    line->slot[oldest] = print << 16 | now;
+}
+
+bool acc_ghost_take(struct acc_segment *seg, uint32_t shard, uint64_t hash) {
+    struct acc_shard *s = acc_shard(seg, shard);
+    struct acc_ghosts *line = ghost_line(seg, shard, hash);
+    uint32_t print = ghost_print(hash), shift = ghost_shift(seg);
+    for (uint32_t i = 0; i < ACC_GHOST_SLOTS; i++) {
+        if (line->slot[i] >> 16 == print) {
+            uint16_t age = (uint16_t)((s->ghost_clock >> shift) - (uint16_t)line->slot[i]);
+            line->slot[i] = 0;
+            /* An old ghost says little: without this limit a fifth of the gain over LRU is lost. */
+            return (uint64_t)age << shift <= (uint64_t)acc_load_relaxed(&s->entries) * 9 / 10;
+        }
+    }
+    return false;
+}
+
+/* --- taking items out --------------------------------------------------------------------------------- */
+
+static void drop(struct acc_segment *seg, uint32_t shard, const struct victim *v) {
+    if (v->word != 0 && acc_cas64(acc_slot_word(v->slot), v->word, 0)) {
+        acc_sub_relaxed(&acc_shard(seg, shard)->entries, 1u);
+    }
+}
+
+static void count(struct acc_segment *seg, const struct victim *v, enum acc_counter counter) {
+    acc_count(acc_stats_of(seg, v->view.common.area), counter);
+}
+
+static void raise_head(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    acc_store_release(&r->head, acc_offset_add(seg, ring, r->head, units));
+}
+
+static bool is_empty(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    return r->head == r->tail;
+}
+
+static void reset_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    acc_index_drop_ring(seg, shard, ring);
+    acc_ring_reset(seg, shard, ring);
+    acc_add_relaxed(&acc_shard(seg, shard)->resets, (uint64_t)1);
+}
+
+/* The oldest item of a ring that is not empty; padding is stepped over.  False: the ring is empty now. */
+static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struct victim *v) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    while (r->head != r->tail) {
+        enum acc_status status = acc_ring_step(seg, shard, ring, r->head, &v->view, &v->units);
+        if (status == ACC_OK && v->units <= acc_offset_distance(seg, ring, r->head, r->tail)) {
+            resolve(seg, shard, v);
+            return true;
+        }
+        if (status != ACC_NOT_FOUND) {
+            reset_ring(seg, shard, ring);
+            return false;
+        }
+        raise_head(seg, shard, ring, v->units);
+    }
+    return false;
+}
+
+/* --- moving ------------------------------------------------------------------------------------------- */
+
+/* Free units that main keeps, so that what is re-inserted does not overlap what it is copied from. */
+static uint64_t slack(const struct acc_segment *seg) {
+    return seg->geometry.ring_units[ACC_MAIN] / 64;
+}
+
+static struct acc_parts parts_of(const struct acc_view *view) {
+    return (struct acc_parts){
+        .key = view->key + 1,
+        .value = view->value,
+        .key_size = view->common.key_size,
+        .tag = view->key[0],
+        .area = view->common.area,
+        .record = view->record,
+    };
+}
+
+/* Copy to main's newest end; then the word.  The old bytes are untouched, so a reader never misses the item. */
+static void move_to_main(struct acc_segment *seg, uint32_t shard, const struct victim *v,
+                         const struct acc_parts *parts, uint8_t mark) {
+    uint64_t offset = acc_ring_append(seg, shard, ACC_MAIN, parts);
+    acc_index_replace(v->slot, v->word, acc_word_make(v->home.tag, ACC_MAIN, offset), mark);
+}
+
+/* The same for an item that does not fit beside itself: through memory of ours.  Between the two stores of its word
+ * a reader misses it, and a kill loses it (one item, as promised). */
+static bool move_through_scratch(struct acc_segment *seg, uint32_t shard, const struct victim *v,
+                                 struct acc_parts *parts, uint8_t mark) {
+    uint64_t size = (uint64_t)parts->key_size + acc_record_size(&parts->record);
+    if (seg->scratch == NULL || size > ACC_SCRATCH_BYTES || !acc_cas32(&seg->scratch_busy, 0, 1)) {
+        return false;
+    }
+    memcpy(seg->scratch, v->view.key, parts->key_size);
+    memcpy(seg->scratch + parts->key_size, v->view.value, acc_record_size(&parts->record));
+    parts->key = seg->scratch + 1;
+    parts->value = seg->scratch + parts->key_size;
+    drop(seg, shard, v);
+    raise_head(seg, shard, ACC_MAIN, v->units);
+    if (acc_ring_fits(seg, shard, ACC_MAIN, acc_parts_units(parts))) {
+        uint64_t offset = acc_ring_append(seg, shard, ACC_MAIN, parts);
+        if (acc_index_insert(seg, &v->home, acc_word_make(v->home.tag, ACC_MAIN, offset), mark)) {
+            acc_add_relaxed(&acc_shard(seg, shard)->entries, 1u);
+        }
+    }
+    acc_store_release(&seg->scratch_busy, 0u);
+    return true;
+}
+
+/* Main's oldest item to main's newest end.  False: no budget, or no room to do it. */
+static bool reinsert(struct acc_segment *seg, uint32_t shard, const struct victim *v, uint8_t mark,
+                     struct acc_budget *budget) {
+    struct acc_parts parts = parts_of(&v->view);
+    uint64_t units = acc_parts_units(&parts);
+    if (budget->items == 0 || budget->units < units) {
+        return false;
+    }
+    budget->items--;
+    budget->units -= units;
+    if (acc_ring_fits(seg, shard, ACC_MAIN, units)) {
+        move_to_main(seg, shard, v, &parts, mark);
+        raise_head(seg, shard, ACC_MAIN, v->units);
+        return true;
+    }
+    return move_through_scratch(seg, shard, v, &parts, mark);
+}
+
+/* --- the hands ---------------------------------------------------------------------------------------- */
+
+static void pop_main(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
+    struct victim v;
+    if (!oldest(seg, shard, ACC_MAIN, &v)) {
+        return;
+    }
+    if (v.life == LIVE && v.mark != 0 && reinsert(seg, shard, &v, (uint8_t)(v.mark - 1), budget)) {
+        return;
+    }
+    drop(seg, shard, &v);
+    raise_head(seg, shard, ACC_MAIN, v.units);
+    if (v.life == LIVE) {
+        count(seg, &v, ACC_EVICTIONS);
+        if (v.mark != 0) {
+            ghost_put(seg, shard, v.hash); /* it had earned to stay, only the budget was spent */
+        }
+    } else if (v.life == EXPIRED) {
+        count(seg, &v, ACC_EXPIRED);
+        ghost_put(seg, shard, v.hash);
+    }
+}
+
+static bool crowded(const struct acc_segment *seg, uint32_t shard) {
+    return (int32_t)acc_load_relaxed(&acc_shard(seg, shard)->entries) >= (int32_t)seg->geometry.entries_max;
+}
+
+static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units, struct acc_budget *budget) {
+    while (!acc_ring_fits(seg, shard, ACC_MAIN, units + slack(seg)) && !is_empty(seg, shard, ACC_MAIN)) {
+        pop_main(seg, shard, budget);
+    }
+}
+
+static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
+    struct victim v;
+    if (!oldest(seg, shard, ACC_SMALL, &v)) {
+        return;
+    }
+    struct acc_parts parts = parts_of(&v.view);
+    uint64_t units = acc_parts_units(&parts);
+    bool admit = v.life == LIVE && units <= acc_evict_units_max(seg) &&
+                 (v.mark != 0 || (!crowded(seg, shard) &&
+                                  acc_ring_fits(seg, shard, ACC_MAIN, units + slack(seg))));
+    if (admit) {
+        make_room_main(seg, shard, units, budget);
+        move_to_main(seg, shard, &v, &parts, 0);
+    } else {
+        drop(seg, shard, &v);
+        if (v.life == LIVE) {
+            count(seg, &v, ACC_EVICTIONS);
+            ghost_put(seg, shard, v.hash);
+        } else if (v.life == EXPIRED) {
+            count(seg, &v, ACC_EXPIRED);
+        }
+    }
+    raise_head(seg, shard, ACC_SMALL, v.units);
+}
+
+bool acc_evict_make_room(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units,
+                         struct acc_budget *budget) {
+    if (ring == ACC_MAIN) {
+        if (units > acc_evict_units_max(seg)) {
+            return false;
+        }
+        make_room_main(seg, shard, units, budget);
+        return true;
+    }
+    while (!acc_ring_fits(seg, shard, ACC_SMALL, units)) {
+        if (!is_empty(seg, shard, ACC_SMALL)) {
+            pop_small(seg, shard, budget);
+        } else if (!acc_ring_skip_lap(seg, shard, ACC_SMALL, units)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void acc_evict_make_entry(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
+    for (int step = 0; step < ENTRY_STEPS && crowded(seg, shard); step++) {
+        /* The index is full before the bytes are (small items): keep small's tenth of what is used. */
+        uint64_t small = acc_ring_used(seg, shard, ACC_SMALL), main = acc_ring_used(seg, shard, ACC_MAIN);
+        if (small * 9 > main) {
+            pop_small(seg, shard, budget);
+        } else {
+            pop_main(seg, shard, budget);
+        }
+    }
+}
+
+static bool main_half_dead(const struct acc_segment *seg, uint32_t shard) {
+    uint64_t live = acc_load_relaxed(&acc_shard(seg, shard)->main_live);
+    uint64_t used = acc_ring_used(seg, shard, ACC_MAIN);
+    return live != 0 && used > live && used - live > seg->geometry.ring_units[ACC_MAIN] / 8;
+}
+
+void acc_evict_reap(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
+    int squeeze = main_half_dead(seg, shard) ? SQUEEZE_ITEMS : 0;
+    struct victim v;
+    for (int n = 0; n < REAP_ITEMS && oldest(seg, shard, ACC_MAIN, &v); n++) {
+        if (v.life == LIVE) {
+            /* Dead bytes behind a live item are out of the hand's reach: move the live one out of the way. */
+            if (squeeze-- <= 0 || !reinsert(seg, shard, &v, v.mark, budget)) {
+                return;
+            }
+            continue;
+        }
+        drop(seg, shard, &v);
+        raise_head(seg, shard, ACC_MAIN, v.units);
+        if (v.life == EXPIRED) {
+            count(seg, &v, ACC_EXPIRED);
+            ghost_put(seg, shard, v.hash);
+        }
+    }
+}
+
+void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ACC_SMALL];
+    if (r->mid < r->head || r->mid > r->tail) {
+        r->mid = r->head;
+    }
+    uint64_t young = acc_ring_used(seg, shard, ACC_SMALL) / 4;
+    for (int step = 0; step < MID_STEPS && r->mid != r->tail; step++) {
+        struct victim v;
+        enum acc_status status = acc_ring_step(seg, shard, ACC_SMALL, r->mid, &v.view, &v.units);
+        uint64_t left = acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail);
+        if (status == ACC_CORRUPT || v.units > left) {
+            reset_ring(seg, shard, ACC_SMALL);
+            return;
+        }
+        if (left - v.units < young) {
+            return;
+        }
+        if (status == ACC_OK) {
+            resolve(seg, shard, &v);
+            if (v.word != 0) {
+                acc_store_relaxed(acc_slot_mark(v.slot), (uint8_t)0);
+            }
+        }
+        r->mid = acc_offset_add(seg, ACC_SMALL, r->mid, v.units);
+    }
+}
+
+/* --- both buckets full -------------------------------------------------------------------------------- */
+
+/* How much a slot is worth keeping: dead nothing, then by mark, small before main. */
+static int worth(const struct acc_segment *seg, const struct acc_home *home, struct acc_slot slot,
+                 struct victim *v) {
+    uint64_t word = acc_load_relaxed(acc_slot_word(slot));
+    if (word == 0 || !acc_view_load(seg, home->shard, acc_word_ring(word), acc_word_offset(word), &v->view)) {
+        v->word = word;
+        v->slot = slot;
+        v->life = DEAD;
+        return -1;
+    }
+    v->units = acc_common_units(&v->view.common);
+    resolve(seg, home->shard, v);
+    v->word = word;
+    v->slot = slot;
+    return v->life != LIVE ? -1 : v->mark * 2 + (int)v->view.ring;
+}
+
+void acc_evict_from_buckets(struct acc_segment *seg, const struct acc_home *home) {
+    struct victim least = {.life = DEAD};
+    int least_worth = 100;
+    for (int b = 0; b < 2; b++) {
+        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
+        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+            struct victim v;
+            int w = worth(seg, home, (struct acc_slot){bucket, i}, &v);
+            if (w < least_worth) {
+                least = v;
+                least_worth = w;
+            }
+        }
+    }
+    drop(seg, home->shard, &least);
+    if (least.life == LIVE) {
+        count(seg, &least, ACC_EVICTIONS);
+    }
+}

@@ -1,0 +1,75 @@
+/* Owns the index words and marks.  Words other than 0 are stored only with the shard lock held. */
+#include "index.h"
+
+bool acc_index_find(const struct acc_segment *seg, const struct acc_home *home, uint64_t word,
+                    struct acc_slot *out) {
+    for (int b = 0; b < 2; b++) {
+        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
+        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+            if (acc_load_relaxed(&bucket->word[i]) == word) {
+                *out = (struct acc_slot){bucket, i};
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static uint32_t count_free(const struct acc_bucket *bucket) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+        n += acc_load_relaxed(&bucket->word[i]) == 0;
+    }
+    return n;
+}
+
+static void put_first_free(struct acc_bucket *bucket, uint64_t word, uint8_t mark) {
+    for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+        if (acc_load_relaxed(&bucket->word[i]) == 0) {
+            acc_store_relaxed(&bucket->mark[i], mark);
+            /* From here on the item can be found.  Release: its bytes are complete. */
+            acc_store_release(&bucket->word[i], word);
+            return;
+        }
+    }
+}
+
+bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word, uint8_t mark) {
+    struct acc_bucket *first = acc_bucket(seg, home->shard, home->bucket[0]);
+    struct acc_bucket *second = acc_bucket(seg, home->shard, home->bucket[1]);
+    uint32_t free_first = count_free(first);
+    /* The first while it has room to spare, so that most hits need one line; then the emptier of the two. */
+    if (free_first < 3) {
+        uint32_t free_second = count_free(second);
+        if (free_first == 0 && free_second == 0) {
+            return false;
+        }
+        if (free_second > free_first) {
+            first = second;
+        }
+    }
+    put_first_free(first, word, mark);
+    return true;
+}
+
+bool acc_index_replace(struct acc_slot slot, uint64_t seen, uint64_t word, uint8_t mark) {
+    if (!acc_cas64(acc_slot_word(slot), seen, word)) {
+        return false;
+    }
+    acc_store_relaxed(acc_slot_mark(slot), mark);
+    return true;
+}
+
+uint32_t acc_index_drop_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    uint32_t dropped = 0;
+    for (uint32_t b = 0; b < seg->geometry.buckets; b++) {
+        struct acc_bucket *bucket = acc_bucket(seg, shard, b);
+        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+            uint64_t word = acc_load_relaxed(&bucket->word[i]);
+            if (word != 0 && acc_word_ring(word) == ring) {
+                dropped += acc_cas64(&bucket->word[i], word, 0);
+            }
+        }
+    }
+    return dropped;
+}

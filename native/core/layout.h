@@ -1,0 +1,188 @@
+/* Every byte that lives in the segment.
+ *
+ *   0        prefix       256 bytes that no version ever changes: any tool can recognise any segment
+ *   256      header       hash key, counters of ids, geometry as created
+ *   ...      processes    one slot per attached process
+ *   ...      areas        name, generation and gauges of each area
+ *   ...      statistics   counter blocks, one per process and area
+ *   ...      generations  one word per group of keys: the delete, the lease token, the fence
+ *   ...      shards       lock word and ring positions
+ *   ...      index        buckets of seven words and their marks
+ *   ...      ghosts       fingerprints of what was evicted
+ *   ...      rings        per shard a small and a main ring of items
+ *
+ * The header repeats the geometry only to be compared: each process computes its own from the size it mapped and
+ * trusts no offset or length that it reads here.  Offsets only, no pointers, no pthread object. */
+#ifndef ACC_LAYOUT_H
+#define ACC_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
+#define ACC_LAYOUT_VERSION 1u           /* raise by hand when a field changes its meaning but not its place */
+
+#define ACC_LINE 64u
+#define ACC_UNIT 8u /* ring offsets count units of eight bytes */
+
+/* Liveness: the process with incarnation n holds a write lock on byte ACC_LIVENESS_BASE + n of the file. */
+#define ACC_LIVENESS_BASE (1ull << 40)
+#define ACC_INIT_BYTE (ACC_LIVENESS_BASE - 1)
+
+enum acc_state { ACC_STATE_NEW = 0, ACC_STATE_READY = 1 };
+
+struct acc_prefix {
+    uint64_t magic;
+    uint32_t prefix_size;
+    uint32_t layout;
+    uint64_t size;
+    uint64_t created; /* Unix seconds */
+    uint8_t boot_id[16];
+    uint64_t time_ns; /* inode of the creator's time namespace */
+    uint32_t uid;
+    uint32_t state;            /* READY is stored last, with release */
+    uint64_t supervisor_pid;   /* Gunicorn master whose workers may find their values again */
+    uint64_t supervisor_start; /* its start time, so that a reused pid is no match */
+    char library[32];
+    char name[64];
+    uint8_t reserved[80];
+};
+_Static_assert(sizeof(struct acc_prefix) == 256, "the prefix never changes");
+_Static_assert(offsetof(struct acc_prefix, layout) == 12, "the prefix never changes");
+_Static_assert(offsetof(struct acc_prefix, state) == 60, "the prefix never changes");
+_Static_assert(offsetof(struct acc_prefix, name) == 112, "the prefix never changes");
+
+struct acc_header {
+    struct acc_prefix prefix;
+    uint64_t hash_key[2]; /* random: an attacker cannot choose keys that collide */
+    uint32_t max_value_size;
+    uint32_t shards;
+    uint64_t ring_units[2];
+    uint64_t reserved0[3];
+    uint32_t next_incarnation; /* fetch_add per process start, never reused */
+    uint32_t area_lock;        /* lock word over the claim of area slots */
+    uint64_t reserved1[7];
+    uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
+    uint64_t stats_lost;  /* processes that found no counter block */
+    uint64_t reserved2[6];
+    uint64_t fresh_until; /* L1 may be served until then (ms); all ones: no second level */
+    uint64_t reserved3[7];
+};
+_Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
+_Static_assert(offsetof(struct acc_header, fresh_until) % ACC_LINE == 0, "readers load it: own line");
+
+/* Written by its process, after the liveness byte is held; `incarnation` last. */
+struct acc_process {
+    uint32_t incarnation; /* 0: free */
+    uint32_t pid;         /* as seen in pid_ns */
+    uint64_t start_time;  /* clock ticks since boot: tells a reused pid */
+    uint64_t pid_ns;      /* inode of the PID namespace; another one: pid means nothing here */
+    uint64_t attached;    /* ms, CLOCK_MONOTONIC */
+    uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct acc_process) == ACC_LINE, "one line");
+
+#define ACC_AREA_NAME_MAX 104u
+
+struct acc_area_slot {
+    uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read loads it */
+    uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
+    uint64_t reserved0[6];
+    uint32_t state; /* 1: claimed; stored last */
+    uint32_t name_size;
+    uint64_t entries; /* gauges, as last measured */
+    uint64_t bytes;
+    char name[ACC_AREA_NAME_MAX];
+};
+_Static_assert(sizeof(struct acc_area_slot) == 3 * ACC_LINE, "whole lines");
+
+#define ACC_STATS_SLOTS 47u
+
+/* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next process. */
+struct acc_stats {
+    uint32_t owner; /* incarnation */
+    uint32_t area;  /* area id + 1; 0: free */
+    uint64_t counter[ACC_STATS_SLOTS];
+};
+_Static_assert(sizeof(struct acc_stats) == 6 * ACC_LINE, "whole lines, so that no two processes share one");
+
+struct acc_ring {
+    uint64_t head; /* oldest item; raised before the bytes behind it are reused */
+    uint64_t tail; /* end of the newest item; raised after its bytes are complete */
+    uint64_t mid;  /* small ring only: items before it have left the newest quarter */
+};
+
+struct acc_shard {
+    uint32_t lock; /* own line: contenders spin on it */
+    uint32_t reserved0[15];
+    struct acc_ring ring[2]; /* stored only by the holder of the lock */
+    uint64_t reserved1[2];
+    uint32_t ghost_clock;   /* evictions that left a ghost */
+    uint32_t entries;       /* about how many index words are in use; measured anew by the tick */
+    uint64_t main_live;     /* units of main that hold live items, as last measured; 0: not yet */
+    uint64_t resets;        /* rings dropped because a header in them did not verify */
+    uint64_t takeovers;     /* lock taken over from a dead process */
+    uint64_t reserved2[4];
+};
+_Static_assert(sizeof(struct acc_shard) == 3 * ACC_LINE, "whole lines");
+
+#define ACC_BUCKET_SLOTS 7u
+
+/* Index word: tag 16 | ring 1 | logical offset 47.  0: empty.  Only the holder of the shard lock stores a word
+ * other than 0; anybody may CAS one to 0. */
+struct acc_bucket {
+    uint64_t word[ACC_BUCKET_SLOTS];
+    uint8_t mark[8]; /* hits since the last look of the eviction hand, 0 to 3; races lose one, harmlessly */
+};
+_Static_assert(sizeof(struct acc_bucket) == ACC_LINE, "one lookup, one line");
+
+#define ACC_GHOST_SLOTS 16u
+
+struct acc_ghosts {
+    uint32_t slot[ACC_GHOST_SLOTS]; /* fingerprint 16 | coarse time of eviction 16; 0: empty */
+};
+_Static_assert(sizeof(struct acc_ghosts) == ACC_LINE, "one line");
+
+/* --- items: what lies in a ring ----------------------------------------------------------------------- */
+
+enum acc_item_flag {
+    ACC_ITEM_PAD = 1,   /* nothing: the rest of the ring up to its end */
+    ACC_ITEM_TWICE = 2, /* room for two copies, of which `sequence & 1` is valid */
+};
+
+struct acc_common {
+    uint32_t units_flags; /* size in units 24 | flags 8 */
+    uint16_t key_size;    /* with the tag byte */
+    uint16_t area;
+};
+
+struct acc_record {
+    uint32_t check;       /* mix of everything else in here, of acc_common, and of the logical offset */
+    uint32_t size_code;   /* value size 26 | code 6 */
+    uint32_t expire_at;   /* logical end: fresh until then; 0: never */
+    uint32_t stale_until; /* physical end: usable as stale until then; 0: as expire_at */
+    uint32_t loaded_at;   /* when the load of this value began */
+    uint32_t key_count;   /* generation stamps: valid while they match the generation words */
+    uint32_t area_count;
+    uint32_t value_sum;
+};
+
+struct acc_item {
+    struct acc_common common;
+    struct acc_record record;
+    /* then, in an item with one copy: key, value, padding to a unit */
+};
+_Static_assert(sizeof(struct acc_item) == 40, "header of an item");
+
+struct acc_item_twice {
+    struct acc_common common;
+    struct acc_record record[2];
+    uint32_t sequence; /* +1 per rewrite; the copy not selected may be half written */
+    uint32_t reserved;
+    /* then: key padded to a unit, room of copy 0, room of copy 1 (equal, whole units) */
+};
+_Static_assert(sizeof(struct acc_item_twice) == 80, "header of an item with two copies");
+_Static_assert(offsetof(struct acc_item_twice, record) == offsetof(struct acc_item, record),
+               "copy 0 lies where the only copy lies");
+
+#endif

@@ -1,0 +1,75 @@
+/* Owns no memory.  Waits on a lock word with a futex, in slices, and asks between slices whether its holder lives. */
+#include "lock.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 200
+#define SLICE_NS 2000000ull
+
+static void futex_wait(uint32_t *word, uint32_t seen, uint64_t ns) {
+    struct timespec wait = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, &wait, NULL, 0);
+}
+
+void acc_lock_wake(uint32_t *word) {
+    /* One is enough: whoever wakes takes the lock with the waiters bit set, so the next is woken in turn. */
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* A holder is off the CPU for much longer than he holds the lock, or he is about to give it. */
+static bool spin(uint32_t *word, uint32_t mine) {
+    for (int i = 0; i < SPINS; i++) {
+        if (acc_load_relaxed(word) == 0 && acc_cas32(word, 0, mine)) {
+            return true;
+        }
+        acc_pause();
+    }
+    return false;
+}
+
+static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, uint64_t slice) {
+    uint32_t *word = acc_lock_word(seg, lock);
+    uint32_t seen = acc_load_relaxed(word);
+    if (seen == 0) {
+        return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
+    }
+    if (!(seen & ACC_LOCK_WAITERS)) {
+        if (!acc_cas32(word, seen, seen | ACC_LOCK_WAITERS)) {
+            return false;
+        }
+        seen |= ACC_LOCK_WAITERS;
+    }
+    futex_wait(word, seen, slice);
+    uint32_t now = acc_load_relaxed(word);
+    if (now == 0) {
+        return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
+    }
+    uint32_t owner = now & ~ACC_LOCK_WAITERS;
+    if (now == seen && acc_process_dead(seg, owner) && acc_cas32(word, now, mine | ACC_LOCK_WAITERS)) {
+        /* The dead holder's shard needs no repair: whatever prefix of his stores he made is a valid state. */
+        if (lock != ACC_LOCK_AREAS) {
+            acc_add_relaxed(&acc_shard(seg, lock)->takeovers, 1u);
+        }
+        return true;
+    }
+    return false;
+}
+
+bool acc_lock_take_slow(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns) {
+    uint32_t mine = acc_incarnation(seg);
+    bool taken = spin(acc_lock_word(seg, lock), mine);
+    if (!taken && budget_ns != 0) {
+        uint64_t end = acc_clock_ns() + budget_ns, now;
+        while (!taken && (now = acc_clock_ns()) < end) {
+            uint64_t left = end - now;
+            taken = wait_round(seg, lock, mine, left < SLICE_NS ? left : SLICE_NS);
+        }
+    }
+    if (!taken) {
+        acc_sub_relaxed(&seg->intent[lock], 1u);
+    }
+    return taken;
+}

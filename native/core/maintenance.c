@@ -1,0 +1,325 @@
+/* The tick, a native thread per process, started after the process has entered and never before a fork.
+ *
+ * It proves that this process still holds what it thinks it holds (descriptor, liveness byte, lock words), and one
+ * process of the host measures the gauges.  It can die at any moment: everything it stores is a hint or a repair. */
+#include "maintenance.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MEASURE_MS 1000u
+#define MEASURE_SHARE 100u /* at most this fraction of one CPU goes into measuring */
+#define LONG_EXPIRED (3600u * ACC_UNITS_PER_SECOND)
+
+/* --- lock words that carry our id by mistake ----------------------------------------------------------- */
+
+/* Garbage may look like a living process; that process itself notices that it did not set it. */
+static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
+    uint32_t *word = acc_lock_word(seg, lock);
+    uint32_t seen = acc_load_relaxed(word);
+    bool ours = (seen & ~ACC_LOCK_WAITERS) == mine && acc_load_relaxed(&seg->intent[lock]) == 0;
+    if (!ours) {
+        seg->suspect[lock] = 0;
+        return;
+    }
+    /* Twice in a row: once could be a holder between his two stores of giving it back. */
+    if (++seg->suspect[lock] >= 2 && acc_cas32(word, seen, 0)) {
+        seg->suspect[lock] = 0;
+        acc_lock_wake(word);
+    }
+}
+
+/* --- gauges ------------------------------------------------------------------------------------------- */
+
+struct measure {
+    struct acc_segment *seg;
+    struct acc_totals *totals;
+    uint64_t *entries, *bytes;
+    uint64_t main_live;
+    uint32_t words;
+};
+
+static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint32_t now, bool *forget) {
+    uint64_t hash = acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
+                                     view->common.key_size - 1u);
+    uint64_t group = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    bool valid = acc_generation_valid(group, view->record.key_count, hash) &&
+                 (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
+                     view->record.area_count;
+    bool gone = acc_record_age(&view->record, now) == ACC_GONE;
+    /* What is long expired goes, so that the circle of the clock never brings it back to life. */
+    *forget = !valid || (gone && acc_clock_passed(acc_record_end(&view->record) + LONG_EXPIRED, now));
+    return valid && !gone;
+}
+
+static void measure_word(struct measure *m, uint32_t shard, uint64_t *slot) {
+    uint64_t word = acc_load_acquire(slot);
+    struct acc_view view;
+    if (word == 0) {
+        return;
+    }
+    m->words++;
+    if (!acc_view_load(m->seg, shard, acc_word_ring(word), acc_word_offset(word), &view) ||
+        view.common.area >= m->seg->geometry.areas) {
+        return;
+    }
+    bool forget, live = alive(m->seg, &view, acc_now(m->seg), &forget);
+    acc_fence_acquire();
+    if (acc_load_relaxed(slot) != word || !acc_view_current(&view)) {
+        return; /* what was read may be of two items */
+    }
+    if (live) {
+        uint64_t units = acc_common_units(&view.common);
+        m->totals->entries++;
+        m->totals->live_bytes += units * ACC_UNIT;
+        m->main_live += view.ring == ACC_MAIN ? units : 0;
+        if (m->entries != NULL) {
+            m->entries[view.common.area]++;
+            m->bytes[view.common.area] += units * ACC_UNIT;
+        }
+    } else if (forget && !m->seg->readonly && acc_cas64(slot, word, 0)) {
+        m->words--;
+    }
+}
+
+static void measure_shard(struct measure *m, uint32_t shard) {
+    struct acc_segment *seg = m->seg;
+    m->main_live = 0;
+    m->words = 0;
+    for (uint32_t b = 0; b < seg->geometry.buckets; b++) {
+        struct acc_bucket *bucket = acc_bucket(seg, shard, b);
+        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+            measure_word(m, shard, &bucket->word[i]);
+        }
+    }
+    for (uint32_t ring = 0; ring < 2; ring++) {
+        m->totals->data_bytes += (uint64_t)seg->geometry.ring_units[ring] * ACC_UNIT;
+        m->totals->used_bytes += acc_ring_used(seg, shard, ring) * ACC_UNIT;
+    }
+    if (!seg->readonly) {
+        struct acc_shard *s = acc_shard(seg, shard);
+        acc_store_relaxed(&s->main_live, m->main_live);
+        acc_store_relaxed(&s->entries, m->words);
+    }
+}
+
+void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals, uint64_t *area_entries,
+                             uint64_t *area_bytes) {
+    struct measure m = {.seg = seg, .totals = totals, .entries = area_entries, .bytes = area_bytes};
+    memset(totals, 0, sizeof *totals);
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        measure_shard(&m, shard);
+    }
+}
+
+void acc_segment_measure(struct acc_segment *seg) {
+    uint32_t areas = seg->geometry.areas;
+    uint64_t *gauges = calloc(2 * (size_t)areas, sizeof *gauges);
+    struct acc_totals totals;
+    if (gauges == NULL) {
+        return;
+    }
+    acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
+    for (uint32_t i = 0; i < areas; i++) {
+        acc_store_relaxed(&acc_area_slot(seg, i)->entries, gauges[i]);
+        acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
+    }
+    free(gauges);
+}
+
+/* One process of the host at a time, elected by the CAS; a measurer that dies is followed after a minute. */
+static void measure_if_due(struct acc_segment *seg) {
+    uint64_t *due = &acc_header(seg)->measured_at;
+    uint64_t now = acc_clock_ms(), seen = acc_load_acquire(due);
+    if ((seen > now && seen - now < 3600000u) || !acc_cas64(due, seen, now + 60000u)) {
+        return;
+    }
+    acc_segment_measure(seg);
+    uint64_t done = acc_clock_ms(), pause = (done - now) * MEASURE_SHARE;
+    acc_store_release(due, done + (pause > MEASURE_MS ? pause : MEASURE_MS));
+}
+
+/* --- the thread --------------------------------------------------------------------------------------- */
+
+void acc_maintenance_tick(struct acc_segment *seg) {
+    uint32_t mine = acc_incarnation(seg);
+    if (mine == 0) {
+        return;
+    }
+    if (!acc_process_assert(seg)) {
+        /* Order: nobody enters again here, then nobody acts under the old id. */
+        acc_store_release(&seg->fenced, 1u);
+        acc_store_release(&seg->self->incarnation, 0u);
+        return;
+    }
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        disown(seg, shard, mine);
+    }
+    disown(seg, ACC_LOCK_AREAS, mine);
+    measure_if_due(seg);
+}
+
+static void *run(void *argument) {
+    struct acc_segment *seg = argument;
+    uint32_t mine = acc_load_acquire(&seg->thread_of);
+    struct timespec pause = {.tv_nsec = ACC_TICK_MS * 1000000l};
+    while (acc_load_acquire(&seg->thread_of) == mine && acc_incarnation(seg) == mine) {
+        syscall(SYS_futex, &seg->thread_of, FUTEX_WAIT_PRIVATE, mine, &pause, NULL, 0);
+        if (acc_load_acquire(&seg->thread_of) == mine) {
+            acc_maintenance_tick(seg);
+        }
+    }
+    return NULL;
+}
+
+/* Signals stay with the threads of the application. */
+static void start_thread(struct acc_segment *seg) {
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    acc_store_release(&seg->thread_of, acc_incarnation(seg));
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256u << 10);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_create(&seg->thread, &attributes, run, seg) == 0;
+    if (!started) {
+        acc_store_release(&seg->thread_of, 0u); /* no thread to be had: the cache works without */
+    }
+    seg->self->has_thread = started;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+enum acc_status acc_segment_register(struct acc_segment *seg) {
+    struct timespec pause = {.tv_nsec = 100000};
+    while (!acc_cas32(&seg->self->entering, 0, 1)) {
+        nanosleep(&pause, NULL);
+    }
+    enum acc_status status = acc_process_enter(seg);
+    if (status == ACC_OK && !seg->self->has_thread) {
+        start_thread(seg);
+    }
+    acc_store_release(&seg->self->entering, 0u);
+    return status;
+}
+
+static void stop_thread(struct acc_segment *seg) {
+    acc_store_release(&seg->thread_of, 0u);
+    if (seg->self->has_thread) {
+        seg->self->has_thread = 0;
+        syscall(SYS_futex, &seg->thread_of, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+        pthread_join(seg->thread, NULL);
+    }
+}
+
+void acc_segment_unregister(struct acc_segment *seg) {
+    stop_thread(seg);
+    acc_process_leave(seg);
+}
+
+void acc_segment_close(struct acc_segment *seg) {
+    acc_segment_unregister(seg);
+    acc_segment_unmap(seg);
+}
+
+/* --- whole-segment operations -------------------------------------------------------------------------- */
+
+void acc_segment_clear(struct acc_segment *seg) {
+    for (uint32_t i = 0; i < seg->geometry.areas; i++) {
+        acc_add_release(&acc_area_slot(seg, i)->generation, (uint64_t)1);
+    }
+}
+
+void acc_segment_empty(struct acc_segment *seg) {
+    acc_segment_clear(seg);
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        acc_index_drop_ring(seg, shard, ACC_SMALL);
+        acc_index_drop_ring(seg, shard, ACC_MAIN);
+        acc_store_relaxed(&acc_shard(seg, shard)->entries, 0u);
+    }
+}
+
+/* --- check -------------------------------------------------------------------------------------------- */
+
+struct checker {
+    struct acc_segment *seg;
+    acc_report *report;
+    void *context;
+    uint32_t violations;
+};
+
+static void violation(struct checker *c, const char *what, uint32_t shard, uint32_t ring, uint64_t at) {
+    char text[160];
+    snprintf(text, sizeof text, "shard %u, %s ring, offset %llu: %s", shard, ring ? "main" : "small",
+             (unsigned long long)at, what);
+    c->violations++;
+    c->report(c->context, text);
+}
+
+static void check_ring(struct checker *c, uint32_t shard, uint32_t ring) {
+    struct acc_segment *seg = c->seg;
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    if (r->head > r->tail || acc_ring_used(seg, shard, ring) > seg->geometry.ring_units[ring]) {
+        violation(c, "head and tail do not fit the ring", shard, ring, r->head);
+        return;
+    }
+    for (uint64_t at = r->head; at != r->tail;) {
+        struct acc_view view;
+        uint64_t units;
+        if (acc_ring_step(seg, shard, ring, at, &view, &units) == ACC_CORRUPT ||
+            units > acc_offset_distance(seg, ring, at, r->tail)) {
+            violation(c, "the item does not verify", shard, ring, at);
+            return;
+        }
+        at = acc_offset_add(seg, ring, at, units);
+    }
+}
+
+static void check_word(struct checker *c, uint32_t shard, uint32_t bucket, uint64_t word) {
+    struct acc_segment *seg = c->seg;
+    uint32_t ring = acc_word_ring(word);
+    struct acc_view view;
+    if (!acc_view_load(seg, shard, ring, acc_word_offset(word), &view)) {
+        violation(c, "an index word names what does not verify", shard, ring, acc_word_offset(word));
+        return;
+    }
+    uint64_t hash = acc_hash_in_area(seg, view.common.area, view.key[0], view.key + 1,
+                                     view.common.key_size - 1u);
+    struct acc_home home = acc_home_of(seg, hash);
+    if (home.shard != shard || home.tag != acc_word_tag(word) ||
+        (home.bucket[0] != bucket && home.bucket[1] != bucket)) {
+        violation(c, "an index word stands where its key does not belong", shard, ring, view.offset);
+    }
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    uint64_t behind = (r->tail - view.offset) & ACC_OFFSET_MASK;
+    if (behind > ((r->tail - r->head) & ACC_OFFSET_MASK)) {
+        violation(c, "an index word names what has left the ring", shard, ring, view.offset);
+    }
+}
+
+uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void *context) {
+    struct checker c = {.seg = seg, .report = report, .context = context};
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        bool locked = !seg->readonly && acc_lock_take(seg, shard, 50 * ACC_LOCK_BUDGET_NS);
+        check_ring(&c, shard, ACC_SMALL);
+        check_ring(&c, shard, ACC_MAIN);
+        for (uint32_t b = 0; b < seg->geometry.buckets; b++) {
+            for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+                uint64_t word = acc_load_acquire(&acc_bucket(seg, shard, b)->word[i]);
+                if (word != 0) {
+                    check_word(&c, shard, b, word);
+                }
+            }
+        }
+        if (locked) {
+            acc_lock_give(seg, shard);
+        }
+    }
+    return c.violations;
+}

@@ -1,0 +1,246 @@
+/* Owns the process slots and the liveness bytes.
+ *
+ * Liveness is a POSIX record lock on one byte of the segment's file, beyond its end: the kernel drops it when the
+ * process is gone, a fork child does not inherit it, and it works across PID namespaces.  Its one trap: closing any
+ * descriptor of the file drops it too.  Therefore the second witness, and acc_process_assert().
+ *
+ * Killed between taking the byte and filling the slot: the byte goes with the process, the slot was never shown. */
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int byte_lock(int fd, int command, short type, uint64_t start, uint64_t size, struct flock *out) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)size};
+    int result;
+    do {
+        result = fcntl(fd, command, &lock);
+    } while (result != 0 && errno == EINTR);
+    if (out != NULL) {
+        *out = lock;
+    }
+    return result;
+}
+
+/* Fields 3 (state) and 22 (start time) of /proc/PID/stat; the command name before them may hold anything. */
+static bool read_stat(uint32_t pid, char *state, uint64_t *start) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) {
+        return false;
+    }
+    text[n] = '\0';
+    const char *rest = strrchr(text, ')');
+    if (rest == NULL || rest[1] != ' ') {
+        return false;
+    }
+    *state = rest[2];
+    const char *field = rest + 2;
+    for (int skip = 0; skip < 19; skip++) {
+        field = strchr(field, ' ');
+        if (field == NULL) {
+            return false;
+        }
+        field++;
+    }
+    *start = strtoull(field, NULL, 10);
+    return true;
+}
+
+uint64_t acc_process_start_time(uint32_t pid) {
+    char state;
+    uint64_t start;
+    return read_stat(pid, &state, &start) ? start : 0;
+}
+
+uint64_t acc_namespace(const char *kind) {
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof path, "/proc/self/ns/%s", kind);
+    return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+struct acc_process *acc_process_find(const struct acc_segment *seg, uint32_t incarnation) {
+    for (uint32_t i = 0; i < seg->geometry.processes; i++) {
+        struct acc_process *slot = acc_process_slot(seg, i);
+        if (acc_load_acquire(&slot->incarnation) == incarnation) {
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+/* The second witness: false unless the pid is proven to be another process, or none. */
+static bool pid_gone(const struct acc_process *slot) {
+    uint64_t ours = acc_namespace("pid");
+    if (slot->pid == 0 || slot->pid_ns != ours || ours == 0) {
+        return true; /* its pid says nothing here: the byte alone decides */
+    }
+    if (kill((pid_t)slot->pid, 0) != 0 && errno == ESRCH) {
+        return true;
+    }
+    char state;
+    uint64_t start;
+    if (!read_stat(slot->pid, &state, &start)) {
+        return true;
+    }
+    return state == 'Z' || state == 'X' || start != slot->start_time;
+}
+
+bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation) {
+    if (incarnation == acc_incarnation(seg)) {
+        return false;
+    }
+    if (seg->is_private) {
+        return true; /* a parent's id, copied by fork: it has its own copy */
+    }
+    struct flock seen;
+    if (byte_lock(seg->fd, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, &seen) != 0 ||
+        seen.l_type != F_UNLCK) {
+        return false;
+    }
+    const struct acc_process *slot = acc_process_find(seg, incarnation);
+    return slot == NULL || pid_gone(slot);
+}
+
+bool acc_process_any_other(const struct acc_segment *seg) {
+    if (seg->is_private) {
+        return false;
+    }
+    struct flock seen;
+    if (byte_lock(seg->fd, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE, 0, &seen) != 0) {
+        return true;
+    }
+    return seen.l_type != F_UNLCK;
+}
+
+/* A free slot, or that of a dead process.  0: none. */
+static uint32_t claim_slot(struct acc_segment *seg, uint32_t incarnation) {
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < seg->geometry.processes; i++) {
+            struct acc_process *slot = acc_process_slot(seg, i);
+            uint32_t owner = acc_load_acquire(&slot->incarnation);
+            if (owner != 0 && (round == 0 || !acc_process_dead(seg, owner))) {
+                continue;
+            }
+            /* High bit: claimed, fields not written yet.  Killed here: an id that is nobody's, so dead. */
+            if (acc_cas32(&slot->incarnation, owner, incarnation | 1u << 31)) {
+                return i + 1;
+            }
+        }
+    }
+    return 0;
+}
+
+static void fill_slot(struct acc_process *slot, uint32_t incarnation) {
+    slot->pid = (uint32_t)getpid();
+    slot->start_time = acc_process_start_time(slot->pid);
+    slot->pid_ns = acc_namespace("pid");
+    slot->attached = acc_clock_ms();
+    acc_store_release(&slot->incarnation, incarnation);
+}
+
+static void forget_parent(struct acc_segment *seg) {
+    seg->self_slot = 0;
+    seg->thread_of = 0;
+    seg->scratch_busy = 0;
+    memset(seg->intent, 0, sizeof seg->intent);
+    memset(seg->suspect, 0, sizeof seg->suspect);
+    memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
+    if (seg->is_private) {
+        /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody here. */
+        for (uint32_t i = 0; i < seg->geometry.shards; i++) {
+            acc_shard(seg, i)->lock = 0;
+        }
+        acc_header(seg)->area_lock = 0;
+    }
+}
+
+enum acc_status acc_process_enter(struct acc_segment *seg) {
+    if (seg->readonly) {
+        return ACC_READONLY;
+    }
+    if (acc_load_relaxed(&seg->fenced)) {
+        return ACC_EMISMATCH;
+    }
+    if (acc_incarnation(seg) != 0) {
+        return ACC_OK;
+    }
+    forget_parent(seg);
+    uint32_t incarnation = acc_add_relaxed(&acc_header(seg)->next_incarnation, 1u) & 0x3fffffffu;
+    if (!seg->is_private &&
+        byte_lock(seg->fd, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) != 0) {
+        return ACC_ESYS;
+    }
+    seg->self_slot = claim_slot(seg, incarnation);
+    if (seg->self_slot == 0) {
+        byte_lock(seg->fd, F_SETLK, F_UNLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL);
+        return ACC_FULL;
+    }
+    fill_slot(acc_process_slot(seg, seg->self_slot - 1), incarnation);
+    acc_store_release(&seg->self->incarnation, incarnation);
+    return ACC_OK;
+}
+
+void acc_process_leave(struct acc_segment *seg) {
+    uint32_t incarnation = acc_incarnation(seg);
+    if (incarnation == 0) {
+        return;
+    }
+    acc_store_release(&seg->self->incarnation, 0);
+    if (seg->self_slot != 0) {
+        acc_cas32(&acc_process_slot(seg, seg->self_slot - 1)->incarnation, incarnation, 0);
+    }
+    if (!seg->is_private) {
+        byte_lock(seg->fd, F_SETLK, F_UNLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL);
+    }
+}
+
+static bool is_our_file(const struct acc_segment *seg, int fd, nlink_t *links) {
+    struct stat st;
+    if (fstat(fd, &st) != 0 || st.st_dev != seg->device || st.st_ino != seg->inode) {
+        return false;
+    }
+    *links = st.st_nlink;
+    return true;
+}
+
+/* Somebody closed our descriptor (os.closerange and the like): open the file again by its path. */
+static bool reopen(struct acc_segment *seg, nlink_t *links) {
+    int fd = open(seg->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return false;
+    }
+    if (!is_our_file(seg, fd, links)) {
+        close(fd);
+        return false;
+    }
+    seg->fd = fd;
+    return true;
+}
+
+bool acc_process_assert(struct acc_segment *seg) {
+    uint32_t incarnation = acc_incarnation(seg);
+    if (seg->is_private || incarnation == 0) {
+        return true;
+    }
+    nlink_t links = 1;
+    if (!is_our_file(seg, seg->fd, &links) && !reopen(seg, &links)) {
+        return false;
+    }
+    /* Unlinked under us: the next process makes a new segment, and two would not hear each other. */
+    return links != 0 &&
+           byte_lock(seg->fd, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) == 0;
+}

@@ -1,0 +1,32 @@
+/* The rare ends of the read: what does not verify, and what changes faster than it can be read. */
+#include "read.h"
+#include "lock.h"
+
+bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, uint64_t word) {
+    if (area->seg->readonly) {
+        return true;
+    }
+    if (!acc_cas64(acc_slot_word(slot), word, 0)) {
+        return false;
+    }
+    acc_count(area->stats, ACC_CORRUPT_ITEM);
+    return true;
+}
+
+enum acc_status acc_read_find_bounded(struct acc_area *area, const struct acc_home *home,
+                                      const struct acc_key *key, struct acc_found *found) {
+    for (int tries = 0; tries < ACC_READ_TRIES; tries++) {
+        enum acc_status status = acc_read_find(area, home, key, found);
+        if (status != ACC_RACE) {
+            return status;
+        }
+    }
+    struct acc_segment *seg = area->seg;
+    if (seg->readonly || !acc_area_entered(area) || !acc_lock_take(seg, home->shard, 0)) {
+        return ACC_RACE;
+    }
+    /* Nobody rewrites or moves now; only deletes go on. */
+    enum acc_status status = acc_read_find(area, home, key, found);
+    acc_lock_give(seg, home->shard);
+    return status;
+}

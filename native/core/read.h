@@ -1,0 +1,105 @@
+/* The lock-free read.  In a header, because it is the product.
+ *
+ * index word -> header copy -> key -> generations, expiry -> value -> fence -> item sequence and index word unchanged.
+ * A word is replaced before its bytes are reused and offsets never repeat, so an unchanged word means that every byte
+ * read in between was whole.  Readers never lock and never wait. */
+#ifndef ACC_READ_H
+#define ACC_READ_H
+
+#include "area.h"
+#include "generation.h"
+#include "index.h"
+
+/* Lost races before a reader gives up being lock-free. */
+#define ACC_READ_TRIES 4
+
+/* One found item: valid until the next acc_read_valid(). */
+struct acc_found {
+    struct acc_slot slot;
+    uint64_t word;
+    uint64_t generation; /* the key group's word, as seen before the item */
+    struct acc_view view;
+};
+
+static inline bool acc_key_equals(const struct acc_area *area, const struct acc_view *view,
+                                  const struct acc_key *key) {
+    return view->common.area == area->id && view->common.key_size == key->size + 1 &&
+           view->key[0] == key->tag && memcmp(view->key + 1, key->data, key->size) == 0;
+}
+
+/* Is everything that was read since the word was loaded still what it was? */
+static inline bool acc_read_valid(const struct acc_found *found) {
+    acc_fence_acquire();
+    return acc_view_current(&found->view) &&
+           acc_load_relaxed(acc_slot_word(found->slot)) == found->word;
+}
+
+/* Drop a word whose item does not verify.  True if it was really corrupt, false if it had only just changed. */
+bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, uint64_t word);
+
+/* Look at one candidate.  ACC_OK: the key's item; ACC_NOT_FOUND: another key's; ACC_RACE: look again. */
+static inline enum acc_status acc_read_candidate(const struct acc_area *area, const struct acc_home *home,
+                                                 const struct acc_key *key, struct acc_found *found) {
+    const struct acc_segment *seg = area->seg;
+    found->word = acc_load_acquire(acc_slot_word(found->slot));
+    if (acc_unlikely(acc_word_tag(found->word) != home->tag)) {
+        return found->word == 0 ? ACC_NOT_FOUND : ACC_RACE;
+    }
+    bool sound = acc_view_load(seg, home->shard, acc_word_ring(found->word),
+                               acc_word_offset(found->word), &found->view);
+    if (acc_likely(sound && acc_key_equals(area, &found->view, key))) {
+        return ACC_OK;
+    }
+    if (!acc_read_valid(found)) {
+        return ACC_RACE;
+    }
+    if (sound) {
+        return ACC_NOT_FOUND;
+    }
+    return acc_read_drop_corrupt(area, found->slot, found->word) ? ACC_NOT_FOUND : ACC_RACE;
+}
+
+/* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race.
+ * The generation word is loaded before the item, so a delete that returned before this call is always seen. */
+static inline enum acc_status acc_read_find(const struct acc_area *area, const struct acc_home *home,
+                                            const struct acc_key *key, struct acc_found *found) {
+    const struct acc_segment *seg = area->seg;
+    found->generation = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
+    for (int b = 0; b < 2; b++) {
+        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
+        for (uint32_t match = acc_bucket_match(bucket, home->tag); match != 0; match &= match - 1) {
+            found->slot = (struct acc_slot){bucket, (uint32_t)__builtin_ctz(match) >> 2};
+            enum acc_status status = acc_read_candidate(area, home, key, found);
+            if (status != ACC_NOT_FOUND) {
+                return status;
+            }
+        }
+    }
+    return ACC_NOT_FOUND;
+}
+
+/* Not deleted, not cleared. */
+static inline bool acc_found_live(const struct acc_area *area, const struct acc_found *found, uint64_t hash) {
+    return acc_generation_valid(found->generation, found->view.record.key_count, hash) &&
+           (uint32_t)acc_load_acquire(area->generation) == found->view.record.area_count;
+}
+
+static inline uint32_t acc_record_end(const struct acc_record *record) {
+    return record->stale_until != 0 ? record->stale_until : record->expire_at;
+}
+
+enum acc_age { ACC_FRESH, ACC_STALE, ACC_GONE };
+
+static inline enum acc_age acc_record_age(const struct acc_record *record, uint32_t now) {
+    if (!acc_clock_passed(record->expire_at, now)) {
+        return ACC_FRESH;
+    }
+    return acc_clock_passed(acc_record_end(record), now) ? ACC_GONE : ACC_STALE;
+}
+
+/* acc_read_find() that loses at most ACC_READ_TRIES races, then once with the shard lock tried for.
+ * ACC_RACE only if the lock was not free either: the caller counts a miss. */
+enum acc_status acc_read_find_bounded(struct acc_area *area, const struct acc_home *home,
+                                      const struct acc_key *key, struct acc_found *found);
+
+#endif

@@ -1,0 +1,148 @@
+/* Owns the bytes of the rings and the positions head and tail.  Every function that stores is called with the
+ * shard lock held. */
+#include "ring.h"
+
+uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    return acc_offset_distance(seg, ring, acc_load_relaxed(&r->head), acc_load_relaxed(&r->tail));
+}
+
+static uint64_t left_to_end(const struct acc_segment *seg, uint32_t ring, uint64_t offset) {
+    return seg->geometry.ring_units[ring] - acc_place_of(seg, ring, offset);
+}
+
+uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
+    uint64_t left = left_to_end(seg, ring, acc_shard(seg, shard)->ring[ring].tail);
+    return units <= left ? units : left + units;
+}
+
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
+    return acc_ring_used(seg, shard, ring) + acc_ring_need(seg, shard, ring, units) <=
+           seg->geometry.ring_units[ring];
+}
+
+enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
+                              struct acc_view *view, uint64_t *units) {
+    struct acc_common common;
+    memcpy(&common, acc_ring_at(seg, shard, ring, offset), sizeof common);
+    if (acc_common_flags(&common) == ACC_ITEM_PAD) {
+        *units = acc_common_units(&common);
+        return *units == left_to_end(seg, ring, offset) ? ACC_NOT_FOUND : ACC_CORRUPT;
+    }
+    if (!acc_view_load(seg, shard, ring, offset, view)) {
+        return ACC_CORRUPT;
+    }
+    *units = acc_common_units(&view->common);
+    return ACC_OK;
+}
+
+uint32_t acc_parts_units(const struct acc_parts *parts) {
+    uint64_t value = acc_record_size(&parts->record);
+    if (parts->twice) {
+        return acc_units_of(sizeof(struct acc_item_twice)) + acc_units_of(parts->key_size) +
+               2 * acc_units_of(value);
+    }
+    return acc_units_of(sizeof(struct acc_item) + (uint64_t)parts->key_size + value);
+}
+
+/* Fill up to the ring's end.  Raised tail: killed right after it, the walk finds the padding and goes on. */
+static void pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    uint64_t left = left_to_end(seg, ring, r->tail);
+    struct acc_common pad = {.units_flags = (uint32_t)left << 8 | ACC_ITEM_PAD};
+    memcpy(acc_ring_at(seg, shard, ring, r->tail), &pad, sizeof pad);
+    acc_store_release(&r->tail, acc_offset_add(seg, ring, r->tail, left));
+}
+
+static uint8_t *put_key(uint8_t *at, const struct acc_parts *parts) {
+    *at = parts->tag;
+    memcpy(at + 1, parts->key, parts->key_size - 1);
+    return at + parts->key_size;
+}
+
+static void put_once(uint8_t *at, const struct acc_parts *parts, const struct acc_common *common,
+                     const struct acc_record *record) {
+    memcpy(at, common, sizeof *common);
+    memcpy(at + sizeof *common, record, sizeof *record);
+    uint8_t *value = put_key(at + sizeof(struct acc_item), parts);
+    memcpy(value, parts->value, acc_record_size(record));
+}
+
+static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct acc_common *common,
+                      const struct acc_record *record) {
+    struct acc_item_twice *twice = (struct acc_item_twice *)at;
+    memcpy(&twice->common, common, sizeof *common);
+    memcpy(&twice->record[0], record, sizeof *record);
+    memset(&twice->record[1], 0, sizeof *record);
+    twice->sequence = 0;
+    twice->reserved = 0;
+    put_key(at + sizeof *twice, parts);
+    memcpy(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value,
+           acc_record_size(record));
+}
+
+uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring, const struct acc_parts *parts) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    uint32_t units = acc_parts_units(parts);
+    /* The victims' index words were replaced before head rose past them.  This fence pairs with the reader's
+     * acquire fence: a reader that saw one of the bytes below also sees that its word has changed. */
+    acc_fence_release();
+    if (units > left_to_end(seg, ring, r->tail)) {
+        pad_to_end(seg, shard, ring);
+    }
+    uint64_t offset = r->tail;
+    struct acc_common common = {
+        .units_flags = units << 8 | (parts->twice ? ACC_ITEM_TWICE : 0),
+        .key_size = (uint16_t)parts->key_size,
+        .area = parts->area,
+    };
+    struct acc_record record = parts->record;
+    record.check = acc_item_check(offset, &common, &record, 0);
+    uint8_t *at = acc_ring_at(seg, shard, ring, offset);
+    /* Killed in here: the bytes lie behind tail and are no part of the ring. */
+    if (parts->twice) {
+        put_twice(at, parts, &common, &record);
+    } else {
+        put_once(at, parts, &common, &record);
+    }
+    /* Killed after this store: a complete item that no index word names, dead when the hand comes by. */
+    acc_store_release(&r->tail, acc_offset_add(seg, ring, offset, units));
+    return offset;
+}
+
+void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record, const uint8_t *value) {
+    struct acc_item_twice *twice = (struct acc_item_twice *)view->item;
+    uint32_t next = view->sequence + 1, copy = next & 1;
+    struct acc_record fresh = *record;
+    fresh.check = acc_item_check(view->offset, &view->common, &fresh, copy);
+    /* A slow reader may still be copying this copy (selected two sequences ago): behind this fence it is sure to
+     * see a newer sequence, and looks again. */
+    acc_fence_release();
+    memcpy(&twice->record[copy], &fresh, sizeof fresh);
+    uint8_t *rooms = (uint8_t *)view->item + sizeof *twice +
+                     acc_units_of(view->common.key_size) * (size_t)ACC_UNIT;
+    memcpy(rooms + (size_t)copy * acc_view_room(view), value, acc_record_size(record));
+    /* Killed before this store: the other copy is still the one that readers select. */
+    acc_store_release(&twice->sequence, next);
+}
+
+bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    if (units > seg->geometry.ring_units[ring]) {
+        return false;
+    }
+    /* Killed between the two: one piece of padding, which is a ring that can be walked. */
+    pad_to_end(seg, shard, ring);
+    acc_store_release(&r->head, r->tail);
+    return true;
+}
+
+void acc_ring_reset(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    /* To the start of a new lap, which no index word names. */
+    uint32_t bits = seg->geometry.ring_bits[ring];
+    uint64_t fresh = ((r->tail >> bits) + 2) << bits;
+    acc_store_release(&r->head, fresh);
+    acc_store_release(&r->tail, fresh);
+    r->mid = fresh;
+}

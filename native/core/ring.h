@@ -1,0 +1,190 @@
+/* Append-only byte rings: offsets, headers of items, walking.
+ *
+ * A logical offset counts units and never repeats (2^47 of them are written in a ring's life at the earliest after
+ * weeks of flat-out writing): low bits the place in the ring, above them the lap.  So the place needs no division,
+ * and an index word that is unchanged still names the same bytes: it is the lap check.
+ *
+ * Who may store: only the holder of the shard lock.  What a killed holder leaves: `tail` moves only behind a complete
+ * item and `head` only past items whose index words are gone, so between head and tail there are whole items. */
+#ifndef ACC_RING_H
+#define ACC_RING_H
+
+#include "hash.h"
+#include "segment.h"
+
+#define ACC_OFFSET_BITS 47
+#define ACC_OFFSET_MASK ((1ull << ACC_OFFSET_BITS) - 1)
+
+#define ACC_ITEM_UNITS_MIN (sizeof(struct acc_item) / ACC_UNIT)
+
+static inline uint64_t acc_place_of(const struct acc_segment *seg, uint32_t ring, uint64_t offset) {
+    return offset & ((1ull << seg->geometry.ring_bits[ring]) - 1);
+}
+
+static inline uint8_t *acc_ring_at(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                                   uint64_t offset) {
+    return acc_ring_base(seg, shard, ring) + acc_place_of(seg, ring, offset) * ACC_UNIT;
+}
+
+/* The offset `units` further; the caller has seen to it that they do not cross the ring's end. */
+static inline uint64_t acc_offset_add(const struct acc_segment *seg, uint32_t ring, uint64_t offset,
+                                      uint64_t units) {
+    uint64_t place = acc_place_of(seg, ring, offset) + units;
+    if (place < seg->geometry.ring_units[ring]) {
+        return offset + units;
+    }
+    uint32_t bits = seg->geometry.ring_bits[ring];
+    return ((offset >> bits) + 1) << bits;
+}
+
+/* Units from one offset to a later one. */
+static inline uint64_t acc_offset_distance(const struct acc_segment *seg, uint32_t ring, uint64_t from,
+                                           uint64_t to) {
+    uint32_t bits = seg->geometry.ring_bits[ring];
+    uint64_t laps = (to >> bits) - (from >> bits);
+    return laps * seg->geometry.ring_units[ring] + acc_place_of(seg, ring, to) -
+           acc_place_of(seg, ring, from);
+}
+
+static inline uint32_t acc_units_of(uint64_t bytes) {
+    return (uint32_t)((bytes + ACC_UNIT - 1) / ACC_UNIT);
+}
+
+static inline uint32_t acc_common_units(const struct acc_common *common) {
+    return common->units_flags >> 8;
+}
+
+static inline uint8_t acc_common_flags(const struct acc_common *common) {
+    return (uint8_t)common->units_flags;
+}
+
+static inline uint32_t acc_record_size(const struct acc_record *record) {
+    return record->size_code & 0x3ffffffu;
+}
+
+static inline uint8_t acc_record_code(const struct acc_record *record) {
+    return (uint8_t)(record->size_code >> 26);
+}
+
+/* Check of a header: three multiply-folds over its fields, salted with the offset so that bytes of another lap or
+ * place never verify. */
+static inline uint32_t acc_item_check(uint64_t offset, const struct acc_common *common,
+                                      const struct acc_record *record, uint32_t copy) {
+    uint64_t a, b, c, d;
+    memcpy(&a, common, 8);
+    memcpy(&b, &record->size_code, 8);
+    memcpy(&c, &record->stale_until, 8);
+    memcpy(&d, &record->key_count, 8);
+    uint64_t salt = (offset & ACC_OFFSET_MASK) << 1 | copy;
+    uint64_t x = acc_fold(a ^ 0xa0761d6478bd642full, b ^ salt ^ 0xe7037ed1a0b428dbull);
+    uint64_t y = acc_fold(c ^ 0x8ebc6af09c88c6e3ull, d ^ 0x589965cc75374cc3ull);
+    uint64_t z = acc_fold(x ^ record->value_sum, y ^ 0x1d8e4e27c47d124full);
+    return (uint32_t)(z ^ z >> 32);
+}
+
+/* A verified local copy of an item's header, and where its parts are. */
+struct acc_view {
+    const uint8_t *item;
+    const uint8_t *key;   /* tag byte first */
+    const uint8_t *value;
+    uint64_t offset;
+    uint32_t ring;
+    uint32_t sequence; /* of an item with two copies */
+    struct acc_common common;
+    struct acc_record record;
+};
+
+static inline bool acc_view_twice(const struct acc_view *view) {
+    return acc_common_flags(&view->common) & ACC_ITEM_TWICE;
+}
+
+/* Bytes of room for the value in each copy. */
+static inline uint32_t acc_view_room(const struct acc_view *view) {
+    uint64_t total = (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
+    uint64_t key = acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
+    return (uint32_t)((total - sizeof(struct acc_item_twice) - key) / 2 / ACC_UNIT * ACC_UNIT);
+}
+
+/* Copy and verify the header of the item at `offset`.  Nothing that is read here is believed before the check has
+ * passed, and then every part still has to lie within the item and the item within the ring. */
+static inline bool acc_view_load(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                                 uint64_t offset, struct acc_view *view) {
+    uint64_t place = acc_place_of(seg, ring, offset);
+    uint64_t left = seg->geometry.ring_units[ring] - place;
+    if (acc_unlikely(place >= seg->geometry.ring_units[ring] || left < ACC_ITEM_UNITS_MIN)) {
+        return false;
+    }
+    const uint8_t *item = acc_ring_base(seg, shard, ring) + place * ACC_UNIT;
+    view->item = item;
+    view->offset = offset;
+    view->ring = ring;
+    view->sequence = 0;
+    memcpy(&view->common, item, sizeof view->common);
+    uint32_t units = acc_common_units(&view->common);
+    uint32_t key_size = view->common.key_size;
+    uint8_t flags = acc_common_flags(&view->common);
+    if (acc_likely(flags == 0)) {
+        memcpy(&view->record, item + sizeof view->common, sizeof view->record);
+        uint64_t bytes = sizeof(struct acc_item) + (uint64_t)key_size + acc_record_size(&view->record);
+        view->key = item + sizeof(struct acc_item);
+        view->value = view->key + key_size;
+        return units <= left && bytes <= (uint64_t)units * ACC_UNIT && key_size != 0 &&
+               view->record.check == acc_item_check(offset, &view->common, &view->record, 0);
+    }
+    if (flags != ACC_ITEM_TWICE || units > left) {
+        return false;
+    }
+    uint64_t fixed = sizeof(struct acc_item_twice) + acc_units_of(key_size) * (uint64_t)ACC_UNIT;
+    if (fixed > (uint64_t)units * ACC_UNIT) {
+        return false;
+    }
+    const struct acc_item_twice *twice = (const struct acc_item_twice *)item;
+    view->sequence = acc_load_acquire(&twice->sequence);
+    uint32_t copy = view->sequence & 1;
+    memcpy(&view->record, &twice->record[copy], sizeof view->record);
+    uint32_t room = acc_view_room(view);
+    view->key = item + sizeof *twice;
+    view->value = item + fixed + (uint64_t)copy * room;
+    return acc_record_size(&view->record) <= room && key_size != 0 &&
+           view->record.check == acc_item_check(offset, &view->common, &view->record, copy);
+}
+
+/* Has an item with two copies been rewritten since it was loaded?  (Call behind an acquire fence.) */
+static inline bool acc_view_current(const struct acc_view *view) {
+    return !acc_view_twice(view) ||
+           acc_load_relaxed(&((const struct acc_item_twice *)view->item)->sequence) == view->sequence;
+}
+
+/* What stands at `offset`, which lies in [head, tail): its units in `*units`.
+ * ACC_OK an item, in *view; ACC_NOT_FOUND padding; ACC_CORRUPT. */
+enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
+                              struct acc_view *view, uint64_t *units);
+
+uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
+/* Units that must be free for an item of `units` to go in at the tail, with the padding before the ring's end. */
+uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
+
+/* Everything an item is made of. */
+struct acc_parts {
+    const uint8_t *key; /* payload, without the tag */
+    const uint8_t *value;
+    uint32_t key_size;  /* with the tag byte */
+    uint8_t tag;
+    uint16_t area;
+    bool twice;
+    struct acc_record record; /* check is filled in */
+};
+
+uint32_t acc_parts_units(const struct acc_parts *parts);
+/* Write the item behind the tail and raise the tail.  It fits: the caller has made room.  The new offset. */
+uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring, const struct acc_parts *parts);
+/* Rewrite the copy that is not selected, then select it. */
+void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record, const uint8_t *value);
+/* An empty ring whose tail stands so near its end that `units` do not fit: go on at the start of the next lap.
+ * False: they never fit this ring. */
+bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
+/* Forget everything in a ring whose content cannot be walked. */
+void acc_ring_reset(struct acc_segment *seg, uint32_t shard, uint32_t ring);
+
+#endif

@@ -1,0 +1,133 @@
+/* A mapped segment as this process knows it. */
+#ifndef ACC_SEGMENT_H
+#define ACC_SEGMENT_H
+
+#include "accelerator.h"
+#include "atomic.h"
+#include "clock.h"
+#include "layout.h"
+
+#include <pthread.h>
+
+#define ACC_SMALL 0
+#define ACC_MAIN 1
+#define ACC_SHARDS_MAX 256u
+
+/* Where everything is.  Computed from the size and max_value_size alone, by every process for itself. */
+struct acc_geometry {
+    uint64_t size;
+    uint32_t max_value_size;
+    uint32_t shards;         /* power of two */
+    uint32_t buckets;        /* per shard */
+    uint32_t ghost_lines;    /* per shard */
+    uint32_t generations;    /* power of two */
+    uint32_t generation_shift;
+    uint32_t processes;
+    uint32_t areas;
+    uint32_t stats;
+    uint32_t entries_max;    /* per shard: the load at which two buckets of seven still take almost all */
+    uint32_t ring_units[2];  /* per shard */
+    uint32_t ring_bits[2];   /* bits of a logical offset that are the place; above them, the lap */
+    uint64_t process_at, area_at, stats_at, generation_at, shard_at, index_at, ghost_at, ring_at;
+    uint64_t shard_ring_bytes; /* both rings of one shard */
+};
+
+enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct acc_geometry *out);
+
+/* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even one made by
+ * raw clone(), can never act under its parent's identity. */
+struct acc_self {
+    uint32_t incarnation; /* 0: this process has not registered */
+    uint32_t entering;    /* a thread is registering: a word, not a mutex, so that a child finds it free */
+    uint32_t has_thread;  /* seg->thread was started by this process and is to be joined */
+};
+
+struct acc_segment {
+    uint8_t *base;
+    struct acc_self *self;
+    int32_t clock_shift; /* units; tests move the clock */
+    bool readonly;
+    bool is_private; /* anonymous memory, no other process */
+    int fd;
+    uint64_t device, inode;
+    char path[256];  /* of the file, to find it again when something has closed our descriptor */
+    uint32_t fenced; /* this process must not act here any more: attach anew */
+    uint64_t hash_key[2];
+    struct acc_geometry geometry;
+
+    /* What this process is about to hold or holds; index: shard, then one for the area lock.  A lock word with my
+     * id and no intent here was not set by me. */
+    uint32_t intent[ACC_SHARDS_MAX + 1];
+    uint8_t suspect[ACC_SHARDS_MAX + 1];
+
+    uint8_t *scratch; /* for moving an item within a ring that is full; one user at a time */
+    uint32_t scratch_busy;
+
+    uint32_t self_slot; /* index of our acc_process slot + 1 */
+    uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
+    pthread_t thread;
+
+    struct acc_stats lost_stats; /* counts into nowhere when no block is free */
+    struct acc_stats **stats_of; /* this process's block of each area, claimed when first needed */
+};
+
+void acc_segment_unmap(struct acc_segment *seg);
+
+#define ACC_SCRATCH_BYTES (256u << 10)
+
+static inline struct acc_header *acc_header(const struct acc_segment *seg) {
+    return (struct acc_header *)seg->base;
+}
+
+static inline struct acc_process *acc_process_slot(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_process *)(seg->base + seg->geometry.process_at) + i;
+}
+
+static inline struct acc_area_slot *acc_area_slot(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_area_slot *)(seg->base + seg->geometry.area_at) + i;
+}
+
+static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
+}
+
+static inline uint64_t *acc_generation_word(const struct acc_segment *seg, uint32_t i) {
+    return (uint64_t *)(seg->base + seg->geometry.generation_at) + i;
+}
+
+static inline struct acc_shard *acc_shard(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_shard *)(seg->base + seg->geometry.shard_at) + i;
+}
+
+static inline struct acc_bucket *acc_bucket(const struct acc_segment *seg, uint32_t shard, uint32_t i) {
+    return (struct acc_bucket *)(seg->base + seg->geometry.index_at) +
+           ((uint64_t)shard * seg->geometry.buckets + i);
+}
+
+static inline struct acc_ghosts *acc_ghost_line(const struct acc_segment *seg, uint32_t shard, uint32_t i) {
+    return (struct acc_ghosts *)(seg->base + seg->geometry.ghost_at) +
+           ((uint64_t)shard * seg->geometry.ghost_lines + i);
+}
+
+static inline uint8_t *acc_ring_base(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    return seg->base + seg->geometry.ring_at + shard * seg->geometry.shard_ring_bytes +
+           (ring == ACC_MAIN ? (uint64_t)seg->geometry.ring_units[ACC_SMALL] * ACC_UNIT : 0);
+}
+
+static inline uint32_t acc_now(const struct acc_segment *seg) {
+    return acc_clock_units() + (uint32_t)seg->clock_shift;
+}
+
+/* An area as a process uses it. */
+#define ACC_NEVER_ENTERED UINT32_MAX
+
+struct acc_area {
+    struct acc_segment *seg;
+    uint32_t *incarnation_now; /* = &seg->self->incarnation */
+    uint32_t incarnation;      /* under which `stats` was claimed; differs: enter again (fork, fence) */
+    uint32_t id;
+    uint64_t *generation;
+    struct acc_stats *stats;
+};
+
+#endif

@@ -1,0 +1,92 @@
+/* Owns the statistics blocks.  Claimed by CAS of the owner; a block whose owner died is continued by the next
+ * process that needs one for the same area, so nothing is ever folded, and nothing lost with a killed worker. */
+#include "stats.h"
+
+#include <string.h>
+
+const char *const acc_counter_names[ACC_COUNTERS] = {
+    "local_hit",
+    "local_miss",
+    "remote_hit",
+    "remote_miss",
+    "load",
+    "load_success",
+    "load_timeout",
+    "load_error",
+    "stale_fallback",
+    "refresh_attempts",
+    "refresh_success",
+    "refresh_failures",
+    "invalidation_publish",
+    "invalidation_publish_failures",
+    "invalidation_receive",
+    "invalidation_receive_failures",
+    "negative_hit",
+    "object_hit",
+    "set",
+    "delete",
+    "evictions",
+    "expired",
+    "store_rejected_size",
+    "store_rejected_encode",
+    "store_rejected_race",
+    "lock_giveup",
+    "dead_owner_takeover",
+    "corrupt_item",
+    "read_race",
+};
+
+_Static_assert(ACC_COUNTERS <= ACC_STATS_SLOTS, "a block has a place for each counter");
+
+static struct acc_stats *claim(struct acc_segment *seg, uint32_t area, bool of_the_dead) {
+    uint32_t mine = acc_incarnation(seg);
+    for (uint32_t i = 0; i < seg->geometry.stats; i++) {
+        struct acc_stats *block = acc_stats_block(seg, i);
+        uint32_t owner = acc_load_acquire(&block->owner), of = acc_load_acquire(&block->area);
+        if (of_the_dead ? of != area + 1 || (owner != 0 && !acc_process_dead(seg, owner)) : of != 0) {
+            continue;
+        }
+        /* Free block: the area is the claim.  Killed between the two stores: owned by nobody, found above. */
+        if (!of_the_dead) {
+            if (acc_cas32(&block->area, 0, area + 1) && acc_cas32(&block->owner, 0, mine)) {
+                return block;
+            }
+        } else if (acc_cas32(&block->owner, owner, mine)) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
+    struct acc_stats *block = acc_load_acquire(&seg->stats_of[area]);
+    if (acc_likely(block != NULL)) {
+        return block;
+    }
+    block = claim(seg, area, true);
+    if (block == NULL) {
+        block = claim(seg, area, false);
+    }
+    if (block == NULL) {
+        acc_add_relaxed(&acc_header(seg)->stats_lost, (uint64_t)1);
+        block = &seg->lost_stats;
+    }
+    /* Two threads may both have claimed one: the second block stays ours, unused, and is summed all the same. */
+    acc_store_release(&seg->stats_of[area], block);
+    return block;
+}
+
+void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]) {
+    memset(out, 0, ACC_COUNTERS * sizeof *out);
+    for (uint32_t i = 0; i < seg->geometry.stats; i++) {
+        const struct acc_stats *block = acc_stats_block(seg, i);
+        if (acc_load_acquire(&block->area) != area + 1) {
+            continue;
+        }
+        for (int c = 0; c < ACC_COUNTERS; c++) {
+            out[c] += acc_load_relaxed(&block->counter[c]);
+        }
+    }
+    /* A hit on a decoded object counts one thing, to cost one store; it is a local hit too. */
+    out[ACC_LOCAL_HIT] += out[ACC_OBJECT_HIT];
+}

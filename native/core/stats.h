@@ -1,0 +1,17 @@
+/* Counters: cumulative blocks, one per process and area, so that no two processes write one cache line. */
+#ifndef ACC_STATS_H
+#define ACC_STATS_H
+
+#include "process.h"
+
+/* This process's block of an area, claimed when first asked for; never NULL. */
+struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area);
+/* Sums over all processes that ever were. */
+void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]);
+
+/* Counting off the hot path, from whatever thread. */
+static inline void acc_count(struct acc_stats *stats, enum acc_counter counter) {
+    acc_add_relaxed(&stats->counter[counter], (uint64_t)1);
+}
+
+#endif
