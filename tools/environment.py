@@ -3,8 +3,8 @@ The ladder from a bare machine to a .venv that can build and run this project.
 
 1. Python: python3.11 to 3.14 from PATH, else one managed by uv.
 2. .venv: "python -m venv", else without pip plus pip's wheel from the configured package index.
-3. Python.h and a C compiler: there, else apt-get install as root, else the headers' package unpacked
-   into .venv, else a Python managed by uv (it brings its headers).
+3. Python.h and a C compiler: there, else apt-get install as root, else the package of the headers
+   unpacked into .venv, else a Python managed by uv (it brings its headers).
 Where no step helps, one message with the exact command.
 
 Standard library only; runs under Python 3.6.
@@ -64,7 +64,9 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(command: Sequence[str], env: Optional[Mapping[str, str]] = None, quiet: bool = False) -> int:
+def run(
+    command: Sequence[str], env: Optional[Mapping[str, str]] = None, quiet: bool = False
+) -> int:
     """Run *command*; when *quiet*, its output is shown only if it fails."""
     if not quiet:
         return subprocess.call(command, env=env)
@@ -95,7 +97,7 @@ def capture(command: Sequence[str], env: Optional[Mapping[str, str]] = None) -> 
 
 def find_python(wanted: Optional[str]) -> Optional[Python]:
     """
-    Find an interpreter: *wanted* if given, else the first on PATH that has its headers, else the first.
+    Find an interpreter: *wanted* if given, else the first on PATH with its headers, else the first.
 
     A candidate must really run: PATH may hold shims of a version that is not installed.
     """
@@ -198,7 +200,7 @@ def make_venv(python: str, version: Tuple[int, ...], folder: str) -> None:
             raise Stop(
                 "pip could not be fetched: {}\nWithout access to a package index, install pip "
                 "for this Python, for example:\n  {}".format(error, system_command("venv", python))
-            )
+            ) from error
         say("  " + os.path.basename(wheel))
         command = [inner, os.path.join(wheel, "pip"), "install", "--quiet", "--no-index", wheel]
         if run(command, pip_variables(inner), quiet=True):
@@ -220,7 +222,7 @@ def pip_variables(python: str) -> Dict[str, str]:
 
 
 def private_headers(venv_folder: str, python: Python) -> List[str]:
-    """List the include folders of headers that were unpacked into .venv; empty if there are none."""
+    """List the include folders of headers unpacked into .venv; empty if there are none."""
     root = os.path.join(venv_folder, "headers", "usr", "include")
     own = os.path.join(root, python.name)
     # pyconfig.h there includes <x86_64-linux-gnu/python3.11/pyconfig.h>: hence also the root.
@@ -296,8 +298,7 @@ def apt_install(packages: List[str]) -> bool:
         if code:
             continue
         say("  apt-get installs {} packages: {}".format(len(new), " ".join(new)))
-        code, output = capture([*install, *packages], variables)
-        if code == 0:
+        if run([*install, *packages], variables, quiet=True) == 0:
             return True
     say("  apt-get could not install {}".format(" ".join(packages)))
     return False

@@ -2,8 +2,8 @@
 Fetch pip's wheel from the package index this machine is configured for.
 
 Needed where Python comes without pip and without ensurepip (Debian's python3).  The index, proxies,
-certificates and credentials are those that pip and uv themselves would use: pip's configuration files
-and PIP_* variables, uv.toml and UV_* variables, SSL_CERT_FILE, *_PROXY, netrc.
+certificates and credentials are those that pip and uv themselves would use: pip's configuration
+files and PIP_* variables, uv.toml and UV_* variables, SSL_CERT_FILE, *_PROXY, netrc.
 
 Standard library only; runs under Python 3.6.
 """
@@ -66,9 +66,7 @@ def read_settings(environ: Mapping[str, str], prefix: str, read_toml: ReadToml) 
     return settings
 
 
-def pip_environment(
-    environ: Mapping[str, str], prefix: str, read_toml: ReadToml
-) -> Dict[str, str]:
+def pip_environment(environ: Mapping[str, str], prefix: str, read_toml: ReadToml) -> Dict[str, str]:
     """Give variables that make pip use what only uv, or only OpenSSL, has been told."""
     own = pip_settings(environ, prefix)
     merged = read_settings(environ, prefix, read_toml)
@@ -261,7 +259,9 @@ class Anchors(html.parser.HTMLParser):
         if tag != "a" or not href or "data-yanked" in values:
             return
         url = urllib.parse.urljoin(self.base, href)
-        match = WHEEL.match(urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2]))
+        match = WHEEL.match(
+            urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+        )
         if match:
             requires = values.get("data-requires-python") or ""
             self.links.append(Link(numbers(match.group(1)), url, requires))
@@ -273,7 +273,8 @@ def save(settings: IndexSettings, link: Link, folder: str) -> str:
     parts = urllib.parse.urlsplit(link.url)
     algorithm, _, expected = parts.fragment.partition("=")
     if algorithm in hashlib.algorithms_guaranteed:
-        if hashlib.new(algorithm, body).hexdigest() != expected:
+        actual = hashlib.new(algorithm, body).hexdigest()
+        if actual != expected:
             raise OSError("{} does not match its hash".format(without_password(link.url)))
     path = os.path.join(folder, urllib.parse.unquote(parts.path.rpartition("/")[2]))
     with open(path, "wb") as file:

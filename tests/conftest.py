@@ -1,0 +1,88 @@
+"""What every test gets: a watchdog, hypothesis profiles, and the built package under test."""
+
+import faulthandler
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WATCHDOG_SECONDS = 120.0
+"""Far above the slowest unmarked test on two busy cores; a hang is a hang, not slowness."""
+
+_terminal_fd = pytest.StashKey[int]()
+
+hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis.settings.register_profile(
+    "ci", max_examples=200, deadline=None, derandomize=True, print_blob=True
+)
+hypothesis.settings.register_profile("deep", max_examples=5_000, deadline=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare the process before the first test module is imported."""
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+    forget_settings_of_the_shell()
+    refuse_outdated_package()
+    config.stash[_terminal_fd] = copy_of_standard_error(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close what pytest_configure opened."""
+    fd = config.stash.get(_terminal_fd, None)
+    if fd is not None:
+        os.close(fd)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """
+    End the whole run, with the traceback of every thread, when one test hangs.
+
+    faulthandler's own thread does it, so a test that hangs in C with the GIL held is ended as well.
+    """
+    marker = item.get_closest_marker("watchdog")
+    seconds = marker.args[0] if marker else WATCHDOG_SECONDS
+    faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[_terminal_fd])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def copy_of_standard_error(config: pytest.Config) -> int:
+    """Open standard error once more, as it is outside pytest's capture."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return os.dup(2)
+
+
+def forget_settings_of_the_shell() -> None:
+    """Keep a developer's ACCELERATOR_* out of the tests, but for the choice of what is tested."""
+    for name in list(os.environ):
+        if name.startswith("ACCELERATOR_") and name != "ACCELERATOR_PURE":
+            del os.environ[name]
+
+
+def refuse_outdated_package() -> None:
+    """Stop when the installed package was built from other sources than those beside the tests."""
+    spec = importlib.util.find_spec("accelerator")
+    if spec is None or spec.origin is None:
+        raise pytest.UsageError("accelerator is not installed here: ./dev test")
+    sources, installed = ROOT / "accelerator", Path(spec.origin).parent
+    outdated = [
+        str(source.relative_to(ROOT))
+        for source in sources.rglob("*.py")
+        if not same(source, installed / source.relative_to(sources))
+    ]
+    if outdated:
+        message = "the installed package is older than {}: ./dev build"
+        raise pytest.UsageError(message.format(", ".join(sorted(outdated))))
+
+
+def same(source: Path, copy: Path) -> bool:
+    """Tell whether two files have the same content."""
+    return copy.exists() and copy.read_bytes() == source.read_bytes()
