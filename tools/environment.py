@@ -22,7 +22,6 @@ import package_index
 
 OLDEST, NEWEST = (3, 11), (3, 14)
 LINUX = sys.platform.startswith("linux")
-BIN = "Scripts" if os.name == "nt" else "bin"
 
 # Run by a candidate: what it is.  The base executable, because .venv must not rest on another venv.
 PROBE = """
@@ -172,11 +171,11 @@ def install_uv(venv_folder: str) -> Optional[str]:
         make_venv(sys.executable, sys.version_info[:3], folder)
     except Stop:
         return None
-    python = os.path.join(folder, BIN, "python")
+    python = os.path.join(folder, "bin", "python")
     say("  installing uv into {}".format(os.path.relpath(folder)))
     if run([python, "-m", "pip", "install", "--quiet", "uv"], pip_variables(python), quiet=True):
         return None
-    return os.path.join(folder, BIN, "uv")
+    return os.path.join(folder, "bin", "uv")
 
 
 # --- the virtual environment -------------------------------------------------
@@ -185,7 +184,7 @@ def install_uv(venv_folder: str) -> Optional[str]:
 def make_venv(python: str, version: Tuple[int, ...], folder: str) -> None:
     """Make a virtual environment with pip in *folder*."""
     code, _ = capture([python, "-m", "venv", folder])
-    inner = os.path.join(folder, BIN, "python")
+    inner = os.path.join(folder, "bin", "python")
     if code == 0 and capture([inner, "-m", "pip", "--version"])[0] == 0:
         return
     code, output = capture([python, "-m", "venv", "--without-pip", folder])
