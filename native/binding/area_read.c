@@ -1,0 +1,636 @@
+/* The hit path.  A hit runs no Python frame: first the objects this process has decoded, each proven current by the
+ * words in shared memory; then the segment itself; everything else falls through to a Python method. */
+#include "state.h"
+
+#include "lock.h"
+
+/* One value in 64 has its checksum verified even when no object of it is kept. */
+#define SAMPLE_MASK 63u
+#define STACK_COPY 1024
+
+/* --- decoded objects ------------------------------------------------------------------------------------ */
+
+#ifdef Py_GIL_DISABLED
+/* Without a GIL an entry could be replaced while it is read; values are then decoded from the segment each time. */
+#define OBJECTS 0
+#else
+#define OBJECTS 1
+#endif
+
+static inline bool object_key_type(PyObject *key) {
+    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
+}
+
+static inline Py_hash_t object_key_hash(PyObject *key) {
+    if (acc_likely(PyUnicode_CheckExact(key))) {
+        Py_hash_t hash = ((PyASCIIObject *)key)->hash;
+        if (acc_likely(hash != -1)) {
+            return hash;
+        }
+    }
+    return PyObject_Hash(key); /* of str, int and bytes: cannot fail */
+}
+
+static inline struct object_entry *object_find(AreaObject *self, PyObject *key, Py_hash_t hash) {
+    struct object_entry *set = object_cache_set(&self->segment->objects, hash, self->area.id);
+    for (int i = 0; i < 2; i++) {
+        if (set[i].key == key && set[i].area == self->area.id) {
+            return &set[i];
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        if (set[i].key != NULL && set[i].area == self->area.id && object_key_equal(set[i].key, key)) {
+            return &set[i];
+        }
+    }
+    return NULL;
+}
+
+/* Generations, sequence, expiry, index word last: if all are as they were when the value was read, then the segment
+ * holds this very value now.  Expiry is part of the bytes that word and sequence name, so it needs no load. */
+static inline bool object_current(AreaObject *self, const struct object_entry *entry) {
+    const struct acc_segment *seg = self->area.seg;
+    uint64_t group = acc_load_acquire(acc_generation_word(seg, entry->key_group));
+    if (acc_unlikely(acc_generation_count(group) != entry->key_count) ||
+        acc_unlikely((uint32_t)acc_load_acquire(self->area.generation) != entry->area_count)) {
+        return false;
+    }
+    if (acc_unlikely(entry->sequence != NULL) && acc_load_acquire(entry->sequence) != entry->sequence_seen) {
+        return false;
+    }
+    if (entry->expire_at != 0 && acc_unlikely(acc_clock_passed(entry->expire_at, acc_now(seg)))) {
+        return false;
+    }
+    return acc_likely(acc_load_acquire(entry->slot) == entry->word);
+}
+
+static inline void raise_mark_of(const uint64_t *slot) {
+    struct acc_bucket *bucket = (struct acc_bucket *)((uintptr_t)slot & ~(uintptr_t)(ACC_LINE - 1));
+    acc_mark_raise(&bucket->mark[slot - bucket->word]);
+}
+
+static inline PyObject *object_get(AreaObject *self, PyObject *key) {
+    struct object_entry *entry = object_find(self, key, object_key_hash(key));
+    if (entry == NULL || !object_current(self, entry)) {
+        return NULL;
+    }
+    raise_mark_of(entry->slot);
+    acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
+    return Py_NewRef(entry->value);
+}
+
+static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_key *key,
+                        const struct acc_found *found, PyObject *value) {
+    const struct acc_view *view = &found->view;
+    struct object_entry entry = {
+        .key = key_object,
+        .value = value,
+        .slot = acc_slot_word(found->slot),
+        .word = found->word,
+        .sequence = acc_view_twice(view) ? &((const struct acc_item_twice *)view->item)->sequence : NULL,
+        .sequence_seen = view->sequence,
+        .key_group = acc_generation_index(self->area.seg, key->hash),
+        .key_count = acc_generation_count(found->generation),
+        .area_count = view->record.area_count,
+        .expire_at = view->record.expire_at,
+        .area = self->area.id,
+    };
+    object_cache_put(&self->segment->objects, object_key_hash(key_object), &entry,
+                     acc_record_size(&view->record));
+}
+
+/* --- reading the segment --------------------------------------------------------------------------------- */
+
+/* What became of one attempt to take a value out. */
+enum taken { TAKEN, AGAIN, GONE, FAILED };
+
+static bool verify_wanted(AreaObject *self, bool keep) {
+    return keep || (self->flags & AREA_VERIFY_FULL) != 0 || (self->sample++ & SAMPLE_MASK) == 0;
+}
+
+/* The bytes are a private copy now, and whole: found is valid.  A wrong sum is memory damage: drop the item. */
+static enum taken check_sum(AreaObject *self, const struct acc_found *found, const void *copy) {
+    const struct acc_record *record = &found->view.record;
+    if (acc_likely(acc_value_sum(copy, acc_record_size(record)) == record->value_sum)) {
+        return TAKEN;
+    }
+    return acc_read_drop_corrupt(&self->area, found->slot, found->word) ? GONE : AGAIN;
+}
+
+static enum taken take_bytes(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+    Py_ssize_t size = acc_record_size(&found->view.record);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes == NULL) {
+        return FAILED;
+    }
+    memcpy(PyBytes_AS_STRING(bytes), found->view.value, (size_t)size);
+    enum taken taken = AGAIN;
+    if (acc_likely(acc_read_valid(found))) {
+        taken = verify ? check_sum(self, found, PyBytes_AS_STRING(bytes)) : TAKEN;
+    }
+    if (acc_unlikely(taken != TAKEN)) {
+        Py_DECREF(bytes);
+        return taken;
+    }
+    *out = bytes;
+    return TAKEN;
+}
+
+/* Text is checked while it is decoded, so it is copied out whole first. */
+static enum taken take_text(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+    size_t size = acc_record_size(&found->view.record);
+    char small[STACK_COPY];
+    char *copy = size <= sizeof small ? small : PyMem_Malloc(size);
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return FAILED;
+    }
+    memcpy(copy, found->view.value, size);
+    enum taken taken = AGAIN;
+    if (acc_likely(acc_read_valid(found))) {
+        taken = verify ? check_sum(self, found, copy) : TAKEN;
+    }
+    if (acc_likely(taken == TAKEN)) {
+        *out = PyUnicode_DecodeUTF8(copy, (Py_ssize_t)size, "strict");
+        if (*out == NULL) {
+            PyErr_Clear();
+            taken = acc_read_drop_corrupt(&self->area, found->slot, found->word) ? GONE : AGAIN;
+        }
+    }
+    if (copy != small) {
+        PyMem_Free(copy);
+    }
+    return taken;
+}
+
+static enum taken take_number(AreaObject *self, const struct acc_found *found, bool is_int, PyObject **out) {
+    uint8_t copy[8];
+    if (acc_record_size(&found->view.record) != sizeof copy) {
+        return acc_read_drop_corrupt(&self->area, found->slot, found->word) ? GONE : AGAIN;
+    }
+    memcpy(copy, found->view.value, sizeof copy);
+    if (!acc_read_valid(found)) {
+        return AGAIN;
+    }
+    enum taken taken = check_sum(self, found, copy);
+    if (taken != TAKEN) {
+        return taken;
+    }
+    uint64_t bits = 0;
+    for (int i = 0; i < 8; i++) {
+        bits |= (uint64_t)copy[i] << (8 * i);
+    }
+    double number;
+    memcpy(&number, &bits, 8);
+    *out = is_int ? PyLong_FromLongLong((long long)bits) : PyFloat_FromDouble(number);
+    return *out == NULL ? FAILED : TAKEN;
+}
+
+/* A copy of the value: the object itself for the raw types, else the payload, to be decoded when no lock is held. */
+static enum taken take(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+    switch (acc_record_code(&found->view.record)) {
+    case ACC_CODE_STR: return take_text(self, found, verify, out);
+    case ACC_CODE_INT: return take_number(self, found, true, out);
+    case ACC_CODE_FLOAT: return take_number(self, found, false, out);
+    case ACC_CODE_TRUE: *out = Py_True; break;
+    case ACC_CODE_FALSE: *out = Py_False; break;
+    case ACC_CODE_NULL: *out = Py_None; break;
+    default: return take_bytes(self, found, verify, out);
+    }
+    if (!acc_read_valid(found)) {
+        return AGAIN;
+    }
+    Py_INCREF(*out);
+    return TAKEN;
+}
+
+static bool is_raw(const struct acc_record *record) {
+    uint8_t code = acc_record_code(record);
+    return code >= ACC_CODE_BYTES && code <= ACC_CODE_NULL;
+}
+
+/* What one look asks for. */
+struct wanted {
+    PyObject *key_object;
+    const struct acc_key *key;
+    struct acc_home home;
+    bool mark, stale, keep;
+};
+
+/* One attempt: find, judge, copy.  Runs no Python code. */
+static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct acc_found *found, PyObject **out) {
+    enum acc_status status = acc_read_find(&self->area, &wanted->home, wanted->key, found);
+    if (status != ACC_OK) {
+        return status == ACC_RACE ? AGAIN : GONE;
+    }
+    const struct acc_record *record = &found->view.record;
+    enum acc_age age = record->expire_at == 0 ? ACC_FRESH : acc_record_age(record, acc_now(self->area.seg));
+    if (acc_unlikely(!acc_found_live(&self->area, found, wanted->key->hash)) || age == ACC_GONE ||
+        (age == ACC_STALE && !wanted->stale)) {
+        return acc_read_valid(found) ? GONE : AGAIN;
+    }
+    return take(self, found, verify_wanted(self, wanted->keep), out);
+}
+
+/* Decode a payload through Python's _decode, which answers (object, immutable), or None for what cannot be decoded. */
+static enum taken decode(AreaObject *self, const struct acc_found *found, PyObject **object, bool *immutable) {
+    PyObject *payload = *object;
+    PyObject *code = PyLong_FromLong(acc_record_code(&found->view.record));
+    PyObject *pair = NULL;
+    if (code != NULL) {
+        pair = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_decode, code, payload, NULL);
+        Py_DECREF(code);
+    }
+    Py_DECREF(payload);
+    if (pair == NULL) {
+        return FAILED;
+    }
+    if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
+        *object = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
+        *immutable = PyTuple_GET_ITEM(pair, 1) == Py_True;
+        Py_DECREF(pair);
+        return TAKEN;
+    }
+    bool undecodable = pair == Py_None;
+    Py_DECREF(pair);
+    if (undecodable) {
+        acc_read_drop_corrupt(&self->area, found->slot, found->word);
+        return GONE;
+    }
+    PyErr_SetString(PyExc_TypeError, "_decode must answer (object, immutable) or None");
+    return FAILED;
+}
+
+/* Rewritten faster than it can be read: once more while nobody may write; then it counts as a miss. */
+static enum taken attempt_locked(AreaObject *self, const struct wanted *wanted, struct acc_found *found,
+                                 PyObject **out) {
+    struct acc_segment *seg = self->area.seg;
+    acc_count(self->area.stats, ACC_READ_RACE);
+    if (!acc_lock_take(seg, wanted->home.shard, 0)) {
+        return GONE;
+    }
+    enum taken taken = attempt(self, wanted, found, out);
+    acc_lock_give(seg, wanted->home.shard);
+    return taken;
+}
+
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark, bool stale,
+                     struct reading *out) {
+    if (acc_unlikely((self->flags & AREA_OFF) != 0)) {
+        return 0;
+    }
+    bool keep = OBJECTS && (self->flags & AREA_OBJECTS_COPY) == 0 && object_key_type(key_object);
+    struct wanted wanted = {key_object, key, acc_home_of(self->area.seg, key->hash), mark, stale, keep};
+    struct acc_found found;
+    PyObject *object = NULL;
+    enum taken taken = AGAIN;
+    for (int tries = 0; taken == AGAIN && tries < ACC_READ_TRIES; tries++) {
+        taken = attempt(self, &wanted, &found, &object);
+    }
+    if (acc_unlikely(taken == AGAIN)) {
+        taken = attempt_locked(self, &wanted, &found, &object);
+    }
+    bool immutable = true;
+    if (taken == TAKEN && !is_raw(&found.view.record)) {
+        taken = decode(self, &found, &object, &immutable);
+    }
+    if (acc_unlikely(taken != TAKEN)) {
+        return taken == FAILED ? -1 : 0;
+    }
+    bool fresh = !stale || acc_record_age(&found.view.record, acc_now(self->area.seg)) == ACC_FRESH;
+    if (mark) {
+        acc_mark_raise(acc_slot_mark(found.slot));
+    }
+    if (keep && fresh && (immutable || (self->flags & AREA_OBJECTS_SHARED) != 0)) {
+        object_keep(self, key_object, key, &found, object);
+    }
+    *out = (struct reading){object, found.view.record, found.word, found.view.sequence, fresh};
+    return 1;
+}
+
+/* --- get --------------------------------------------------------------------------------------------------- */
+
+static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObject *options, PyObject *more) {
+    if ((self->flags & AREA_PLAIN_MISS) != 0 && options == Py_None && more == NULL) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_MISS], 1);
+        return Py_NewRef(fallback);
+    }
+    PyObject *given = more == NULL ? PyDict_New() : Py_NewRef(more);
+    if (given == NULL) {
+        return NULL;
+    }
+    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_miss, key, fallback,
+                                                  options, given, NULL);
+    Py_DECREF(given);
+    return answer;
+}
+
+static inline PyObject *get_plain(AreaObject *self, PyObject *key_object, PyObject *fallback) {
+    if (acc_unlikely(!area_ready(self))) {
+        return NULL;
+    }
+    if (OBJECTS && object_key_type(key_object)) {
+        PyObject *object = object_get(self, key_object);
+        if (acc_likely(object != NULL)) {
+            if (acc_unlikely(object == Py_None)) {
+                acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
+            }
+            return object;
+        }
+    }
+    uint8_t buffer[KEY_BUFFER];
+    struct acc_key key;
+    struct reading reading;
+    if (!area_key(self, key_object, buffer, &key)) {
+        return NULL;
+    }
+    int found = area_read_object(self, key_object, &key, true, false, &reading);
+    if (acc_likely(found == 1)) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+        if (reading.object == Py_None) {
+            acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
+        }
+        return reading.object;
+    }
+    return found < 0 ? NULL : miss(self, key_object, fallback, Py_None, NULL);
+}
+
+/* Keyword arguments of get and mget: default and options apart from the read options.  False with an exception. */
+static bool split_keywords(PyObject *const *values, PyObject *kwnames, const char *method, PyObject **fallback,
+                           PyObject **options, PyObject **more) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kwnames); i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (PyUnicode_CompareWithASCIIString(name, "default") == 0) {
+            if (*fallback != NULL) {
+                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument 'default'", method);
+                return false;
+            }
+            *fallback = values[i];
+        } else if (PyUnicode_CompareWithASCIIString(name, "options") == 0) {
+            *options = values[i];
+        } else {
+            if (*more == NULL && (*more = PyDict_New()) == NULL) {
+                return false;
+            }
+            if (PyDict_SetItem(*more, name, values[i]) != 0) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static PyObject *get_with_keywords(AreaObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL, *answer = NULL;
+    if (split_keywords(args + nargs, kwnames, "get", &fallback, &options, &more)) {
+        fallback = fallback == NULL ? Py_None : fallback;
+        /* Options may forbid what a plain hit returns (max_staleness and the like): Python decides. */
+        answer = options == Py_None && more == NULL ? get_plain(self, args[0], fallback)
+                 : area_ready(self)                 ? miss(self, args[0], fallback, options, more)
+                                                    : NULL;
+    }
+    Py_XDECREF(more);
+    return answer;
+}
+
+PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    AreaObject *self = (AreaObject *)op;
+    if (acc_unlikely(nargs < 1 || nargs > 2)) {
+        PyErr_Format(PyExc_TypeError, "get() takes a key and a default (%zd positional arguments given)", nargs);
+        return NULL;
+    }
+    if (acc_unlikely(kwnames != NULL)) {
+        return get_with_keywords(self, args, nargs, kwnames);
+    }
+    return get_plain(self, args[0], nargs == 2 ? args[1] : Py_None);
+}
+
+/* --- mget -------------------------------------------------------------------------------------------------- */
+
+#define BATCH 32
+
+/* Bring the lines of a batch's entries and index buckets near before the first is needed. */
+static void prefetch_objects(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
+    struct object_entry *sets[BATCH];
+    for (Py_ssize_t i = 0; i < n; i++) {
+        sets[i] = object_key_type(keys[i]) ? object_cache_set(&self->segment->objects,
+                                                              object_key_hash(keys[i]), self->area.id)
+                                           : NULL;
+        __builtin_prefetch(sets[i]);
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (sets[i] != NULL && sets[i]->key != NULL) {
+            __builtin_prefetch(sets[i]->slot);
+            __builtin_prefetch(acc_generation_word(self->area.seg, sets[i]->key_group));
+            __builtin_prefetch(sets[i]->value);
+        }
+    }
+}
+
+/* The same for values that are copied out: hash all, fetch the buckets, then the items. */
+static void prefetch_items(AreaObject *self, const struct acc_key *keys, const struct acc_home *homes, Py_ssize_t n) {
+    const struct acc_segment *seg = self->area.seg;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        __builtin_prefetch(acc_bucket(seg, homes[i].shard, homes[i].bucket[0]));
+        __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, keys[i].hash)));
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        struct acc_bucket *bucket = acc_bucket(seg, homes[i].shard, homes[i].bucket[0]);
+        uint32_t match = acc_bucket_match(bucket, homes[i].tag);
+        if (match != 0) {
+            uint64_t word = acc_load_relaxed(&bucket->word[__builtin_ctz(match) >> 2]);
+            uint32_t ring = acc_word_ring(word);
+            const uint8_t *item = acc_ring_at(seg, homes[i].shard, ring, acc_word_offset(word));
+            __builtin_prefetch(item);
+            __builtin_prefetch(item + ACC_LINE);
+        }
+    }
+}
+
+struct mget {
+    AreaObject *self;
+    PyObject *result;
+    PyObject *missing; /* list, made when first needed */
+    PyObject *fallback;
+    uint64_t misses;
+};
+
+/* In request order: a missing key takes its place in the answer at once. */
+static bool mget_miss(struct mget *m, PyObject *key) {
+    int seen = PyDict_Contains(m->result, key);
+    if (seen != 0) {
+        return seen > 0;
+    }
+    if (PyDict_SetItem(m->result, key, m->fallback) != 0) {
+        return false;
+    }
+    m->misses++;
+    if (m->missing == NULL && (m->missing = PyList_New(0)) == NULL) {
+        return false;
+    }
+    return PyList_Append(m->missing, key) == 0;
+}
+
+static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
+    if (acc_unlikely(value == Py_None)) {
+        acc_count_own(&m->self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
+    }
+    bool done = PyDict_SetItem(m->result, key, value) == 0;
+    Py_DECREF(value);
+    return done;
+}
+
+static bool mget_from_segment(struct mget *m, PyObject *key_object, const struct acc_key *key) {
+    struct reading reading;
+    int found = area_read_object(m->self, key_object, key, true, false, &reading);
+    if (found == 1) {
+        acc_count_own(&m->self->area.stats->counter[ACC_LOCAL_HIT], 1);
+        return mget_put(m, key_object, reading.object);
+    }
+    return found == 0 && mget_miss(m, key_object);
+}
+
+static bool mget_batch_objects(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
+    prefetch_objects(m->self, keys, n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *object = object_key_type(keys[i]) ? object_get(m->self, keys[i]) : NULL;
+        if (acc_likely(object != NULL)) {
+            if (!mget_put(m, keys[i], object)) {
+                return false;
+            }
+            continue;
+        }
+        uint8_t buffer[KEY_BUFFER];
+        struct acc_key key;
+        if (!area_key(m->self, keys[i], buffer, &key) || !mget_from_segment(m, keys[i], &key)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool mget_batch_copies(struct mget *m, PyObject *const *objects, Py_ssize_t n) {
+    uint8_t buffers[BATCH][KEY_BUFFER];
+    struct acc_key keys[BATCH];
+    struct acc_home homes[BATCH];
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!area_key(m->self, objects[i], buffers[i], &keys[i])) {
+            return false;
+        }
+        homes[i] = acc_home_of(m->self->area.seg, keys[i].hash);
+    }
+    prefetch_items(m->self, keys, homes, n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!mget_from_segment(m, objects[i], &keys[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool mget_all(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
+    bool objects = OBJECTS && (m->self->flags & AREA_OBJECTS_COPY) == 0;
+    for (Py_ssize_t at = 0; at < n; at += BATCH) {
+        Py_ssize_t size = n - at < BATCH ? n - at : BATCH;
+        if (!(objects ? mget_batch_objects : mget_batch_copies)(m, keys + at, size)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What is missing goes to Python, which fills the result in place; a plain area's misses only count. */
+static bool mget_finish(struct mget *m, PyObject *options, PyObject *more) {
+    AreaObject *self = m->self;
+    if (m->missing == NULL) {
+        return true;
+    }
+    if ((self->flags & AREA_PLAIN_MISS) != 0 && options == Py_None && more == NULL) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_MISS], m->misses);
+        return true;
+    }
+    PyObject *given = more == NULL ? PyDict_New() : Py_NewRef(more);
+    PyObject *answer = given == NULL ? NULL
+                                     : PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_mmiss,
+                                                                  m->missing, m->result, m->fallback, options,
+                                                                  given, NULL);
+    Py_XDECREF(given);
+    Py_XDECREF(answer);
+    return answer != NULL;
+}
+
+static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback, PyObject *options,
+                           PyObject *more) {
+    if (!area_ready(self)) {
+        return NULL;
+    }
+    PyObject *sequence = PySequence_Fast(keys, "mget() takes an iterable of keys");
+    if (sequence == NULL) {
+        return NULL;
+    }
+    struct mget m = {.self = self, .fallback = fallback, .result = PyDict_New()};
+    bool done = m.result != NULL;
+    if (done && (options != Py_None || more != NULL)) {
+        /* Options may forbid what a plain hit returns: Python reads every key. */
+        for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(sequence); i++) {
+            done = mget_miss(&m, PySequence_Fast_GET_ITEM(sequence, i));
+        }
+    } else if (done) {
+        /* The tuple keeps the keys while user code (a codec) may change the caller's list. */
+        PyObject *held = PySequence_Tuple(sequence);
+        done = held != NULL && mget_all(&m, &PyTuple_GET_ITEM(held, 0), PyTuple_GET_SIZE(held));
+        Py_XDECREF(held);
+    }
+    done = done && mget_finish(&m, options, more);
+    Py_DECREF(sequence);
+    Py_XDECREF(m.missing);
+    if (!done) {
+        Py_CLEAR(m.result);
+    }
+    return m.result;
+}
+
+PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    if (nargs < 1 || nargs > 2) {
+        PyErr_Format(PyExc_TypeError, "mget() takes keys and a default (%zd positional arguments given)", nargs);
+        return NULL;
+    }
+    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL, *answer = NULL;
+    if (kwnames == NULL || split_keywords(args + nargs, kwnames, "mget", &fallback, &options, &more)) {
+        answer = mget_keys((AreaObject *)op, args[0], fallback == NULL ? Py_None : fallback, options, more);
+    }
+    Py_XDECREF(more);
+    return answer;
+}
+
+/* --- in ----------------------------------------------------------------------------------------------------- */
+
+int area_contains(PyObject *op, PyObject *key_object) {
+    AreaObject *self = (AreaObject *)op;
+    uint8_t buffer[KEY_BUFFER];
+    struct acc_key key;
+    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
+        return -1;
+    }
+    if ((self->flags & AREA_OFF) != 0) {
+        return 0;
+    }
+    struct acc_home home = acc_home_of(self->area.seg, key.hash);
+    struct acc_found found;
+    enum acc_status status = acc_read_find_bounded(&self->area, &home, &key, &found);
+    if (status == ACC_OK && acc_found_live(&self->area, &found, key.hash) &&
+        acc_record_age(&found.view.record, acc_now(self->area.seg)) == ACC_FRESH) {
+        return 1;
+    }
+    if ((self->flags & AREA_PLAIN_MISS) != 0) {
+        return 0;
+    }
+    PyObject *answer =
+        PyObject_CallMethodOneArg(op, self->binding->str_contains_miss, key_object);
+    if (answer == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    return truth;
+}

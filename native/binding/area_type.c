@@ -1,0 +1,255 @@
+/* The type that LevelCache inherits: its state, and how it is bound to a segment. */
+#include "state.h"
+
+/* What an unbound area compares its incarnation with: never equal, so every operation asks Python to attach. */
+static uint32_t no_incarnation = 0;
+
+static void unbind(AreaObject *self) {
+    self->area = (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
+    Py_CLEAR(self->segment);
+}
+
+static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    (void)args;
+    (void)kwargs;
+    struct binding *binding = binding_of_type(type);
+    if (binding == NULL) {
+        return NULL;
+    }
+    AreaObject *self = (AreaObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->binding = binding;
+        unbind(self);
+    }
+    return (PyObject *)self;
+}
+
+static int area_traverse(PyObject *op, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((AreaObject *)op)->segment);
+    return 0;
+}
+
+static int area_gc_clear(PyObject *op) {
+    unbind((AreaObject *)op);
+    return 0;
+}
+
+static void area_dealloc(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    unbind((AreaObject *)op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+bool area_ready_slow(AreaObject *self) {
+    for (int tries = 0; tries < 2; tries++) {
+        if (self->area.seg != NULL && acc_area_enter(&self->area)) {
+            return true;
+        }
+        /* Never bound, detached, or the segment is gone for this process: Python attaches (and binds). */
+        unbind(self);
+        PyObject *answer = PyObject_CallMethodNoArgs((PyObject *)self, self->binding->str_attach);
+        if (answer == NULL) {
+            return false;
+        }
+        Py_DECREF(answer);
+        if (self->area.seg == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
+            return false;
+        }
+    }
+    if (acc_area_enter(&self->area)) {
+        return true;
+    }
+    raise_status(ACC_ESYS, "entering the segment");
+    return false;
+}
+
+/* Seconds to clock units; None: 0, which is no expiry. */
+static bool units_of(PyObject *seconds, uint32_t *out) {
+    *out = 0;
+    if (seconds == Py_None) {
+        return true;
+    }
+    double value = PyFloat_AsDouble(seconds);
+    if (value == -1.0 && PyErr_Occurred()) {
+        return false;
+    }
+    if (!(value > 0)) {
+        PyErr_SetString(PyExc_ValueError, "_bind: a life must be None or more than 0 seconds");
+        return false;
+    }
+    *out = acc_clock_after(0, value);
+    return true;
+}
+
+static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"segment", "area", "ttl", "null_ttl", "stale_ttl", "jitter", "max_value_size",
+                            "object_cache_bytes", "flags", NULL};
+    AreaObject *self = (AreaObject *)op;
+    PyObject *segment, *ttl, *null_ttl;
+    const char *name;
+    Py_ssize_t name_size;
+    double stale_ttl, jitter;
+    unsigned int max_value_size, flags;
+    unsigned long long object_bytes;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#$OOddIKI:_bind", names, self->binding->segment_type,
+                                     &segment, &name, &name_size, &ttl, &null_ttl, &stale_ttl, &jitter,
+                                     &max_value_size, &object_bytes, &flags)) {
+        return NULL;
+    }
+    uint32_t life, null_life;
+    if (!units_of(ttl, &life) || !units_of(null_ttl, &null_life)) {
+        return NULL;
+    }
+    if (!(jitter >= 0 && jitter <= 1) || !(stale_ttl >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "_bind: jitter must be within 0 to 1, stale_ttl not below 0");
+        return NULL;
+    }
+    struct acc_area area;
+    enum acc_status status = acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)name_size, &area);
+    if (status != ACC_OK) {
+        return raise_status(status, "opening an area");
+    }
+    if ((flags & AREA_OFF) != 0) {
+        flags |= AREA_OBJECTS_COPY;
+        flags &= ~(unsigned)AREA_PLAIN_SET;
+    }
+    Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
+    self->segment->objects.bytes_max = object_bytes;
+    self->area = area;
+    self->flags = flags;
+    self->max_value_size = max_value_size;
+    self->life = life;
+    self->null_life = null_life;
+    self->stale_life = stale_ttl > 0 ? acc_clock_after(0, stale_ttl) : 0;
+    self->jitter = (uint32_t)(jitter * 65536.0);
+    self->random = acc_clock_ns() * 0x9e3779b97f4a7c15ull | 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *area_unbind(PyObject *op, PyObject *unused) {
+    (void)unused;
+    unbind((AreaObject *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *area_bound(PyObject *op, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((AreaObject *)op)->area.seg != NULL);
+}
+
+static PyObject *area_count(PyObject *op, PyObject *args) {
+    AreaObject *self = (AreaObject *)op;
+    int counter;
+    unsigned long long n = 1;
+    if (!PyArg_ParseTuple(args, "i|K:_count", &counter, &n)) {
+        return NULL;
+    }
+    if (counter < 0 || counter >= ACC_COUNTERS) {
+        PyErr_SetString(PyExc_ValueError, "_count: no such counter");
+        return NULL;
+    }
+    if (!area_ready(self)) {
+        return NULL;
+    }
+    acc_count_own(&self->area.stats->counter[counter], n);
+    Py_RETURN_NONE;
+}
+
+static PyObject *area_counters(PyObject *op, PyObject *unused) {
+    (void)unused;
+    AreaObject *self = (AreaObject *)op;
+    uint64_t sums[ACC_COUNTERS];
+    if (!area_ready(self)) {
+        return NULL;
+    }
+    acc_stats_sum(self->area.seg, self->area.id, sums);
+    PyObject *answer = PyDict_New();
+    for (int i = 0; answer != NULL && i < ACC_COUNTERS; i++) {
+        PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);
+        if (n == NULL || PyDict_SetItemString(answer, acc_counter_names[i], n) != 0) {
+            Py_CLEAR(answer);
+        }
+        Py_XDECREF(n);
+    }
+    return answer;
+}
+
+static PyObject *area_hash(PyObject *op, PyObject *key_object) {
+    AreaObject *self = (AreaObject *)op;
+    uint8_t buffer[KEY_BUFFER];
+    struct acc_key key;
+    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(key.hash);
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef area_methods[] = {
+    {"get", FAST(area_get), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get($self, key, default=None, /, *, options=None, **read_options)\n--\n\nRead one key.")},
+    {"mget", FAST(area_mget), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("mget($self, keys, default=None, /, *, options=None, **read_options)\n--\n\nRead many keys.")},
+    {"set", FAST(area_set), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set($self, key, value, ttl=..., /, **options)\n--\n\nStore one key.")},
+    {"_bind", FAST(area_bind), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_unbind", area_unbind, METH_NOARGS, NULL},
+    {"_store", FAST(area_store), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_read", FAST(area_read), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_token", area_token, METH_O, NULL},
+    {"_delete", area_delete, METH_O, NULL},
+    {"_expire", area_expire, METH_O, NULL},
+    {"_touch", area_touch, METH_VARARGS, NULL},
+    {"_incr", area_incr, METH_VARARGS, NULL},
+    {"_clear", area_clear, METH_NOARGS, NULL},
+    {"_count", area_count, METH_VARARGS, NULL},
+    {"_counters", area_counters, METH_NOARGS, NULL},
+    {"_hash", area_hash, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef area_getset[] = {
+    {"_bound", area_bound, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot area_slots[] = {
+    {Py_tp_new, area_new},
+    {Py_tp_dealloc, area_dealloc},
+    {Py_tp_traverse, area_traverse},
+    {Py_tp_clear, area_gc_clear},
+    {Py_tp_methods, area_methods},
+    {Py_tp_getset, area_getset},
+    {Py_sq_contains, area_contains},
+    {0, NULL},
+};
+
+PyType_Spec area_spec = {
+    .name = "accelerator._native.Area",
+    .basicsize = sizeof(AreaObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = area_slots,
+};
+
+/* CPython's call of a method descriptor is fast only if the descriptor is the class's own. */
+PyObject *binding_install(PyObject *module, PyObject *type) {
+    struct binding *binding = PyModule_GetState(module);
+    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, binding->area_type)) {
+        PyErr_SetString(PyExc_TypeError, "install() takes a subclass of Area");
+        return NULL;
+    }
+    for (PyMethodDef *method = area_methods; method->ml_name[0] != '_'; method++) {
+        PyObject *own = PyDescr_NewMethod((PyTypeObject *)type, method);
+        if (own == NULL || PyObject_SetAttrString(type, method->ml_name, own) != 0) {
+            Py_XDECREF(own);
+            return NULL;
+        }
+        Py_DECREF(own);
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,167 @@
+/* What the binding's files share.  The only place, with them, that sees Python.h. */
+#ifndef ACC_BINDING_STATE_H
+#define ACC_BINDING_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "accelerator.h"
+#include "read.h"
+
+/* Per interpreter: heap types and what is looked up once. */
+struct binding {
+    PyTypeObject *segment_type;
+    PyTypeObject *area_type;
+    PyTypeObject *unset_type;
+    PyObject *unset;
+    PyObject *uuid_type;      /* uuid.UUID */
+    PyObject *encode_other;   /* accelerator.keys.encode: for types this file does not know */
+    PyObject *str_attach;     /* names of the Python methods that the hit path falls through to */
+    PyObject *str_miss;
+    PyObject *str_mmiss;
+    PyObject *str_contains_miss;
+    PyObject *str_set;
+    PyObject *str_decode;
+    PyObject *str_bytes;
+};
+
+struct binding *binding_of_type(PyTypeObject *type);
+
+/* --- keys.c -------------------------------------------------------------------------------------------- */
+
+#define KEY_BUFFER (ACC_KEY_MAX + 1)
+
+/* Tag and payload of a key; `buffer` holds what is not simply the object's own memory.  The hash is not set.
+ * False with TypeError or ValueError, which name the type and never the key. */
+bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *out);
+
+/* --- object_cache.c ------------------------------------------------------------------------------------ */
+
+/* A decoded object and all that proves it current.  One cache line. */
+struct object_entry {
+    PyObject *key;            /* exact str, bytes or int; NULL: empty */
+    PyObject *value;
+    const uint64_t *slot;     /* the index word */
+    uint64_t word;            /* as it was when the value was read: it names the same bytes while unchanged */
+    const uint32_t *sequence; /* of an item with two copies, else NULL */
+    uint32_t sequence_seen;
+    uint32_t key_group;       /* generation word of the key, and its count when read */
+    uint32_t key_count;
+    uint32_t area_count;
+    uint32_t expire_at;       /* part of the bytes that word and sequence name */
+    uint32_t area;
+};
+_Static_assert(sizeof(struct object_entry) == 64, "one hit touches one line of the table");
+
+struct object_cache {
+    struct object_entry *entries; /* sets of two */
+    uint32_t *sizes;              /* payload bytes of each entry */
+    void *memory;
+    uint32_t sets;                /* power of two */
+    uint32_t shift;
+    uint32_t hand;
+    uint32_t used;
+    uint64_t bytes;
+    uint64_t bytes_max;
+};
+
+int object_cache_init(struct object_cache *cache);
+void object_cache_clear(struct object_cache *cache);
+void object_cache_free(struct object_cache *cache);
+int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg);
+void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
+                      uint32_t size);
+
+/* Fibonacci hashing: the hash of an int is the int, and must be spread. */
+static inline struct object_entry *object_cache_set(const struct object_cache *cache, Py_hash_t hash,
+                                                    uint32_t area) {
+    uint64_t mixed = ((uint64_t)hash + area) * 0x9e3779b97f4a7c15ull;
+    return &cache->entries[(mixed >> cache->shift) * 2];
+}
+
+bool object_key_equal(PyObject *seen, PyObject *key);
+
+/* --- segment_type.c ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    struct acc_segment *seg;
+    struct object_cache objects;
+} SegmentObject;
+
+extern PyType_Spec segment_spec;
+/* Set the exception for a status; always NULL. */
+PyObject *raise_status(enum acc_status status, const char *doing);
+PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *binding_peek_header(PyObject *module, PyObject *data);
+
+/* --- area_type.c, area_read.c, area_write.c ------------------------------------------------------------ */
+
+enum area_flag {
+    AREA_PLAIN_MISS = 1,
+    AREA_PLAIN_SET = 2,
+    AREA_OBJECTS_SHARED = 4,
+    AREA_OBJECTS_COPY = 8,
+    AREA_VERIFY_FULL = 16,
+    AREA_CACHE_NULL = 32,
+    AREA_OFF = 64,
+};
+
+typedef struct {
+    PyObject_HEAD
+    struct acc_area area; /* area.seg NULL: not bound */
+    struct binding *binding;
+    SegmentObject *segment;
+    uint32_t flags;
+    uint32_t max_value_size;
+    uint32_t life, null_life, stale_life; /* clock units; 0: no expiry, no stale life */
+    uint32_t jitter;                      /* of 2^16: how much of a configured life may go */
+    uint32_t sample;                      /* reads, for the sampled value check */
+    uint64_t random;
+} AreaObject;
+
+extern PyType_Spec area_spec;
+
+/* Bind, enter after a fork: what the hit path needs done first.  False with an exception. */
+bool area_ready_slow(AreaObject *self);
+
+static inline bool area_ready(AreaObject *self) {
+    return acc_area_entered(&self->area) || area_ready_slow(self);
+}
+
+static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *key) {
+    if (!key_encode(self->binding, object, buffer, key)) {
+        return false;
+    }
+    key->hash = acc_key_hash(&self->area, key);
+    return true;
+}
+
+/* What a read found, as an object. */
+struct reading {
+    PyObject *object;
+    struct acc_record record;
+    uint64_t word;
+    uint32_t sequence;
+    bool fresh;
+};
+
+/* 1: found, 0: not there, -1: exception. */
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark, bool stale,
+                     struct reading *out);
+
+PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+int area_contains(PyObject *op, PyObject *key);
+
+PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *area_token(PyObject *op, PyObject *key);
+PyObject *area_delete(PyObject *op, PyObject *key);
+PyObject *area_expire(PyObject *op, PyObject *key);
+PyObject *area_touch(PyObject *op, PyObject *args);
+PyObject *area_incr(PyObject *op, PyObject *args);
+PyObject *area_clear(PyObject *op, PyObject *unused);
+
+#endif
