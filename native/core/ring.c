@@ -54,6 +54,13 @@ static void pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
     acc_store_release(&r->tail, acc_offset_add(seg, ring, r->tail, left));
 }
 
+/* (memcpy of nothing still wants pointers, and an empty value may come without one.) */
+static void put_value(uint8_t *at, const uint8_t *value, const struct acc_record *record) {
+    if (acc_record_size(record) != 0) {
+        memcpy(at, value, acc_record_size(record));
+    }
+}
+
 static uint8_t *put_key(uint8_t *at, const struct acc_parts *parts) {
     *at = parts->tag;
     memcpy(at + 1, parts->key, parts->key_size - 1);
@@ -64,8 +71,7 @@ static void put_once(uint8_t *at, const struct acc_parts *parts, const struct ac
                      const struct acc_record *record) {
     memcpy(at, common, sizeof *common);
     memcpy(at + sizeof *common, record, sizeof *record);
-    uint8_t *value = put_key(at + sizeof(struct acc_item), parts);
-    memcpy(value, parts->value, acc_record_size(record));
+    put_value(put_key(at + sizeof(struct acc_item), parts), parts->value, record);
 }
 
 static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct acc_common *common,
@@ -77,8 +83,7 @@ static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct a
     twice->sequence = 0;
     twice->reserved = 0;
     put_key(at + sizeof *twice, parts);
-    memcpy(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value,
-           acc_record_size(record));
+    put_value(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value, record);
 }
 
 uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring, const struct acc_parts *parts) {
@@ -121,7 +126,7 @@ void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *reco
     memcpy(&twice->record[copy], &fresh, sizeof fresh);
     uint8_t *rooms = (uint8_t *)view->item + sizeof *twice +
                      acc_units_of(view->common.key_size) * (size_t)ACC_UNIT;
-    memcpy(rooms + (size_t)copy * acc_view_room(view), value, acc_record_size(record));
+    put_value(rooms + (size_t)copy * acc_view_room(view), value, record);
     /* Killed before this store: the other copy is still the one that readers select. */
     acc_store_release(&twice->sequence, next);
 }
