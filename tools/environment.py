@@ -160,7 +160,7 @@ def managed_python(venv_folder: str) -> Optional[Python]:
     say("  uv installs a Python {} of its own".format(version))
     if run([uv, "python", "install", version], quiet=True):
         return None
-    code, output = capture([uv, "python", "find", "--managed-python", "--no-project", version])
+    code, output = capture([uv, "python", "find", "--managed-python", "--system", version])
     return probe(output.strip()) if code == 0 else None
 
 
@@ -214,18 +214,29 @@ def pip_variables(python: str) -> Dict[str, str]:
     variables.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", PIP_USER="0")
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV", "PYTHONPATH", "PYTHONHOME"):
         variables.pop(name, None)
+    add_headers(variables, prefix)  # a dependency without a wheel for this Python is compiled
     return variables
 
 
 # --- Python.h and the compiler -----------------------------------------------
 
 
-def private_headers(venv_folder: str, python: Python) -> List[str]:
+def private_headers(venv_folder: str) -> List[str]:
     """List the include folders of headers unpacked into .venv; empty if there are none."""
     root = os.path.join(venv_folder, "headers", "usr", "include")
-    own = os.path.join(root, python.name)
+    if not os.path.isdir(root):
+        return []
+    own = [os.path.join(root, name) for name in os.listdir(root) if name.startswith("python")]
     # pyconfig.h there includes <x86_64-linux-gnu/python3.11/pyconfig.h>: hence also the root.
-    return [own, root] if os.path.exists(os.path.join(own, "Python.h")) else []
+    return [*own, root]
+
+
+def add_headers(variables: Dict[str, str], venv_folder: str) -> None:
+    """Let compilers find the headers unpacked into .venv."""
+    known = variables.get("C_INCLUDE_PATH")
+    folders = private_headers(venv_folder) + ([known] if known else [])
+    if folders:
+        variables["C_INCLUDE_PATH"] = os.pathsep.join(folders)
 
 
 def ensure_build_tools(python: Python, venv_folder: str) -> Python:
@@ -241,7 +252,7 @@ def ensure_build_tools(python: Python, venv_folder: str) -> Python:
         say("  no C compiler")
         if not apt_install(["gcc", "libc6-dev"]) or compiler() is None:
             raise Stop("A C compiler is needed. Install it with:\n  " + system_command("compiler"))
-    if python.has_headers or private_headers(venv_folder, python):
+    if python.has_headers or private_headers(venv_folder):
         return python
     say("  Python.h of {} is missing ({})".format(python.name, python.executable))
     package = headers_package(python)
@@ -289,17 +300,20 @@ def apt_install(packages: List[str]) -> bool:
         return False
     variables = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C")
     install = ["apt-get", "install", "--yes", "--no-install-recommends"]
+    output = ""
     for update in (False, True):  # an empty or old package list is the usual reason of a failure
-        if update and run(["apt-get", "update", "--quiet"], variables, quiet=True):
-            break
-        code, plan = capture([*install, "--simulate", *packages], variables)
-        new = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+        if update:
+            capture(["apt-get", "update", "--quiet"], variables)
+        code, output = capture([*install, "--simulate", *packages], variables)
         if code:
             continue
+        new = [line.split()[1] for line in output.splitlines() if line.startswith("Inst ")]
         say("  apt-get installs {} packages: {}".format(len(new), " ".join(new)))
-        if run([*install, *packages], variables, quiet=True) == 0:
+        code, output = capture([*install, *packages], variables)
+        if code == 0:
             return True
-    say("  apt-get could not install {}".format(" ".join(packages)))
+    errors = [line for line in output.splitlines() if line.startswith("E: ")] or [""]
+    say("  apt-get could not install {}: {}".format(" ".join(packages), errors[0][3:]))
     return False
 
 
@@ -316,7 +330,7 @@ def unpack_headers(python: Python, venv_folder: str) -> bool:
             if name.endswith(".deb"):
                 say("  unpacking {} into {}".format(name, os.path.relpath(target)))
                 run(["dpkg-deb", "-x", os.path.join(scratch, name), target], quiet=True)
-    return bool(private_headers(venv_folder, python))
+    return bool(private_headers(venv_folder))
 
 
 def apt_download(package: str, folder: str) -> bool:
@@ -392,5 +406,6 @@ def system_command(what: str, package: str = "") -> str:
     }
     for manager, known in commands.items():
         if shutil.which(manager):
-            return known[what]
+            command = known[what]
+            return command.replace("sudo ", "") if os.geteuid() == 0 else command
     return "(your system's package manager) install: {}".format(package or what)
