@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias, overload
 
 Duration: TypeAlias = int | float | timedelta | str
@@ -19,10 +20,9 @@ _UNITS: Final = {
     "ms": 0.001,
 }
 _NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
-# Large units first and each at most once, so that a slip such as "1m1m" is noticed.
-_PARTS: Final = re.compile(
-    r"\s*".join(rf"(?:({_NUMBER})\s*{unit})?" for unit in _UNITS), re.IGNORECASE
-)
+_PART: Final = rf"({_NUMBER})\s*(ms|[wdhms])\s*"
+_PARTS: Final = re.compile(rf"(?:{_PART})+", re.IGNORECASE)
+_NEXT_PART: Final = re.compile(_PART, re.IGNORECASE)
 _PLAIN: Final = re.compile(_NUMBER)
 _SIZE: Final = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?b?|b)?", re.IGNORECASE)
 _SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -81,7 +81,7 @@ def _raw_seconds(value: object, name: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _instead_of_infinity(*, allow_none: bool) -> str:
@@ -93,10 +93,13 @@ def _parse(text: str, name: str) -> float:
     if len(stripped) <= _TEXT_MAX:  # no excerpt of megabytes in a message, no work on them either
         if _PLAIN.fullmatch(stripped):
             return float(stripped)
-        match = _PARTS.fullmatch(stripped)
-        if match and stripped:
-            parts = zip(match.groups(), _UNITS.values(), strict=True)
-            return math.fsum(float(number) * unit for number, unit in parts if number)
+        parts = _NEXT_PART.findall(stripped.lower()) if _PARTS.fullmatch(stripped) else []
+        units = [_UNITS[unit] for _, unit in parts]
+        # Large units first and each at most once, so that a slip such as "1m1m" is noticed.
+        if units and all(before > after for before, after in pairwise(units)):
+            return math.fsum(
+                float(number) * unit for (number, _), unit in zip(parts, units, strict=True)
+            )
     raise ValueError(
         f"{name} is no duration: write a number of seconds, or a number with a unit "
         f"({', '.join(_UNITS)}) such as '90s', '250ms' or '1h30m'"
