@@ -338,7 +338,7 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
         look_up(&op);
         store_locked(&op, &write);
     } else if (op.has_old) {
-        acc_cas64(acc_slot_word(op.old.slot), op.old.word, 0);
+        acc_index_remove(seg, op.home.shard, op.old.slot, op.old.word);
     }
     end(&op);
     free(copy.value);

@@ -114,8 +114,8 @@ bool acc_ghost_take(struct acc_segment *seg, uint32_t shard, uint64_t hash) {
 /* --- taking items out --------------------------------------------------------------------------------- */
 
 static void drop(struct acc_segment *seg, uint32_t shard, const struct victim *v) {
-    if (v->word != 0 && acc_cas64(acc_slot_word(v->slot), v->word, 0)) {
-        acc_sub_relaxed(&acc_shard(seg, shard)->entries, 1u);
+    if (v->word != 0) {
+        acc_index_remove(seg, shard, v->slot, v->word);
     }
 }
 

@@ -60,6 +60,14 @@ bool acc_index_replace(struct acc_slot slot, uint64_t seen, uint64_t word, uint8
     return true;
 }
 
+bool acc_index_remove(struct acc_segment *seg, uint32_t shard, struct acc_slot slot, uint64_t seen) {
+    if (!acc_cas64(acc_slot_word(slot), seen, 0)) {
+        return false;
+    }
+    acc_sub_relaxed(&acc_shard(seg, shard)->entries, 1u);
+    return true;
+}
+
 uint32_t acc_index_drop_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
     uint32_t dropped = 0;
     for (uint32_t b = 0; b < seg->geometry.buckets; b++) {
@@ -67,7 +75,7 @@ uint32_t acc_index_drop_ring(struct acc_segment *seg, uint32_t shard, uint32_t r
         for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
             uint64_t word = acc_load_relaxed(&bucket->word[i]);
             if (word != 0 && acc_word_ring(word) == ring) {
-                dropped += acc_cas64(&bucket->word[i], word, 0);
+                dropped += acc_index_remove(seg, shard, (struct acc_slot){bucket, i}, word);
             }
         }
     }

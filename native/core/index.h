@@ -100,6 +100,8 @@ bool acc_index_find(const struct acc_segment *seg, const struct acc_home *home, 
 bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word, uint8_t mark);
 /* Replace what was seen.  False: it has been deleted meanwhile. */
 bool acc_index_replace(struct acc_slot slot, uint64_t seen, uint64_t word, uint8_t mark);
+/* Clear what was seen, by whomever.  False: it has changed. */
+bool acc_index_remove(struct acc_segment *seg, uint32_t shard, struct acc_slot slot, uint64_t seen);
 /* Clear every word of a shard that points into `ring`.  Number cleared. */
 uint32_t acc_index_drop_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring);
 

@@ -6,7 +6,9 @@ bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, ui
     if (area->seg->readonly) {
         return true;
     }
-    if (!acc_cas64(acc_slot_word(slot), word, 0)) {
+    struct acc_segment *seg = area->seg;
+    uint32_t shard = (uint32_t)(slot.bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets;
+    if (!acc_index_remove(seg, shard, slot, word)) {
         return false;
     }
     acc_count(area->stats, ACC_CORRUPT_ITEM);
