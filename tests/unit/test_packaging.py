@@ -17,6 +17,12 @@ def distribution() -> importlib.metadata.Distribution:
     return importlib.metadata.distribution("accelerator-cache")
 
 
+def left_by_tools(path: Path) -> bool:
+    """Tell whether *path* is compiled code or in a cache."""
+    parts = path.relative_to(ROOT).parts
+    return path.suffix in {".pyc", ".so"} or any(part.startswith(".") for part in parts)
+
+
 class TestFiles:
     def test_complete(self, distribution: importlib.metadata.Distribution) -> None:
         """Every file of the package is installed: a new one must be named in meson.build."""
@@ -24,7 +30,7 @@ class TestFiles:
         sources = {
             str(path.relative_to(ROOT))
             for path in (ROOT / "accelerator").rglob("*")
-            if path.is_file() and path.suffix not in {".pyc", ".so"}
+            if path.is_file() and not left_by_tools(path)
         }
         assert set() == sources - installed
 
