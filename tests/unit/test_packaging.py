@@ -50,6 +50,24 @@ class TestFiles:
         assert Path(accelerator.__file__).parent == Path(_native.__file__).parent
 
 
+class TestNativeFiles:
+    """native/meson.build names every source: what it does not name is neither built nor run."""
+
+    build = (ROOT / "native" / "meson.build").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("folder", ["core", "binding"])
+    def test_sources(self, folder: str) -> None:
+        """Every source of the core and the binding is built."""
+        sources = {path.name for path in (ROOT / "native" / folder).glob("*.c")}
+        assert sources == set(re.findall(rf"'{folder}/(\w+\.c)'", self.build))
+
+    def test_tests(self) -> None:
+        """Every C test is run."""
+        table = self.build.partition("native_tests = {")[2].partition("}")[0]
+        programs = {path.stem for path in (ROOT / "native" / "tests").glob("test_*.c")}
+        assert programs == {f"test_{name}" for name in re.findall(r"'(\w+)':", table)}
+
+
 class TestMetadata:
     def test_version(self) -> None:
         """meson.build and the package agree about the version."""
