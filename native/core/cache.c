@@ -332,12 +332,20 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
     const struct acc_record *record = &copy.found.view.record;
     uint32_t now = acc_now(seg);
     /* Killed after the bump: deleted, stale copy and all. */
-    acc_generation_bump(acc_generation_word(seg, acc_generation_index(seg, key->hash)), key->hash);
-    if (keep && record->stale_until != 0 && !acc_clock_passed(record->stale_until, now)) {
+    uint64_t before =
+        acc_generation_bump(acc_generation_word(seg, acc_generation_index(seg, key->hash)), key->hash);
+    bool stored = false;
+    if (keep && record->stale_until != 0 && !acc_clock_passed(record->stale_until, now) &&
+        acc_generation_valid(before, record->key_count, key->hash)) {
         struct acc_write write = kept_value(&copy, now == 0 ? 1 : now, record->stale_until);
+        /* Valid from our bump on and no later: a delete just before or just after it is not undone. */
+        write.has_token = true;
+        write.token_key = acc_generation_count(before) + 1;
+        write.token_area = record->area_count;
         look_up(&op);
-        store_locked(&op, &write);
-    } else if (op.has_old) {
+        stored = store_locked(&op, &write) == ACC_OK;
+    }
+    if (!stored && op.has_old) {
         acc_index_remove(seg, op.home.shard, op.old.slot, op.old.word);
     }
     end(&op);
