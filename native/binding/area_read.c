@@ -31,72 +31,101 @@ static inline Py_hash_t object_key_hash(PyObject *key) {
     return PyObject_Hash(key); /* of str, int and bytes: cannot fail */
 }
 
-static inline struct object_entry *object_find(AreaObject *self, PyObject *key, Py_hash_t hash) {
-    struct object_entry *set = object_cache_set(&self->segment->objects, hash, self->area.id);
-    for (int i = 0; i < 2; i++) {
-        if (set[i].key == key && set[i].area == self->area.id) {
-            return &set[i];
-        }
+static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key, Py_hash_t hash) {
+    struct object_entry *set = object_cache_set(cache, hash);
+    if (acc_likely(set[0].key == key)) {
+        return &set[0];
+    }
+    if (set[1].key == key) {
+        return &set[1];
     }
     for (int i = 0; i < 2; i++) {
-        if (set[i].key != NULL && set[i].area == self->area.id && object_key_equal(set[i].key, key)) {
+        if (set[i].key != NULL && object_key_equal(set[i].key, key)) {
             return &set[i];
         }
     }
     return NULL;
 }
 
-/* Generations, sequence, expiry, index word last: if all are as they were when the value was read, then the segment
- * holds this very value now.  Expiry is part of the bytes that word and sequence name, so it needs no load. */
-static inline bool object_current(AreaObject *self, const struct object_entry *entry) {
-    const struct acc_segment *seg = self->area.seg;
-    uint64_t group = acc_load_acquire(acc_generation_word(seg, entry->key_group));
-    if (acc_unlikely(acc_generation_count(group) != entry->key_count) ||
-        acc_unlikely((uint32_t)acc_load_acquire(self->area.generation) != entry->area_count)) {
-        return false;
-    }
-    if (acc_unlikely(entry->sequence != NULL) && acc_load_acquire(entry->sequence) != entry->sequence_seen) {
-        return false;
-    }
-    if (entry->expire_at != 0 && acc_unlikely(acc_clock_passed(entry->expire_at, acc_now(seg)))) {
-        return false;
-    }
-    return acc_likely(acc_load_acquire(entry->slot) == entry->word);
+static inline uint64_t *object_slot(const struct acc_segment *seg, const struct object_entry *entry) {
+    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
 }
 
-static inline void raise_mark_of(const uint64_t *slot) {
-    struct acc_bucket *bucket = (struct acc_bucket *)((uintptr_t)slot & ~(uintptr_t)(ACC_LINE - 1));
+/* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read where they lie. */
+static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry, uint64_t word) {
+    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
+    uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
+    const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
+        seg, shard, acc_word_ring(word), acc_word_offset(word));
+    uint32_t sequence = acc_load_acquire(&item->sequence);
+    uint32_t expire_at = acc_load_relaxed(&item->record[sequence & 1].expire_at);
+    acc_fence_acquire();
+    return sequence == entry->life && acc_load_relaxed(&item->sequence) == sequence &&
+           acc_load_relaxed(object_slot(seg, entry)) == word &&
+           (expire_at == 0 || !acc_clock_passed(expire_at, acc_now(seg)));
+}
+
+/* If the index word is what it was when the value was read, then the segment holds this very value now: words are never
+ * used twice, a delete that has returned has replaced it, and whoever finds an item overtaken by a delete replaces it
+ * before he says so.  So the key's generation, which every read of the segment itself compares, needs no load here.
+ * Nor does the expiry: it is part of the bytes that the word names. */
+static inline bool object_current(const struct acc_segment *seg, const struct object_entry *entry) {
+    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
+        uint64_t word = acc_load_acquire(object_slot(seg, entry));
+        return word == entry->word && twice_current(seg, entry, word);
+    }
+    if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_now(seg)))) {
+        return false;
+    }
+    return acc_likely(acc_load_acquire(object_slot(seg, entry)) == entry->word);
+}
+
+/* The area was cleared since the entries were made: none of them is current. */
+static bool objects_renew(AreaObject *self, uint32_t area_count) {
+    object_cache_clear(self->objects);
+    self->objects->area_count = area_count;
+    return true;
+}
+
+static inline bool objects_usable(AreaObject *self) {
+    if (!OBJECTS || self->objects == NULL) {
+        return false;
+    }
+    uint32_t area_count = (uint32_t)acc_load_acquire(self->area.generation);
+    return acc_likely(area_count == self->objects->area_count) || objects_renew(self, area_count);
+}
+
+static inline void raise_mark_of(uint64_t *slot) {
+    struct acc_bucket *bucket = acc_slot_bucket(slot);
     acc_mark_raise(&bucket->mark[slot - bucket->word]);
 }
 
+/* The caller has asked objects_usable(). */
 static inline PyObject *object_get(AreaObject *self, PyObject *key) {
-    struct object_entry *entry = object_find(self, key, object_key_hash(key));
-    if (entry == NULL || !object_current(self, entry)) {
+    const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
+    if (entry == NULL || !object_current(self->area.seg, entry)) {
         return NULL;
     }
-    raise_mark_of(entry->slot);
+    raise_mark_of(object_slot(self->area.seg, entry));
     acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
     return Py_NewRef(entry->value);
 }
 
-static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_key *key,
-                        const struct acc_found *found, PyObject *value) {
+static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found, PyObject *value) {
     const struct acc_view *view = &found->view;
+    bool twice = acc_view_twice(view);
+    uint64_t slot = (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
+    if (!objects_usable(self) || view->record.area_count != self->objects->area_count) {
+        return;
+    }
     struct object_entry entry = {
         .key = key_object,
         .value = value,
-        .slot = acc_slot_word(found->slot),
         .word = found->word,
-        .sequence = acc_view_twice(view) ? &((const struct acc_item_twice *)view->item)->sequence : NULL,
-        .sequence_seen = view->sequence,
-        .key_group = acc_generation_index(self->area.seg, key->hash),
-        .key_count = acc_generation_count(found->generation),
-        .area_count = view->record.area_count,
-        .expire_at = view->record.expire_at,
-        .area = self->area.id,
+        .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
+        .life = twice ? view->sequence : view->record.expire_at,
     };
-    object_cache_put(&self->segment->objects, object_key_hash(key_object), &entry,
-                     acc_record_size(&view->record));
+    object_cache_put(self->objects, object_key_hash(key_object), &entry, acc_record_size(&view->record));
 }
 
 /* --- reading the segment --------------------------------------------------------------------------------- */
@@ -279,7 +308,7 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
     if (acc_unlikely((self->flags & AREA_OFF) != 0)) {
         return 0;
     }
-    bool keep = OBJECTS && (self->flags & AREA_OBJECTS_COPY) == 0 && object_key_type(key_object);
+    bool keep = OBJECTS && self->objects != NULL && object_key_type(key_object);
     struct wanted wanted = {key_object, key, acc_home_of(self->area.seg, key->hash), mark, stale, keep};
     struct acc_found found;
     PyObject *object = NULL;
@@ -302,9 +331,44 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
         acc_mark_raise(acc_slot_mark(found.slot));
     }
     if (keep && fresh && (immutable || (self->flags & AREA_OBJECTS_SHARED) != 0)) {
-        object_keep(self, key_object, key, &found, object);
+        object_keep(self, key_object, &found, object);
     }
     *out = (struct reading){object, found.view.record, found.word, found.view.sequence, fresh};
+    return 1;
+}
+
+/* The commonest copy, a bytes value, straight through, with everything in registers: it does what attempt() does and
+ * leaves whatever is not a plain hit or a plain miss to it.  1 hit, 0 miss, -1 exception, 2 not for us. */
+static inline int read_bytes_hot(AreaObject *self, const struct acc_key *key, PyObject **out) {
+    const struct acc_segment *seg = self->area.seg;
+    struct acc_home home = acc_home_of(seg, key->hash);
+    struct acc_found found;
+    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
+    enum acc_status status = acc_read_find(&self->area, &home, key, &found);
+    if (status != ACC_OK) {
+        return status == ACC_NOT_FOUND ? 0 : 2;
+    }
+    const struct acc_record *record = &found.view.record;
+    if (acc_record_code(record) != ACC_CODE_BYTES || acc_view_twice(&found.view) ||
+        acc_unlikely((++self->sample & SAMPLE_MASK) == 0) ||
+        acc_unlikely(!acc_generation_valid(found.generation, record->key_count, key->hash)) ||
+        acc_unlikely((uint32_t)acc_load_acquire(self->area.generation) != record->area_count) ||
+        (record->expire_at != 0 && acc_unlikely(acc_clock_passed(record->expire_at, acc_now(seg))))) {
+        return 2;
+    }
+    Py_ssize_t size = acc_record_size(record);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (acc_unlikely(bytes == NULL)) {
+        return -1;
+    }
+    memcpy(PyBytes_AS_STRING(bytes), found.view.value, (size_t)size);
+    acc_fence_acquire();
+    if (acc_unlikely(acc_load_relaxed(acc_slot_word(found.slot)) != found.word)) {
+        Py_DECREF(bytes);
+        return 2;
+    }
+    acc_mark_raise(acc_slot_mark(found.slot));
+    *out = bytes;
     return 1;
 }
 
@@ -325,32 +389,50 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
+/* A read of the segment, counted. */
+static inline int read_counted(AreaObject *self, PyObject *key_object, const struct acc_key *key, PyObject **out) {
+    int found = 2;
+    if (self->objects == NULL && (self->flags & (AREA_OFF | AREA_VERIFY_FULL)) == 0) {
+        found = read_bytes_hot(self, key, out);
+    }
+    if (found == 2) {
+        struct reading reading;
+        found = area_read_object(self, key_object, key, true, false, &reading);
+        *out = found == 1 ? reading.object : NULL;
+    }
+    if (acc_likely(found == 1)) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+    }
+    return found;
+}
+
+static inline void count_negative(AreaObject *self, const PyObject *object) {
+    if (acc_unlikely(object == Py_None)) {
+        acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
+    }
+}
+
 static inline PyObject *get_plain(AreaObject *self, PyObject *key_object, PyObject *fallback) {
+    PyObject *object;
     if (acc_unlikely(!area_ready(self))) {
         return NULL;
     }
-    if (OBJECTS && object_key_type(key_object)) {
-        PyObject *object = object_get(self, key_object);
+    if (objects_usable(self) && object_key_type(key_object)) {
+        object = object_get(self, key_object);
         if (acc_likely(object != NULL)) {
-            if (acc_unlikely(object == Py_None)) {
-                acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
-            }
+            count_negative(self, object);
             return object;
         }
     }
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
-    struct reading reading;
     if (!area_key(self, key_object, buffer, &key)) {
         return NULL;
     }
-    int found = area_read_object(self, key_object, &key, true, false, &reading);
+    int found = read_counted(self, key_object, &key, &object);
     if (acc_likely(found == 1)) {
-        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
-        if (reading.object == Py_None) {
-            acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
-        }
-        return reading.object;
+        count_negative(self, object);
+        return object;
     }
     return found < 0 ? NULL : miss(self, key_object, fallback, Py_None, NULL);
 }
@@ -413,16 +495,15 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static void prefetch_objects(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
     struct object_entry *sets[BATCH];
     for (Py_ssize_t i = 0; i < n; i++) {
-        sets[i] = object_key_type(keys[i]) ? object_cache_set(&self->segment->objects,
-                                                              object_key_hash(keys[i]), self->area.id)
-                                           : NULL;
+        sets[i] = object_key_type(keys[i]) ? object_cache_set(self->objects, object_key_hash(keys[i])) : NULL;
         __builtin_prefetch(sets[i]);
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (sets[i] != NULL && sets[i]->key != NULL) {
-            __builtin_prefetch(sets[i]->slot);
-            __builtin_prefetch(acc_generation_word(self->area.seg, sets[i]->key_group));
-            __builtin_prefetch(sets[i]->value);
+        for (int j = 0; sets[i] != NULL && j < 2; j++) {
+            if (sets[i][j].key == keys[i]) {
+                __builtin_prefetch(object_slot(self->area.seg, &sets[i][j]));
+                __builtin_prefetch(sets[i][j].value);
+            }
         }
     }
 }
@@ -472,20 +553,17 @@ static bool mget_miss(struct mget *m, PyObject *key) {
 }
 
 static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
-    if (acc_unlikely(value == Py_None)) {
-        acc_count_own(&m->self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
-    }
+    count_negative(m->self, value);
     bool done = PyDict_SetItem(m->result, key, value) == 0;
     Py_DECREF(value);
     return done;
 }
 
 static bool mget_from_segment(struct mget *m, PyObject *key_object, const struct acc_key *key) {
-    struct reading reading;
-    int found = area_read_object(m->self, key_object, key, true, false, &reading);
+    PyObject *object;
+    int found = read_counted(m->self, key_object, key, &object);
     if (found == 1) {
-        acc_count_own(&m->self->area.stats->counter[ACC_LOCAL_HIT], 1);
-        return mget_put(m, key_object, reading.object);
+        return mget_put(m, key_object, object);
     }
     return found == 0 && mget_miss(m, key_object);
 }
@@ -493,7 +571,7 @@ static bool mget_from_segment(struct mget *m, PyObject *key_object, const struct
 static bool mget_batch_objects(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
     prefetch_objects(m->self, keys, n);
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *object = object_key_type(keys[i]) ? object_get(m->self, keys[i]) : NULL;
+        PyObject *object = object_key_type(keys[i]) && objects_usable(m->self) ? object_get(m->self, keys[i]) : NULL;
         if (acc_likely(object != NULL)) {
             if (!mget_put(m, keys[i], object)) {
                 return false;
@@ -529,7 +607,7 @@ static bool mget_batch_copies(struct mget *m, PyObject *const *objects, Py_ssize
 }
 
 static bool mget_all(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
-    bool objects = OBJECTS && (m->self->flags & AREA_OBJECTS_COPY) == 0;
+    bool objects = objects_usable(m->self);
     for (Py_ssize_t at = 0; at < n; at += BATCH) {
         Py_ssize_t size = n - at < BATCH ? n - at : BATCH;
         if (!(objects ? mget_batch_objects : mget_batch_copies)(m, keys + at, size)) {

@@ -6,6 +6,7 @@ static uint32_t no_incarnation = 0;
 
 static void unbind(AreaObject *self) {
     self->area = (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
+    self->objects = NULL;
     Py_CLEAR(self->segment);
 }
 
@@ -117,8 +118,16 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         flags |= AREA_OBJECTS_COPY;
         flags &= ~(unsigned)AREA_PLAIN_SET;
     }
+    struct object_cache *objects = NULL;
+    if ((flags & AREA_OBJECTS_COPY) == 0) {
+        objects = segment_objects((SegmentObject *)segment, area.id, (flags & AREA_OBJECTS_SHARED) != 0,
+                                  object_bytes);
+        if (objects == NULL) {
+            return NULL;
+        }
+    }
     Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
-    self->segment->objects.bytes_max = object_bytes;
+    self->objects = objects;
     self->area = area;
     self->flags = flags;
     self->max_value_size = max_value_size;

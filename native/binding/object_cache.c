@@ -5,11 +5,11 @@
 #include "state.h"
 
 #define SETS_MIN 256u
-#define ENTRIES_MAX 65536u
+#define ENTRIES_MAX 131072u
 
 static int allocate(struct object_cache *cache, uint32_t sets) {
     size_t entries = (size_t)sets * 2;
-    void *memory = PyMem_RawCalloc(entries + 1, sizeof(struct object_entry));
+    void *memory = PyMem_RawCalloc(entries + 2, sizeof(struct object_entry));
     uint32_t *sizes = PyMem_RawCalloc(entries, sizeof *sizes);
     if (memory == NULL || sizes == NULL) {
         PyMem_RawFree(memory);
@@ -24,10 +24,15 @@ static int allocate(struct object_cache *cache, uint32_t sets) {
     return 0;
 }
 
-int object_cache_init(struct object_cache *cache) {
-    cache->hand = cache->used = 0;
-    cache->bytes = 0;
-    return allocate(cache, SETS_MIN);
+struct object_cache *object_cache_new(uint64_t bytes_max) {
+    struct object_cache *cache = PyMem_RawCalloc(1, sizeof *cache);
+    if (cache == NULL || allocate(cache, SETS_MIN) != 0) {
+        PyMem_RawFree(cache);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    cache->bytes_max = bytes_max;
+    return cache;
 }
 
 static void remove_entry(struct object_cache *cache, uint32_t i) {
@@ -45,7 +50,7 @@ static void remove_entry(struct object_cache *cache, uint32_t i) {
 }
 
 void object_cache_clear(struct object_cache *cache) {
-    for (uint32_t i = 0; cache->entries != NULL && i < cache->sets * 2; i++) {
+    for (uint32_t i = 0; i < cache->sets * 2; i++) {
         remove_entry(cache, i);
     }
 }
@@ -54,13 +59,11 @@ void object_cache_free(struct object_cache *cache) {
     object_cache_clear(cache);
     PyMem_RawFree(cache->memory);
     PyMem_RawFree(cache->sizes);
-    cache->memory = NULL;
-    cache->entries = NULL;
-    cache->sizes = NULL;
+    PyMem_RawFree(cache);
 }
 
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg) {
-    for (uint32_t i = 0; cache->entries != NULL && i < cache->sets * 2; i++) {
+    for (uint32_t i = 0; i < cache->sets * 2; i++) {
         Py_VISIT(cache->entries[i].key);
         Py_VISIT(cache->entries[i].value);
     }
@@ -90,7 +93,7 @@ static bool grow(struct object_cache *cache) {
         if (entry->key == NULL) {
             continue;
         }
-        struct object_entry *set = object_cache_set(cache, PyObject_Hash(entry->key), entry->area);
+        struct object_entry *set = object_cache_set(cache, PyObject_Hash(entry->key));
         uint32_t at = (uint32_t)(set - cache->entries) + (set[0].key != NULL);
         place(cache, at, entry, old.sizes[i]); /* a set of two splits into two: it always fits */
     }
@@ -122,11 +125,10 @@ bool object_key_equal(PyObject *seen, PyObject *key) {
 /* Where an entry goes: over its older self, in a free place, else over one of the two in turn. */
 static uint32_t choose(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry) {
     for (;;) {
-        struct object_entry *set = object_cache_set(cache, hash, entry->area);
+        struct object_entry *set = object_cache_set(cache, hash);
         uint32_t first = (uint32_t)(set - cache->entries);
         for (uint32_t i = 0; i < 2; i++) {
-            if (set[i].key != NULL && set[i].area == entry->area &&
-                object_key_equal(set[i].key, entry->key)) {
+            if (set[i].key != NULL && object_key_equal(set[i].key, entry->key)) {
                 return first + i;
             }
         }

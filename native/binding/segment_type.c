@@ -18,14 +18,29 @@ PyObject *raise_status(enum acc_status status, const char *doing) {
 
 static SegmentObject *wrap(PyTypeObject *type, struct acc_segment *seg) {
     SegmentObject *self = (SegmentObject *)type->tp_alloc(type, 0);
-    if (self == NULL || object_cache_init(&self->objects) != 0) {
+    size_t caches = 2 * (size_t)seg->geometry.areas;
+    struct object_cache **objects = PyMem_RawCalloc(caches, sizeof *objects);
+    if (self == NULL || objects == NULL) {
         acc_segment_close(seg);
+        PyMem_RawFree(objects);
         Py_XDECREF(self);
         PyErr_NoMemory();
         return NULL;
     }
     self->seg = seg;
+    self->objects = objects;
+    self->objects_count = caches;
     return self;
+}
+
+struct object_cache *segment_objects(SegmentObject *self, uint32_t area, bool shared, uint64_t bytes_max) {
+    struct object_cache **place = &self->objects[2 * (size_t)area + shared];
+    if (*place == NULL) {
+        *place = object_cache_new(bytes_max);
+    } else {
+        (*place)->bytes_max = bytes_max;
+    }
+    return *place;
 }
 
 static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -53,12 +68,24 @@ static PyObject *segment_private(PyObject *type, PyObject *args) {
 }
 
 static int segment_traverse(PyObject *op, visitproc visit, void *arg) {
+    SegmentObject *self = (SegmentObject *)op;
     Py_VISIT(Py_TYPE(op));
-    return object_cache_traverse(&((SegmentObject *)op)->objects, visit, arg);
+    for (size_t i = 0; i < self->objects_count; i++) {
+        int result = self->objects[i] == NULL ? 0 : object_cache_traverse(self->objects[i], visit, arg);
+        if (result != 0) {
+            return result;
+        }
+    }
+    return 0;
 }
 
 static int segment_gc_clear(PyObject *op) {
-    object_cache_clear(&((SegmentObject *)op)->objects);
+    SegmentObject *self = (SegmentObject *)op;
+    for (size_t i = 0; i < self->objects_count; i++) {
+        if (self->objects[i] != NULL) {
+            object_cache_clear(self->objects[i]);
+        }
+    }
     return 0;
 }
 
@@ -66,7 +93,12 @@ static void segment_dealloc(PyObject *op) {
     SegmentObject *self = (SegmentObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    object_cache_free(&self->objects);
+    for (size_t i = 0; i < self->objects_count; i++) {
+        if (self->objects[i] != NULL) {
+            object_cache_free(self->objects[i]);
+        }
+    }
+    PyMem_RawFree(self->objects);
     if (self->seg != NULL) {
         Py_BEGIN_ALLOW_THREADS
         acc_segment_close(self->seg);

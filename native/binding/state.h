@@ -37,35 +37,34 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
 
 /* --- object_cache.c ------------------------------------------------------------------------------------ */
 
-/* A decoded object and all that proves it current.  One cache line. */
+/* A decoded object and what proves it current.  Two of them are one cache line: a hit among many keys is as fast as the
+ * lines it touches are few. */
 struct object_entry {
-    PyObject *key;            /* exact str, bytes or int; NULL: empty */
+    PyObject *key; /* exact str, bytes or int; NULL: empty */
     PyObject *value;
-    const uint64_t *slot;     /* the index word */
-    uint64_t word;            /* as it was when the value was read: it names the same bytes while unchanged */
-    const uint32_t *sequence; /* of an item with two copies, else NULL */
-    uint32_t sequence_seen;
-    uint32_t key_group;       /* generation word of the key, and its count when read */
-    uint32_t key_count;
-    uint32_t area_count;
-    uint32_t expire_at;       /* part of the bytes that word and sequence name */
-    uint32_t area;
+    uint64_t word;      /* the index word when the value was read: unchanged, it names the same bytes */
+    uint32_t slot;      /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
+    uint32_t life;      /* expire_at of those bytes; of an item with two copies the sequence that was read */
 };
-_Static_assert(sizeof(struct object_entry) == 64, "one hit touches one line of the table");
+_Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
+#define OBJECT_TWICE (1u << 31)
+
+/* The objects of one area, shared by all LevelCache objects of it that treat objects alike. */
 struct object_cache {
     struct object_entry *entries; /* sets of two */
+    uint32_t shift;               /* 64 - log2 of the number of sets */
+    uint32_t area_count;          /* generation of the area that all entries are of */
     uint32_t *sizes;              /* payload bytes of each entry */
     void *memory;
-    uint32_t sets;                /* power of two */
-    uint32_t shift;
+    uint32_t sets;
     uint32_t hand;
     uint32_t used;
     uint64_t bytes;
     uint64_t bytes_max;
 };
 
-int object_cache_init(struct object_cache *cache);
+struct object_cache *object_cache_new(uint64_t bytes_max);
 void object_cache_clear(struct object_cache *cache);
 void object_cache_free(struct object_cache *cache);
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg);
@@ -73,10 +72,8 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
                       uint32_t size);
 
 /* Fibonacci hashing: the hash of an int is the int, and must be spread. */
-static inline struct object_entry *object_cache_set(const struct object_cache *cache, Py_hash_t hash,
-                                                    uint32_t area) {
-    uint64_t mixed = ((uint64_t)hash + area) * 0x9e3779b97f4a7c15ull;
-    return &cache->entries[(mixed >> cache->shift) * 2];
+static inline struct object_entry *object_cache_set(const struct object_cache *cache, Py_hash_t hash) {
+    return &cache->entries[((uint64_t)hash * 0x9e3779b97f4a7c15ull >> cache->shift) * 2];
 }
 
 bool object_key_equal(PyObject *seen, PyObject *key);
@@ -86,8 +83,12 @@ bool object_key_equal(PyObject *seen, PyObject *key);
 typedef struct {
     PyObject_HEAD
     struct acc_segment *seg;
-    struct object_cache objects;
+    struct object_cache **objects; /* two an area: of immutable objects, and of shared ones */
+    size_t objects_count;
 } SegmentObject;
+
+/* The object cache of an area, made when first asked for.  NULL with an exception. */
+struct object_cache *segment_objects(SegmentObject *self, uint32_t area, bool shared, uint64_t bytes_max);
 
 extern PyType_Spec segment_spec;
 /* Set the exception for a status; always NULL. */
@@ -110,9 +111,10 @@ enum area_flag {
 typedef struct {
     PyObject_HEAD
     struct acc_area area; /* area.seg NULL: not bound */
+    struct object_cache *objects; /* belongs to `segment`; NULL: values are decoded afresh */
+    uint32_t flags;
     struct binding *binding;
     SegmentObject *segment;
-    uint32_t flags;
     uint32_t max_value_size;
     uint32_t life, null_life, stale_life; /* clock units; 0: no expiry, no stale life */
     uint32_t jitter;                      /* of 2^16: how much of a configured life may go */

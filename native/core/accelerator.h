@@ -103,6 +103,7 @@ struct acc_write {
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
+    uint32_t value_sum; /* acc_store() fills it in, before it takes the lock */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */

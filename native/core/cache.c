@@ -27,13 +27,17 @@ bool acc_delete(struct acc_area *area, const struct acc_key *key) {
      * word is cleared by whoever finds its item dead. */
     uint64_t before = acc_generation_bump(group, key->hash);
     struct acc_found found;
-    for (int tries = 0; tries < 8; tries++) {
+    /* Each failure means that another process got something done; the bound is for garbage. */
+    for (int tries = 0; tries < 1000; tries++) {
         enum acc_status status = acc_read_find(area, &home, key, &found);
         if (status == ACC_RACE) {
             continue;
         }
         if (status == ACC_NOT_FOUND) {
             return false;
+        }
+        if (acc_generation_valid(found.generation, found.view.record.key_count, key->hash)) {
+            return true; /* stored after the bump, by somebody who came later */
         }
         if (acc_cas64(acc_slot_word(found.slot), found.word, 0)) {
             acc_sub_relaxed(&acc_shard(seg, home.shard)->entries, 1u);
@@ -42,7 +46,6 @@ bool acc_delete(struct acc_area *area, const struct acc_key *key) {
                    acc_record_age(&found.view.record, acc_now(seg)) != ACC_GONE;
         }
     }
-    /* Being rewritten without pause: what stands there now was stored after the bump. */
     return true;
 }
 
@@ -68,10 +71,14 @@ static void look_up(struct op *op) {
         status = acc_read_find(op->area, &op->home, op->key, &op->old);
     }
     op->has_old = status == ACC_OK;
-    op->generation = op->old.generation;
+    uint32_t group = acc_generation_index(seg, op->key->hash);
+    op->generation = op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
     op->area_count = (uint32_t)acc_load_acquire(op->area->generation);
     op->old_live = op->has_old && acc_found_live(op->area, &op->old, op->key->hash) &&
                    acc_record_age(&op->old.view.record, acc_now(seg)) != ACC_GONE;
+    if (op->has_old && !acc_generation_valid(op->generation, op->old.view.record.key_count, op->key->hash)) {
+        op->has_old = false; /* deleted, and acc_found_live() has seen to it that no word names it */
+    }
 }
 
 static bool old_fresh(const struct op *op) {
@@ -100,7 +107,7 @@ static struct acc_parts parts_of(const struct op *op, const struct acc_write *wr
             /* A delete or clear between here and the publication makes the item be born dead, as it should. */
             .key_count = write->has_token ? write->token_key : acc_generation_count(op->generation),
             .area_count = write->has_token ? write->token_area : op->area_count,
-            .value_sum = acc_value_sum(write->data, write->size),
+            .value_sum = write->value_sum,
         },
     };
 }
@@ -149,6 +156,7 @@ static void link_new(struct op *op, uint64_t word, uint8_t mark) {
      * deleted, or if making room moved or evicted it: then look again, a key never has two words. */
     while (op->has_old) {
         if (acc_index_replace(op->old.slot, op->old.word, word, mark)) {
+            acc_view_retire(&op->old.view);
             return;
         }
         look_up(op);
@@ -186,6 +194,7 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
     if (ring == ACC_SMALL) {
         acc_evict_move_mid(seg, shard);
     }
+    acc_evict_prefetch(seg, shard);
     return ACC_OK;
 }
 
@@ -200,10 +209,20 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
     return rewrite_in_place(op, &parts) ? ACC_OK : append(op, &parts);
 }
 
+/* The lines that a write is sure to touch, all at once instead of one after the other. */
+static void prefetch(const struct acc_segment *seg, const struct acc_home *home, uint64_t hash) {
+    __builtin_prefetch(acc_bucket(seg, home->shard, home->bucket[0]), 1);
+    __builtin_prefetch(acc_bucket(seg, home->shard, home->bucket[1]), 1);
+    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    __builtin_prefetch(&acc_shard(seg, home->shard)->lock, 1);
+    __builtin_prefetch(&acc_shard(seg, home->shard)->ring, 1);
+}
+
 static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key, uint64_t budget_ns) {
     op->area = area;
     op->key = key;
     op->home = acc_home_of(area->seg, key->hash);
+    prefetch(area->seg, &op->home, key->hash);
     if (!acc_lock_take(area->seg, op->home.shard, budget_ns)) {
         return false;
     }
@@ -218,14 +237,15 @@ static void end(const struct op *op) {
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key, const struct acc_write *write,
                           uint64_t budget_ns) {
     struct op op;
-    enum acc_status status;
-    if (write->size > ACC_VALUE_MAX - 1) {
-        status = ACC_TOO_LARGE;
-    } else if (begin(&op, area, key, budget_ns)) {
-        status = store_locked(&op, write);
-        end(&op);
-    } else {
+    enum acc_status status = ACC_TOO_LARGE;
+    if (write->size < ACC_VALUE_MAX) {
+        struct acc_write summed = *write;
+        summed.value_sum = acc_value_sum(write->data, write->size);
         status = ACC_BUSY;
+        if (begin(&op, area, key, budget_ns)) {
+            status = store_locked(&op, &summed);
+            end(&op);
+        }
     }
     /* budget 0 is the try of a caller who comes back with one. */
     if ((status == ACC_TOO_LARGE || (status == ACC_BUSY && budget_ns != 0)) && write->mode != ACC_FILL) {
@@ -284,6 +304,7 @@ static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at, 
         .expire_at = expire_at,
         .stale_until = stale_until,
         .loaded_at = record->loaded_at,
+        .value_sum = record->value_sum,
     };
 }
 
@@ -378,6 +399,7 @@ static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *
         return ACC_OVERFLOW;
     }
     write.data = (const uint8_t *)&value;
+    write.value_sum = acc_value_sum(write.data, write.size);
     *out = value;
     return store_locked(op, &write);
 }

@@ -40,7 +40,8 @@ static bool generations_valid(const struct acc_segment *seg, const struct acc_vi
 static void resolve(const struct acc_segment *seg, uint32_t shard, struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
-    if (view->common.area >= seg->geometry.areas) {
+    v->word = 0;
+    if (acc_view_dead(view) || view->common.area >= seg->geometry.areas) {
         return;
     }
     v->hash = hash_of(seg, view);
@@ -363,6 +364,19 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
             }
         }
         r->mid = acc_offset_add(seg, ACC_SMALL, r->mid, v.units);
+    }
+}
+
+void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
+    const struct acc_ring *small = &acc_shard(seg, shard)->ring[ACC_SMALL];
+    const struct acc_ring *main = &acc_shard(seg, shard)->ring[ACC_MAIN];
+    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->head));
+    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->head) + ACC_LINE);
+    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->mid));
+    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->mid) + ACC_LINE);
+    __builtin_prefetch(acc_ring_at(seg, shard, ACC_MAIN, main->head));
+    for (uint32_t line = 0; line < 4; line++) {
+        __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->tail) + line * ACC_LINE, 1);
     }
 }
 

@@ -81,6 +81,11 @@ static inline uint64_t *acc_slot_word(struct acc_slot slot) {
     return &slot.bucket->word[slot.i];
 }
 
+/* Buckets are lines: the one a word lies in. */
+static inline struct acc_bucket *acc_slot_bucket(const uint64_t *word) {
+    return (struct acc_bucket *)((uintptr_t)word & ~(uintptr_t)(sizeof(struct acc_bucket) - 1));
+}
+
 static inline uint8_t *acc_slot_mark(struct acc_slot slot) {
     return &slot.bucket->mark[slot.i];
 }

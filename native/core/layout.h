@@ -148,6 +148,7 @@ _Static_assert(sizeof(struct acc_ghosts) == ACC_LINE, "one line");
 enum acc_item_flag {
     ACC_ITEM_PAD = 1,   /* nothing: the rest of the ring up to its end */
     ACC_ITEM_TWICE = 2, /* room for two copies, of which `sequence & 1` is valid */
+    ACC_ITEM_DEAD = 4,  /* a hint, set after its index word was replaced: nothing names it; not in the check */
 };
 
 struct acc_common {

@@ -16,6 +16,7 @@
 /* One found item: valid until the next acc_read_valid(). */
 struct acc_found {
     struct acc_slot slot;
+    uint32_t shard;
     uint64_t word;
     uint64_t generation; /* the key group's word, as seen before the item */
     struct acc_view view;
@@ -38,9 +39,12 @@ static inline bool acc_read_valid(const struct acc_found *found) {
 bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, uint64_t word);
 
 /* Look at one candidate.  ACC_OK: the key's item; ACC_NOT_FOUND: another key's; ACC_RACE: look again. */
-static inline enum acc_status acc_read_candidate(const struct acc_area *area, const struct acc_home *home,
+static inline __attribute__((always_inline)) enum acc_status acc_read_candidate(const struct acc_area *area, const struct acc_home *home,
                                                  const struct acc_key *key, struct acc_found *found) {
     const struct acc_segment *seg = area->seg;
+    /* The generation before the item, so that a delete that returned before this call is always seen; and only now,
+     * because a miss need not pay for that line. */
+    found->generation = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
     found->word = acc_load_acquire(acc_slot_word(found->slot));
     if (acc_unlikely(acc_word_tag(found->word) != home->tag)) {
         return found->word == 0 ? ACC_NOT_FOUND : ACC_RACE;
@@ -59,16 +63,14 @@ static inline enum acc_status acc_read_candidate(const struct acc_area *area, co
     return acc_read_drop_corrupt(area, found->slot, found->word) ? ACC_NOT_FOUND : ACC_RACE;
 }
 
-/* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race.
- * The generation word is loaded before the item, so a delete that returned before this call is always seen. */
-static inline enum acc_status acc_read_find(const struct acc_area *area, const struct acc_home *home,
+/* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race. */
+static inline __attribute__((always_inline)) enum acc_status acc_read_find(const struct acc_area *area, const struct acc_home *home,
                                             const struct acc_key *key, struct acc_found *found) {
-    const struct acc_segment *seg = area->seg;
-    found->generation = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
     for (int b = 0; b < 2; b++) {
-        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
+        struct acc_bucket *bucket = acc_bucket(area->seg, home->shard, home->bucket[b]);
         for (uint32_t match = acc_bucket_match(bucket, home->tag); match != 0; match &= match - 1) {
             found->slot = (struct acc_slot){bucket, (uint32_t)__builtin_ctz(match) >> 2};
+            found->shard = home->shard;
             enum acc_status status = acc_read_candidate(area, home, key, found);
             if (status != ACC_NOT_FOUND) {
                 return status;
@@ -78,10 +80,21 @@ static inline enum acc_status acc_read_find(const struct acc_area *area, const s
     return ACC_NOT_FOUND;
 }
 
+/* An item that a delete has overtaken: make sure that nobody accepts it any more before "absent" is said.  (Objects that
+ * processes have decoded are validated by the word alone, and a deleter may have died between his two stores.) */
+static inline void acc_read_help_delete(const struct acc_area *area, const struct acc_found *found) {
+    if (!area->seg->readonly && acc_cas64(acc_slot_word(found->slot), found->word, 0)) {
+        acc_sub_relaxed(&acc_shard(area->seg, found->shard)->entries, 1u);
+    }
+}
+
 /* Not deleted, not cleared. */
 static inline bool acc_found_live(const struct acc_area *area, const struct acc_found *found, uint64_t hash) {
-    return acc_generation_valid(found->generation, found->view.record.key_count, hash) &&
-           (uint32_t)acc_load_acquire(area->generation) == found->view.record.area_count;
+    if (acc_unlikely(!acc_generation_valid(found->generation, found->view.record.key_count, hash))) {
+        acc_read_help_delete(area, found);
+        return false;
+    }
+    return (uint32_t)acc_load_acquire(area->generation) == found->view.record.area_count;
 }
 
 static inline uint32_t acc_record_end(const struct acc_record *record) {

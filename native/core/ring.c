@@ -2,6 +2,24 @@
  * shard lock held. */
 #include "ring.h"
 
+bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
+    uint64_t units = acc_common_units(&view->common);
+    uint64_t fixed =
+        sizeof(struct acc_item_twice) + acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
+    if ((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != ACC_ITEM_TWICE || units > left ||
+        fixed > units * ACC_UNIT || view->common.key_size == 0) {
+        return false;
+    }
+    const struct acc_item_twice *twice = (const struct acc_item_twice *)view->item;
+    view->sequence = acc_load_acquire(&twice->sequence);
+    uint32_t copy = view->sequence & 1, room = acc_view_room(view);
+    memcpy(&view->record, &twice->record[copy], sizeof view->record);
+    view->key = view->item + sizeof *twice;
+    view->value = view->item + fixed + (uint64_t)copy * room;
+    return acc_record_size(&view->record) <= room &&
+           view->record.check == acc_item_check(view->offset, &view->common, &view->record, copy);
+}
+
 uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
     const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
     return acc_offset_distance(seg, ring, acc_load_relaxed(&r->head), acc_load_relaxed(&r->tail));

@@ -72,6 +72,7 @@ static inline uint32_t acc_item_check(uint64_t offset, const struct acc_common *
                                       const struct acc_record *record, uint32_t copy) {
     uint64_t a, b, c, d;
     memcpy(&a, common, 8);
+    a &= ~(uint64_t)ACC_ITEM_DEAD; /* the low byte of units_flags: we build for little-endian machines only */
     memcpy(&b, &record->size_code, 8);
     memcpy(&c, &record->stale_until, 8);
     memcpy(&d, &record->key_count, 8);
@@ -98,6 +99,16 @@ static inline bool acc_view_twice(const struct acc_view *view) {
     return acc_common_flags(&view->common) & ACC_ITEM_TWICE;
 }
 
+static inline bool acc_view_dead(const struct acc_view *view) {
+    return acc_common_flags(&view->common) & ACC_ITEM_DEAD;
+}
+
+/* Note in the item that no word names it any more, so that the hands need not look.  Shard lock held. */
+static inline void acc_view_retire(const struct acc_view *view) {
+    uint32_t *units_flags = (uint32_t *)(uintptr_t)view->item;
+    acc_store_relaxed(units_flags, view->common.units_flags | ACC_ITEM_DEAD);
+}
+
 /* Bytes of room for the value in each copy. */
 static inline uint32_t acc_view_room(const struct acc_view *view) {
     uint64_t total = (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
@@ -105,13 +116,17 @@ static inline uint32_t acc_view_room(const struct acc_view *view) {
     return (uint32_t)((total - sizeof(struct acc_item_twice) - key) / 2 / ACC_UNIT * ACC_UNIT);
 }
 
+/* The same for an item with two copies; view's item, offset, ring and common are filled in. */
+bool acc_view_load_twice(struct acc_view *view, uint64_t left);
+
 /* Copy and verify the header of the item at `offset`.  Nothing that is read here is believed before the check has
  * passed, and then every part still has to lie within the item and the item within the ring. */
-static inline bool acc_view_load(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
-                                 uint64_t offset, struct acc_view *view) {
+static inline __attribute__((always_inline)) bool acc_view_load(const struct acc_segment *seg, uint32_t shard,
+                                                                uint32_t ring, uint64_t offset,
+                                                                struct acc_view *view) {
     uint64_t place = acc_place_of(seg, ring, offset);
-    uint64_t left = seg->geometry.ring_units[ring] - place;
-    if (acc_unlikely(place >= seg->geometry.ring_units[ring] || left < ACC_ITEM_UNITS_MIN)) {
+    uint64_t units_max = seg->geometry.ring_units[ring];
+    if (acc_unlikely(place + ACC_ITEM_UNITS_MIN > units_max)) {
         return false;
     }
     const uint8_t *item = acc_ring_base(seg, shard, ring) + place * ACC_UNIT;
@@ -120,33 +135,17 @@ static inline bool acc_view_load(const struct acc_segment *seg, uint32_t shard, 
     view->ring = ring;
     view->sequence = 0;
     memcpy(&view->common, item, sizeof view->common);
-    uint32_t units = acc_common_units(&view->common);
-    uint32_t key_size = view->common.key_size;
-    uint8_t flags = acc_common_flags(&view->common);
-    if (acc_likely(flags == 0)) {
-        memcpy(&view->record, item + sizeof view->common, sizeof view->record);
-        uint64_t bytes = sizeof(struct acc_item) + (uint64_t)key_size + acc_record_size(&view->record);
-        view->key = item + sizeof(struct acc_item);
-        view->value = view->key + key_size;
-        return units <= left && bytes <= (uint64_t)units * ACC_UNIT && key_size != 0 &&
-               view->record.check == acc_item_check(offset, &view->common, &view->record, 0);
+    if (acc_unlikely((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != 0)) {
+        return acc_view_load_twice(view, units_max - place);
     }
-    if (flags != ACC_ITEM_TWICE || units > left) {
-        return false;
-    }
-    uint64_t fixed = sizeof(struct acc_item_twice) + acc_units_of(key_size) * (uint64_t)ACC_UNIT;
-    if (fixed > (uint64_t)units * ACC_UNIT) {
-        return false;
-    }
-    const struct acc_item_twice *twice = (const struct acc_item_twice *)item;
-    view->sequence = acc_load_acquire(&twice->sequence);
-    uint32_t copy = view->sequence & 1;
-    memcpy(&view->record, &twice->record[copy], sizeof view->record);
-    uint32_t room = acc_view_room(view);
-    view->key = item + sizeof *twice;
-    view->value = item + fixed + (uint64_t)copy * room;
-    return acc_record_size(&view->record) <= room && key_size != 0 &&
-           view->record.check == acc_item_check(offset, &view->common, &view->record, copy);
+    memcpy(&view->record, item + sizeof view->common, sizeof view->record);
+    uint64_t units = acc_common_units(&view->common);
+    uint64_t bytes =
+        sizeof(struct acc_item) + (uint64_t)view->common.key_size + acc_record_size(&view->record);
+    view->key = item + sizeof(struct acc_item);
+    view->value = view->key + view->common.key_size;
+    return acc_likely(view->record.check == acc_item_check(offset, &view->common, &view->record, 0)) &&
+           place + units <= units_max && bytes <= units * ACC_UNIT && view->common.key_size != 0;
 }
 
 /* Has an item with two copies been rewritten since it was loaded?  (Call behind an acquire fence.) */

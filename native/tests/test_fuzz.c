@@ -1,0 +1,255 @@
+/* Garbage in the segment: random bytes anywhere, or a number that is likely to hurt in a place where it does.
+ *
+ *   test_fuzz [ROUNDS] [SEED]
+ *
+ * Whatever lies there: no access outside the segment (the sanitizers and a fault tell), no operation over a second, no
+ * value of another key and none that is torn and still passes its sum.  Names of areas are left alone: two names on one
+ * slot are beyond what a cache can notice. */
+#include "harness.h"
+
+enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
+
+static uint32_t rounds = 20000;
+static uint64_t seed = 1;
+
+struct fuzz {
+    struct acc_segment *seg;
+    struct acc_area area;
+    struct chance chance;
+    uint64_t version, hits, stored, busy, slowest_ns;
+    uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
+};
+
+/* --- where it hurts ----------------------------------------------------------------------------------- */
+
+static uint64_t nasty_number(struct fuzz *f, uint64_t seen) {
+    uint64_t around = (uint64_t)random_below(&f->chance, 64);
+    switch (random_below(&f->chance, 14)) {
+    case 0: return 0;
+    case 1: return UINT64_MAX;
+    case 2: return seen + around;
+    case 3: return seen - around;
+    case 4: return seen ^ 1ull << random_below(&f->chance, 64);
+    case 5: return random_bits(&f->chance) >> random_below(&f->chance, 64);
+    case 6: return 1ull << 63;
+    case 7: return (1ull << ACC_OFFSET_BITS) - around;
+    case 8: return seen + (1ull << f->seg->geometry.ring_bits[ACC_MAIN]);
+    case 9: return seen + (1ull << f->seg->geometry.ring_bits[ACC_SMALL]);
+    case 10: return seen | ((1ull << f->seg->geometry.ring_bits[ACC_MAIN]) - 1);
+    case 11: return UINT32_MAX;
+    case 12: return acc_incarnation(f->seg);
+    default: return (uint64_t)acc_incarnation(f->seg) | ACC_LOCK_WAITERS;
+    }
+}
+
+static void hurt_word(struct fuzz *f, void *place) {
+    uint64_t seen;
+    uint8_t *at = place;
+    memcpy(&seen, at, 8);
+    seen = nasty_number(f, seen);
+    memcpy(at, &seen, random_below(&f->chance, 3) == 0 ? 4 : 8);
+}
+
+static void hurt_bytes(struct fuzz *f, uint64_t from, uint64_t to) {
+    uint64_t at = from + random_bits(&f->chance) % (to - from);
+    uint32_t n = 1 + random_below(&f->chance, 8);
+    for (uint32_t i = 0; i < n && at + i < to; i++) {
+        f->seg->base[at + i] = (uint8_t)random_bits(&f->chance);
+    }
+}
+
+/* The header of what stands at an end of a ring, or of what an index word names. */
+static void hurt_item(struct fuzz *f, uint32_t shard) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    uint32_t ring = random_below(&f->chance, 2);
+    const struct acc_ring *r = &acc_shard(f->seg, shard)->ring[ring];
+    uint64_t offset = random_below(&f->chance, 2) == 0 ? r->head : r->mid;
+    if (random_below(&f->chance, 2) == 0) {
+        uint64_t word = acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
+                            ->word[random_below(&f->chance, ACC_BUCKET_SLOTS)];
+        ring = acc_word_ring(word);
+        offset = acc_word_offset(word);
+    }
+    uint64_t place = acc_place_of(f->seg, ring, offset);
+    if (place + sizeof(struct acc_item_twice) / ACC_UNIT < g->ring_units[ring]) {
+        uint8_t *item = acc_ring_base(f->seg, shard, ring) + place * ACC_UNIT;
+        uint32_t at = random_below(&f->chance, sizeof(struct acc_item_twice) / 4 - 1) * 4;
+        hurt_word(f, item + at);
+    }
+}
+
+static void hurt_shard(struct fuzz *f, uint32_t shard) {
+    struct acc_shard *s = acc_shard(f->seg, shard);
+    struct acc_ring *r = &s->ring[random_below(&f->chance, 2)];
+    switch (random_below(&f->chance, 7)) {
+    case 0: hurt_word(f, &r->head); break;
+    case 1: hurt_word(f, &r->tail); break;
+    case 2: hurt_word(f, &s->ring[ACC_SMALL].mid); break;
+    case 3: hurt_word(f, &s->ghost_clock); break; /* and the entries behind it */
+    case 4: hurt_word(f, &s->main_live); break;
+    case 5: s->lock = (uint32_t)nasty_number(f, s->lock); break;
+    default: hurt_bytes(f, (uint64_t)((uint8_t *)s - f->seg->base),
+                        (uint64_t)((uint8_t *)(s + 1) - f->seg->base));
+    }
+}
+
+static void hurt(struct fuzz *f) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    uint32_t shard = random_below(&f->chance, g->shards);
+    switch (random_below(&f->chance, 10)) {
+    case 0: hurt_bytes(f, g->ring_at, g->size); break;
+    case 1: hurt_bytes(f, g->index_at, g->ghost_at); break;
+    case 2: hurt_bytes(f, g->generation_at, g->shard_at); break;
+    case 3: hurt_bytes(f, g->ghost_at, g->ring_at); break;
+    case 4: hurt_bytes(f, g->process_at, g->area_at); break;
+    case 5: hurt_bytes(f, g->stats_at, g->generation_at); break;
+    case 6: hurt_bytes(f, offsetof(struct acc_header, hash_key), sizeof(struct acc_header)); break;
+    case 7: hurt_item(f, shard); break;
+    case 8:
+        hurt_word(f, &acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
+                          ->word[random_below(&f->chance, ACC_BUCKET_SLOTS)]);
+        break;
+    default: hurt_shard(f, shard);
+    }
+    if (random_below(&f->chance, 50) == 0) {
+        f->area.generation[0] = random_bits(&f->chance);
+    }
+}
+
+/* --- operations --------------------------------------------------------------------------------------- */
+
+static void look(struct fuzz *f, uint32_t number, const struct acc_key *key) {
+    struct got got = read_once(&f->area, key, f->buffer, VALUE_MAX, true);
+    uint64_t version;
+    /* A sum that does not match is a value that a verifying reader drops. */
+    if (got.status == ACC_OK && acc_value_sum(f->buffer, got.size) == got.record.value_sum) {
+        f->hits++;
+        if (acc_record_code(&got.record) == ACC_CODE_BYTES) {
+            CHECK(proves_itself(f->buffer, got.size, number, &version));
+        }
+    }
+}
+
+static struct acc_write random_write(struct fuzz *f, uint32_t number) {
+    uint32_t most = random_below(&f->chance, 20) == 0 ? VALUE_MAX : 1500;
+    struct acc_write write = {
+        .data = f->value,
+        .size = 16 + random_below(&f->chance, most - 16),
+        .code = ACC_CODE_BYTES,
+        .mode = (uint8_t)random_below(&f->chance, 3),
+        .expire_at = acc_now(f->seg) + random_below(&f->chance, 10000),
+        .stale_until = acc_now(f->seg) + random_below(&f->chance, 20000),
+    };
+    fill_value(f->value, write.size, number, ++f->version);
+    return write;
+}
+
+static void note_status(struct fuzz *f, enum acc_status status) {
+    f->stored += status == ACC_OK;
+    f->busy += status == ACC_BUSY;
+}
+
+static void operate(struct fuzz *f) {
+    uint32_t number = random_below(&f->chance, KEYS);
+    struct test_key key;
+    number_key(&f->area, &key, number);
+    uint32_t later = acc_now(f->seg) + 1000;
+    int64_t out, initial = 1;
+    uint64_t began = acc_clock_ns();
+    switch (random_below(&f->chance, 12)) {
+    case 0: acc_delete(&f->area, &key.key); break;
+    case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
+    case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
+    case 3:
+        text_key(&f->area, &key, "counter");
+        note_status(f, acc_incr(&f->area, &key.key, 1, &initial, 0, 0, 1000000, &out));
+        break;
+    case 4:
+    case 5:
+    case 6:
+    case 7: {
+        const struct acc_write write = random_write(f, number);
+        note_status(f, acc_store(&f->area, &key.key, &write, 1000000));
+        break;
+    }
+    default: look(f, number, &key.key);
+    }
+    uint64_t took = acc_clock_ns() - began;
+    if (took > f->slowest_ns) {
+        f->slowest_ns = took;
+    }
+}
+
+static void ignore_violation(void *context, const char *text) {
+    (void)context;
+    (void)text;
+}
+
+/* The slower things, which must hold as well. */
+static void maintain(struct fuzz *f) {
+    uint64_t counters[ACC_COUNTERS];
+    acc_maintenance_tick(f->seg);
+    acc_segment_measure(f->seg);
+    acc_maintenance_check(f->seg, ignore_violation, NULL);
+    acc_stats_sum(f->seg, f->area.id, counters);
+    acc_process_any_other(f->seg);
+}
+
+/* After garbage the cache heals: every key can be stored and read again, and the invariants hold. */
+static void heal(struct fuzz *f) {
+    for (uint32_t shard = 0; shard < f->seg->geometry.shards; shard++) {
+        acc_shard(f->seg, shard)->lock = 0;
+    }
+    acc_segment_measure(f->seg);
+    for (int lap = 0; lap < 3; lap++) {
+        for (uint32_t number = 0; number < KEYS; number++) {
+            struct test_key key;
+            number_key(&f->area, &key, number);
+            fill_value(f->value, 8000, number, ++f->version);
+            CHECK_STATUS(ACC_OK, set_bytes(&f->area, &key.key, f->value, 8000));
+            CHECK(is_there(&f->area, &key.key));
+            if (number % 10 == 0) {
+                acc_segment_measure(f->seg);
+            }
+        }
+    }
+    CHECK_SEGMENT(f->seg);
+}
+
+static void fuzz(void) {
+    struct fuzz *f = calloc(1, sizeof *f);
+    f->seg = new_segment(2 * MIB, 64 << 10);
+    f->area = open_area(f->seg, "fuzz");
+    f->chance.state = seed;
+    for (uint32_t round = 0; round < rounds; round++) {
+        hurt(f);
+        for (uint32_t n = random_below(&f->chance, 40); n > 0; n--) {
+            operate(f);
+        }
+        if (round % 200 == 0) {
+            maintain(f);
+        }
+        if (round % 2000 == 0) {
+            heal(f);
+        }
+    }
+    heal(f);
+    printf("fuzz: %u corruptions, %llu hits, %llu stored, %llu gave up, slowest %llu us\n", rounds,
+           (unsigned long long)f->hits, (unsigned long long)f->stored, (unsigned long long)f->busy,
+           (unsigned long long)(f->slowest_ns / 1000));
+    CHECK(f->slowest_ns < SLOW_MS * 1000000ull);
+    CHECK(f->hits > rounds && f->stored > rounds);
+    acc_segment_close(f->seg);
+    free(f);
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {TEST(fuzz)};
+    if (argc > 1) {
+        rounds = (uint32_t)strtoul(argv[1], NULL, 10);
+    }
+    if (argc > 2) {
+        seed = strtoull(argv[2], NULL, 10);
+    }
+    return run_tests(tests, 1, 60 + rounds / 100, 1, argv);
+}
