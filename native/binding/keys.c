@@ -4,7 +4,7 @@
 #include "state.h"
 
 enum tag {
-    TAG_STR = 's',
+    TAG_STR = KEY_TAG_STR,
     TAG_BYTES = 'b',
     TAG_INT = 'i',
     TAG_TRUE = 'T',

@@ -30,6 +30,7 @@ struct binding *binding_of_type(PyTypeObject *type);
 /* --- keys.c -------------------------------------------------------------------------------------------- */
 
 #define KEY_BUFFER (ACC_KEY_MAX + 1)
+#define KEY_TAG_STR 's'
 
 /* Tag and payload of a key; `buffer` holds what is not simply the object's own memory.  The hash is not set.
  * False with TypeError or ValueError, which name the type and never the key. */
@@ -132,10 +133,16 @@ static inline bool area_ready(AreaObject *self) {
 }
 
 static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *key) {
-    if (!key_encode(self->binding, object, buffer, key)) {
+    /* What key_encode() does for almost every key there is, without the call. */
+    if (acc_likely(PyUnicode_CheckExact(object)) && PyUnicode_IS_COMPACT_ASCII(object) &&
+        acc_likely(PyUnicode_GET_LENGTH(object) <= (Py_ssize_t)ACC_KEY_MAX)) {
+        *key = (struct acc_key){.data = PyUnicode_DATA(object),
+                                .size = (uint32_t)PyUnicode_GET_LENGTH(object),
+                                .tag = KEY_TAG_STR};
+    } else if (!key_encode(self->binding, object, buffer, key)) {
         return false;
     }
-    key->hash = acc_key_hash(&self->area, key);
+    key->hash = acc_hash_in_area(self->area.seg, self->area.id, key->tag, key->data, key->size);
     return true;
 }
 
