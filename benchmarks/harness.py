@@ -244,13 +244,14 @@ class Chunk:
         while clock() < start_ns:
             pass
         total = 0
-        begun = now = clock()
-        while now < end_ns:
+        begun = clock()
+        while True:  # at least once, however late it was woken
             part = self._part()
             self._run(part)
             total += len(part) * self._weight
             now = clock()
-        return total, max(1, now - begun)
+            if now >= end_ns:
+                return total, now - begun
 
 
 def _compiled(

@@ -38,6 +38,10 @@ DISTRIBUTIONS = (
 )
 
 
+RUN = os.environ.setdefault("ACCBENCH_RUN", str(os.getpid()))
+"""In the names of all that this run shares; Gunicorn's workers inherit it."""
+
+
 class Missing(Exception):  # noqa: N818  no error of this program: a fact for the report
     """The peer is not installed, or its server is not to be had."""
 
@@ -140,7 +144,7 @@ class Accelerator(Peer):
     shared = True
     options: ClassVar[Mapping[str, Any]] = {}
 
-    segment_name = f"accbench-{os.getpid()}"
+    segment_name = f"accbench-{RUN}"
     size = "256MiB"
 
     def start(self) -> None:
@@ -187,7 +191,7 @@ class AcceleratorTight(Accelerator):
     """A small segment: it holds about a quarter of the keys of the "many" pattern."""
 
     name = "accelerator tight"
-    segment_name = f"accbench-tight-{os.getpid()}"
+    segment_name = f"accbench-tight-{RUN}"
     size = "16MiB"
 
 
@@ -196,7 +200,7 @@ class WarpCache(Peer):
 
     name = "warp_cache"
     shared = True
-    _memory = f"accbench_warp_{os.getpid()}"
+    _memory = f"accbench_warp_{RUN}"
 
     def start(self) -> None:
         _module("warp_cache")
@@ -224,18 +228,19 @@ class UltraDict(Peer):
     name = "UltraDict"
     shared = True
 
+    _memory = f"accbench_ultra_{RUN}"
+
     def __init__(self) -> None:
-        self.memory = f"accbench_ultra_{os.getpid()}"
         self._owner: Any = None
 
     def start(self) -> None:
         kind = _module("UltraDict").UltraDict
         self._owner = kind(
-            name=self.memory, create=True, buffer_size=1 << 25, full_dump_size=1 << 27
+            name=self._memory, create=True, buffer_size=1 << 25, full_dump_size=1 << 27
         )
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        store = _module("UltraDict").UltraDict(name=self.memory, create=False, auto_unlink=False)
+        store = _module("UltraDict").UltraDict(name=self._memory, create=False, auto_unlink=False)
         return Calls("get({key})", "store[{key}] = value", {"get": store.get, "store": store})
 
     def stop(self) -> None:

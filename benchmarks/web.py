@@ -24,7 +24,8 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from peers import Accelerator, Lmdb, Peer, Redis, UltraDict
+from peers import Accelerator, Lmdb, Peer, Redis
+from web_app import BODY
 from workloads import BATCH
 
 CONTESTANTS = ("dict", "accelerator", "warp_cache", "UltraDict", "lmdb", "redis")
@@ -104,13 +105,11 @@ def _server(workers: int, peers: Mapping[str, Peer]) -> Iterator["_Server"]:
 
 
 def _environment(peers: Mapping[str, Peer]) -> dict[str, str]:
-    setup: dict[str, Any] = {"names": list(peers), "segment": Accelerator.segment_name}
+    setup: dict[str, Any] = {"names": list(peers)}
     for peer in peers.values():
         match peer:
             case Lmdb():
                 setup["lmdb"] = str(peer.directory)
-            case UltraDict():
-                setup["ultradict"] = peer.memory
             case Redis():
                 setup["redis"] = peer.url
     return {
@@ -185,21 +184,27 @@ class _Server:
 
 
 def _pump(selector: selectors.BaseSelector, request: bytes, seconds: float) -> tuple[int, float]:
-    """Answers are one small packet each; the next request goes out as soon as one is in."""
+    """Send the next request over a connection as soon as its answer is in."""
     answered, waiting = 0, len(selector.get_map())
     begun = time.perf_counter()
     while waiting:
         for key, _ in selector.select(30) or _silence():
             connection: Any = key.fileobj
-            answer = connection.recv(65536)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise OSError(f"the server answered {answer[:200]!r}")
+            _receive(connection)
             answered += 1
             if time.perf_counter() - begun < seconds:
                 connection.sendall(request)
             else:
                 waiting -= 1
     return answered, time.perf_counter() - begun
+
+
+def _receive(connection: socket.socket) -> None:
+    answer = connection.recv(65536)
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise OSError(f"the server answered {answer[:200]!r}")
+    while not answer.endswith(BODY):  # the body may come in a packet of its own
+        answer += connection.recv(65536)
 
 
 def _silence() -> list[Any]:

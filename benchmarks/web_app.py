@@ -1,22 +1,23 @@
 """
 The application behind the Gunicorn part: ``/<contestant>/<reads>`` reads that often and answers.
 
-``ACCBENCH_WEB`` holds JSON: the names of the contestants, the directory of the database, the URL
-of Redis and the name of the segment, so that workers find what the benchmark started.
+``ACCBENCH_WEB`` holds JSON: the names of the contestants, the directory of lmdb and the URL of
+Redis, so that workers find what the benchmark started; other names come from ``ACCBENCH_RUN``.
 """
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from harness import KEY_OBJECTS, Calls
-from peers import ALL, Accelerator, Lmdb, Peer, Redis, UltraDict
+from peers import ALL, Lmdb, Peer, Redis
 from workloads import BATCH, values
 
-_BODY = b"x" * 200
-_HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(_BODY)))]
+BODY = b"x" * 200
+_HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))]
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 Reader = Callable[[], None]
@@ -24,12 +25,8 @@ Reader = Callable[[], None]
 
 def _peer(kind: type[Peer], setup: dict[str, Any]) -> Peer:
     peer = kind()
-    if isinstance(peer, Accelerator):
-        Accelerator.segment_name = setup["segment"]
-    elif isinstance(peer, Lmdb):
+    if isinstance(peer, Lmdb):
         peer.directory = Path(setup["lmdb"])
-    elif isinstance(peer, UltraDict):
-        peer.memory = setup["ultradict"]
     elif isinstance(peer, Redis):
         peer.url = setup["redis"]
     return peer
@@ -69,18 +66,24 @@ def _reader(calls: Calls, reads: int, *, many: bool) -> Reader:
 
 
 class Application:
-    """WSGI; connects at the first request, in the worker."""
+    """WSGI; connects at the first request, so in the worker, whatever preloads."""
 
     def __init__(self) -> None:
         self._readers: dict[tuple[str, int], Reader] = {}
+        self._connecting = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if not self._readers:
-            self._readers = _readers(json.loads(os.environ["ACCBENCH_WEB"]))
+            self._connect()
         _, name, reads = environ["PATH_INFO"].split("/")
         self._readers[name, int(reads)]()
         start_response("200 OK", _HEADERS)
-        return [_BODY]
+        return [BODY]
+
+    def _connect(self) -> None:
+        with self._connecting:
+            if not self._readers:
+                self._readers = _readers(json.loads(os.environ["ACCBENCH_WEB"]))
 
 
 application = Application()
