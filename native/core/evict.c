@@ -36,15 +36,74 @@ static bool generations_valid(const struct acc_segment *seg, const struct acc_vi
                view->record.area_count;
 }
 
+/* --- looking ahead ------------------------------------------------------------------------------------ */
+
+static struct acc_ghosts *ghost_line(const struct acc_segment *seg, uint32_t shard, uint64_t hash) {
+    uint32_t where = (uint32_t)(acc_remix(hash, 0xa3b195354a39b70dull) >> 32);
+    return acc_ghost_line(seg, shard, acc_range(where, seg->geometry.ghost_lines));
+}
+
+static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand) {
+    return &seg->ahead[shard * ACC_HANDS + hand];
+}
+
+static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash, bool ghost) {
+    struct acc_home home = acc_home_of(seg, hash);
+    __builtin_prefetch(acc_bucket(seg, shard, home.bucket[0]), 1);
+    __builtin_prefetch(acc_bucket(seg, shard, home.bucket[1]), 1);
+    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    if (ghost) {
+        __builtin_prefetch(ghost_line(seg, shard, hash), 1);
+    }
+}
+
+/* Every few steps of a hand: hash the keys of the next few items and fetch the lines that judging them will need.
+ * Together they take hardly longer than one of them would. */
+static void look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, uint64_t from) {
+    struct acc_ahead *ahead = ahead_of(seg, shard, hand);
+    uint32_t ring = hand == ACC_HAND_MAIN ? ACC_MAIN : ACC_SMALL;
+    uint64_t tail = acc_shard(seg, shard)->ring[ring].tail, at = from;
+    if (from < ahead->end) {
+        return;
+    }
+    memset(ahead->offset, 0xff, sizeof ahead->offset);
+    for (int i = 0; i < ACC_AHEAD && at < tail; i++) {
+        struct acc_view view;
+        uint64_t units;
+        enum acc_status status = acc_ring_step(seg, shard, ring, at, &view, &units);
+        if (status == ACC_CORRUPT) {
+            break;
+        }
+        if (status == ACC_OK && !acc_view_dead(&view)) {
+            ahead->offset[i] = at;
+            ahead->hash[i] = hash_of(seg, &view);
+            prefetch_home(seg, shard, ahead->hash[i], hand != ACC_HAND_MID);
+        }
+        at = acc_offset_add(seg, ring, at, units);
+    }
+    ahead->end = at;
+}
+
+static uint64_t hash_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand,
+                           const struct acc_view *view) {
+    const struct acc_ahead *ahead = ahead_of(seg, shard, hand);
+    for (int i = 0; i < ACC_AHEAD; i++) {
+        if (ahead->offset[i] == view->offset) {
+            return ahead->hash[i];
+        }
+    }
+    return hash_of(seg, view);
+}
+
 /* Whose item is it, does a word name it, and is it alive? */
-static void resolve(const struct acc_segment *seg, uint32_t shard, struct victim *v) {
+static void resolve(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
     v->word = 0;
     if (acc_view_dead(view) || view->common.area >= seg->geometry.areas) {
         return;
     }
-    v->hash = hash_of(seg, view);
+    v->hash = hash_ahead(seg, shard, hand, view);
     v->home = acc_home_of(seg, v->hash);
     v->word = acc_word_make(v->home.tag, view->ring, view->offset);
     if (v->home.shard != shard || !acc_index_find(seg, &v->home, v->word, &v->slot)) {
@@ -63,11 +122,6 @@ static void resolve(const struct acc_segment *seg, uint32_t shard, struct victim
 static uint32_t ghost_shift(const struct acc_segment *seg) {
     uint32_t slots = seg->geometry.buckets * ACC_BUCKET_SLOTS;
     return slots <= 8192 ? 0 : 19u - (uint32_t)__builtin_clz(slots);
-}
-
-static struct acc_ghosts *ghost_line(const struct acc_segment *seg, uint32_t shard, uint64_t hash) {
-    uint32_t where = (uint32_t)(acc_remix(hash, 0xa3b195354a39b70dull) >> 32);
-    return acc_ghost_line(seg, shard, acc_range(where, seg->geometry.ghost_lines));
 }
 
 static uint32_t ghost_print(uint64_t hash) {
@@ -143,10 +197,12 @@ static void reset_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
 /* The oldest item of a ring that is not empty; padding is stepped over.  False: the ring is empty now. */
 static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struct victim *v) {
     struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    enum acc_hand hand = ring == ACC_MAIN ? ACC_HAND_MAIN : ACC_HAND_SMALL;
     while (r->head != r->tail) {
+        look_ahead(seg, shard, hand, r->head);
         enum acc_status status = acc_ring_step(seg, shard, ring, r->head, &v->view, &v->units);
         if (status == ACC_OK && v->units <= acc_offset_distance(seg, ring, r->head, r->tail)) {
-            resolve(seg, shard, v);
+            resolve(seg, shard, hand, v);
             return true;
         }
         if (status != ACC_NOT_FOUND) {
@@ -348,6 +404,7 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
     uint64_t young = acc_ring_used(seg, shard, ACC_SMALL) / 4;
     for (int step = 0; step < MID_STEPS && r->mid != r->tail; step++) {
         struct victim v;
+        look_ahead(seg, shard, ACC_HAND_MID, r->mid);
         enum acc_status status = acc_ring_step(seg, shard, ACC_SMALL, r->mid, &v.view, &v.units);
         uint64_t left = acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail);
         if (status == ACC_CORRUPT || v.units > left) {
@@ -358,7 +415,7 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
             return;
         }
         if (status == ACC_OK) {
-            resolve(seg, shard, &v);
+            resolve(seg, shard, ACC_HAND_MID, &v);
             if (v.word != 0) {
                 acc_store_relaxed(acc_slot_mark(v.slot), (uint8_t)0);
             }
@@ -369,14 +426,9 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
 
 void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
     const struct acc_ring *small = &acc_shard(seg, shard)->ring[ACC_SMALL];
-    const struct acc_ring *main = &acc_shard(seg, shard)->ring[ACC_MAIN];
-    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->head));
-    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->head) + ACC_LINE);
-    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->mid));
-    __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->mid) + ACC_LINE);
-    __builtin_prefetch(acc_ring_at(seg, shard, ACC_MAIN, main->head));
+    const uint8_t *tail = acc_ring_at(seg, shard, ACC_SMALL, small->tail);
     for (uint32_t line = 0; line < 4; line++) {
-        __builtin_prefetch(acc_ring_at(seg, shard, ACC_SMALL, small->tail) + line * ACC_LINE, 1);
+        __builtin_prefetch(tail + line * ACC_LINE, 1);
     }
 }
 
@@ -393,7 +445,7 @@ static int worth(const struct acc_segment *seg, const struct acc_home *home, str
         return -1;
     }
     v->units = acc_common_units(&v->view.common);
-    resolve(seg, home->shard, v);
+    resolve(seg, home->shard, v->view.ring == ACC_MAIN ? ACC_HAND_MAIN : ACC_HAND_SMALL, v);
     v->word = word;
     v->slot = slot;
     return v->life != LIVE ? -1 : v->mark * 2 + (int)v->view.ring;

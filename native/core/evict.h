@@ -35,8 +35,8 @@ void acc_evict_make_entry(struct acc_segment *seg, uint32_t shard, struct acc_bu
 void acc_evict_from_buckets(struct acc_segment *seg, const struct acc_home *home);
 /* After an insertion into small: take the marks of what has left its newest quarter. */
 void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard);
-/* The next write to this shard will look at the oldest items and at mid, and write behind the tails: bring these lines
- * near now.  (Several shards with five places each are more streams than a processor follows by itself.) */
+/* The next write to this shard will write behind small's tail: bring the lines near now.  (Many shards are more streams
+ * than a processor follows by itself.) */
 void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard);
 /* Does a young ghost say that this key was here lately?  Takes the ghost. */
 bool acc_ghost_take(struct acc_segment *seg, uint32_t shard, uint64_t hash);

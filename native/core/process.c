@@ -158,6 +158,7 @@ static void forget_parent(struct acc_segment *seg) {
     seg->scratch_busy = 0;
     memset(seg->intent, 0, sizeof seg->intent);
     memset(seg->suspect, 0, sizeof seg->suspect);
+    acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
     if (seg->is_private) {
         /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody here. */

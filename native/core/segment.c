@@ -182,14 +182,24 @@ static struct acc_self *new_self(void) {
     return self;
 }
 
+void acc_segment_forget_ahead(struct acc_segment *seg) {
+    uint32_t n = seg->geometry.shards * ACC_HANDS;
+    for (uint32_t i = 0; i < n; i++) {
+        seg->ahead[i].end = 0;
+        memset(seg->ahead[i].offset, 0xff, sizeof seg->ahead[i].offset);
+    }
+}
+
 static enum acc_status new_segment(uint8_t *base, const struct acc_geometry *geometry, int fd,
                                    struct acc_segment **out) {
     struct acc_segment *seg = calloc(1, sizeof *seg);
     struct acc_self *self = new_self();
     struct acc_stats **stats_of = calloc(geometry->areas, sizeof *stats_of);
-    if (seg == NULL || self == NULL || stats_of == NULL) {
+    struct acc_ahead *ahead = calloc((size_t)geometry->shards * ACC_HANDS, sizeof *ahead);
+    if (seg == NULL || self == NULL || stats_of == NULL || ahead == NULL) {
         free(seg);
         free(stats_of);
+        free(ahead);
         if (self != NULL) {
             munmap(self, 4096);
         }
@@ -201,6 +211,8 @@ static enum acc_status new_segment(uint8_t *base, const struct acc_geometry *geo
     seg->fd = fd;
     seg->self = self;
     seg->stats_of = stats_of;
+    seg->ahead = ahead;
+    acc_segment_forget_ahead(seg);
     memcpy(seg->hash_key, acc_header(seg)->hash_key, sizeof seg->hash_key);
     /* A cache has no place in a core dump: it would be large, and the values are the users'. */
     (void)madvise(base, geometry->size, MADV_DONTDUMP);
@@ -282,5 +294,6 @@ void acc_segment_unmap(struct acc_segment *seg) {
     }
     free(seg->scratch);
     free(seg->stats_of);
+    free(seg->ahead);
     free(seg);
 }

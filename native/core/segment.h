@@ -34,6 +34,18 @@ struct acc_geometry {
 
 enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct acc_geometry *out);
 
+/* Items that a hand will come to next, looked at some steps before so that the lines it needs are near by then.  Private;
+ * one per shard and hand, used under the shard's lock.  Offsets never repeat, so what is stale matches nothing. */
+#define ACC_AHEAD 8
+
+enum acc_hand { ACC_HAND_SMALL, ACC_HAND_MAIN, ACC_HAND_MID, ACC_HANDS };
+
+struct acc_ahead {
+    uint64_t end; /* everything before this offset has been looked at */
+    uint64_t offset[ACC_AHEAD];
+    uint64_t hash[ACC_AHEAD];
+};
+
 /* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even one made by
  * raw clone(), can never act under its parent's identity. */
 struct acc_self {
@@ -60,6 +72,8 @@ struct acc_segment {
     uint32_t intent[ACC_SHARDS_MAX + 1];
     uint8_t suspect[ACC_SHARDS_MAX + 1];
 
+    struct acc_ahead *ahead; /* [shard][hand] */
+
     uint8_t *scratch; /* for moving an item within a ring that is full; one user at a time */
     uint32_t scratch_busy;
 
@@ -71,6 +85,8 @@ struct acc_segment {
     struct acc_stats **stats_of; /* this process's block of each area, claimed when first needed */
 };
 
+/* Forget what the hands have looked ahead at. */
+void acc_segment_forget_ahead(struct acc_segment *seg);
 void acc_segment_unmap(struct acc_segment *seg);
 
 #define ACC_SCRATCH_BYTES (256u << 10)
