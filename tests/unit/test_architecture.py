@@ -22,7 +22,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"observability"}),
     frozenset({"cache", "runtime"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
-    frozenset({"cli", "demo", "__main__"}),
+    frozenset({"cli", "demo", "testing", "__main__"}),
 )
 
 C_LAYERS: Sequence[frozenset[str]] = (
