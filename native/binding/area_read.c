@@ -512,11 +512,11 @@ static void prefetch_objects(AreaObject *self, PyObject *const *keys, Py_ssize_t
 static void prefetch_items(AreaObject *self, const struct acc_key *keys, const struct acc_home *homes, Py_ssize_t n) {
     const struct acc_segment *seg = self->area.seg;
     for (Py_ssize_t i = 0; i < n; i++) {
-        __builtin_prefetch(acc_bucket(seg, homes[i].shard, homes[i].bucket[0]));
+        __builtin_prefetch(acc_home_first(seg, &homes[i]));
         __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, keys[i].hash)));
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        struct acc_bucket *bucket = acc_bucket(seg, homes[i].shard, homes[i].bucket[0]);
+        struct acc_bucket *bucket = acc_home_first(seg, &homes[i]);
         uint32_t match = acc_bucket_match(bucket, homes[i].tag);
         if (match != 0) {
             uint64_t word = acc_load_relaxed(&bucket->word[__builtin_ctz(match) >> 2]);

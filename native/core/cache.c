@@ -211,8 +211,7 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */
 static void prefetch(const struct acc_segment *seg, const struct acc_home *home, uint64_t hash) {
-    __builtin_prefetch(acc_bucket(seg, home->shard, home->bucket[0]), 1);
-    __builtin_prefetch(acc_bucket(seg, home->shard, home->bucket[1]), 1);
+    __builtin_prefetch(acc_home_first(seg, home), 1);
     __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
     __builtin_prefetch(&acc_shard(seg, home->shard)->lock, 1);
     __builtin_prefetch(&acc_shard(seg, home->shard)->ring, 1);
@@ -226,6 +225,7 @@ static bool begin(struct op *op, struct acc_area *area, const struct acc_key *ke
     if (!acc_lock_take(area->seg, op->home.shard, budget_ns)) {
         return false;
     }
+    acc_evict_ensure_sound(area->seg, op->home.shard);
     look_up(op);
     return true;
 }

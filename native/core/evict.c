@@ -49,8 +49,7 @@ static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard,
 
 static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash, bool ghost) {
     struct acc_home home = acc_home_of(seg, hash);
-    __builtin_prefetch(acc_bucket(seg, shard, home.bucket[0]), 1);
-    __builtin_prefetch(acc_bucket(seg, shard, home.bucket[1]), 1);
+    __builtin_prefetch(acc_home_first(seg, &home), 1);
     __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
     if (ghost) {
         __builtin_prefetch(ghost_line(seg, shard, hash), 1);
@@ -192,6 +191,14 @@ static void reset_ring(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
     acc_index_drop_ring(seg, shard, ring);
     acc_ring_reset(seg, shard, ring);
     acc_add_relaxed(&acc_shard(seg, shard)->resets, (uint64_t)1);
+}
+
+void acc_evict_ensure_sound(struct acc_segment *seg, uint32_t shard) {
+    for (uint32_t ring = 0; ring < 2; ring++) {
+        if (acc_unlikely(!acc_ring_sound(seg, shard, ring))) {
+            reset_ring(seg, shard, ring);
+        }
+    }
 }
 
 /* The oldest item of a ring that is not empty; padding is stepped over.  False: the ring is empty now. */
@@ -408,7 +415,7 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
         enum acc_status status = acc_ring_step(seg, shard, ACC_SMALL, r->mid, &v.view, &v.units);
         uint64_t left = acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail);
         if (status == ACC_CORRUPT || v.units > left) {
-            reset_ring(seg, shard, ACC_SMALL);
+            r->mid = r->tail; /* a garbage mid is no reason to drop the ring; a garbage item is found by the hand */
             return;
         }
         if (left - v.units < young) {
@@ -455,7 +462,7 @@ void acc_evict_from_buckets(struct acc_segment *seg, const struct acc_home *home
     struct victim least = {.life = DEAD};
     int least_worth = 100;
     for (int b = 0; b < 2; b++) {
-        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
+        struct acc_bucket *bucket = b == 0 ? acc_home_first(seg, home) : acc_home_second(seg, home);
         for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
             struct victim v;
             int w = worth(seg, home, (struct acc_slot){bucket, i}, &v);

@@ -24,6 +24,8 @@ static inline struct acc_budget acc_budget_full(void) {
 
 /* All with the shard lock held. */
 
+/* Before anything else under the lock: drop a ring whose head and tail are garbage. */
+void acc_evict_ensure_sound(struct acc_segment *seg, uint32_t shard);
 /* Drop what is dead or expired at main's oldest end, and squeeze main if much of it is dead. */
 void acc_evict_reap(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget);
 /* Make room for `units` in a ring.  False: they can never fit. */

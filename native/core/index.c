@@ -1,18 +1,21 @@
 /* Owns the index words and marks.  Words other than 0 are stored only with the shard lock held. */
 #include "index.h"
 
-bool acc_index_find(const struct acc_segment *seg, const struct acc_home *home, uint64_t word,
-                    struct acc_slot *out) {
-    for (int b = 0; b < 2; b++) {
-        struct acc_bucket *bucket = acc_bucket(seg, home->shard, home->bucket[b]);
-        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
-            if (acc_load_relaxed(&bucket->word[i]) == word) {
-                *out = (struct acc_slot){bucket, i};
-                return true;
-            }
+static bool find_in(struct acc_bucket *bucket, uint64_t word, struct acc_slot *out) {
+    for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+        if (acc_load_relaxed(&bucket->word[i]) == word) {
+            *out = (struct acc_slot){bucket, i};
+            return true;
         }
     }
     return false;
+}
+
+bool acc_index_find(const struct acc_segment *seg, const struct acc_home *home, uint64_t word,
+                    struct acc_slot *out) {
+    struct acc_bucket *first = acc_home_first(seg, home);
+    return find_in(first, word, out) ||
+           (acc_bucket_overflowed(first) && find_in(acc_home_second(seg, home), word, out));
 }
 
 static uint32_t count_free(const struct acc_bucket *bucket) {
@@ -35,20 +38,21 @@ static void put_first_free(struct acc_bucket *bucket, uint64_t word, uint8_t mar
 }
 
 bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word, uint8_t mark) {
-    struct acc_bucket *first = acc_bucket(seg, home->shard, home->bucket[0]);
-    struct acc_bucket *second = acc_bucket(seg, home->shard, home->bucket[1]);
-    uint32_t free_first = count_free(first);
-    /* The first while it has room to spare, so that most hits need one line; then the emptier of the two. */
+    struct acc_bucket *bucket = acc_home_first(seg, home);
+    uint32_t free_first = count_free(bucket);
+    /* The first while it has room to spare, so that most lookups need one line; then the emptier of the two. */
     if (free_first < 3) {
+        struct acc_bucket *second = acc_home_second(seg, home);
         uint32_t free_second = count_free(second);
         if (free_first == 0 && free_second == 0) {
             return false;
         }
         if (free_second > free_first) {
-            first = second;
+            acc_store_release(&bucket->mark[ACC_BUCKET_SLOTS], (uint8_t)1);
+            bucket = second;
         }
     }
-    put_first_free(first, word, mark);
+    put_first_free(bucket, word, mark);
     return true;
 }
 

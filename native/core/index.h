@@ -14,8 +14,9 @@
 
 /* Where a key belongs, all of it out of its hash. */
 struct acc_home {
+    uint64_t hash;
     uint32_t shard;
-    uint32_t bucket[2];
+    uint32_t first; /* bucket; the second is computed when it is needed, which is seldom */
     uint16_t tag; /* never 0, so that no word is */
 };
 
@@ -26,12 +27,26 @@ static inline uint32_t acc_home_shard(const struct acc_segment *seg, uint64_t ha
 static inline struct acc_home acc_home_of(const struct acc_segment *seg, uint64_t hash) {
     struct acc_home home;
     uint16_t tag = (uint16_t)(hash >> 32);
+    home.hash = hash;
     home.shard = acc_home_shard(seg, hash);
     home.tag = tag == 0 ? 1 : tag;
-    home.bucket[0] = acc_range((uint32_t)hash, seg->geometry.buckets);
-    home.bucket[1] = acc_range((uint32_t)(acc_remix(hash, 0xd6e8feb86659fd93ull) >> 32),
-                               seg->geometry.buckets);
+    home.first = acc_range((uint32_t)hash, seg->geometry.buckets);
     return home;
+}
+
+static inline struct acc_bucket *acc_home_first(const struct acc_segment *seg, const struct acc_home *home) {
+    return acc_bucket(seg, home->shard, home->first);
+}
+
+static inline struct acc_bucket *acc_home_second(const struct acc_segment *seg, const struct acc_home *home) {
+    uint32_t where = (uint32_t)(acc_remix(home->hash, 0xd6e8feb86659fd93ull) >> 32);
+    return acc_bucket(seg, home->shard, acc_range(where, seg->geometry.buckets));
+}
+
+/* Has anything that belongs into this bucket ever been put into its second one?  Set before such a word is stored, and
+ * never taken back: a lookup that finds it unset is done after one line. */
+static inline bool acc_bucket_overflowed(const struct acc_bucket *bucket) {
+    return acc_load_acquire(&bucket->mark[ACC_BUCKET_SLOTS]) != 0;
 }
 
 static inline uint64_t acc_word_make(uint16_t tag, uint32_t ring, uint64_t offset) {

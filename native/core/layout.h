@@ -132,7 +132,8 @@ _Static_assert(sizeof(struct acc_shard) == 3 * ACC_LINE, "whole lines");
  * other than 0; anybody may CAS one to 0. */
 struct acc_bucket {
     uint64_t word[ACC_BUCKET_SLOTS];
-    uint8_t mark[8]; /* hits since the last look of the eviction hand, 0 to 3; races lose one, harmlessly */
+    uint8_t mark[8]; /* hits since the last look of the eviction hand, 0 to 3; races lose one, harmlessly.
+                      * The eighth: something that belongs here was put into its second bucket */
 };
 _Static_assert(sizeof(struct acc_bucket) == ACC_LINE, "one lookup, one line");
 

@@ -45,9 +45,8 @@ struct measure {
     uint32_t words;
 };
 
-static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint32_t now, bool *forget) {
-    uint64_t hash = acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
-                                     view->common.key_size - 1u);
+static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash, uint32_t now,
+                  bool *forget) {
     uint64_t group = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
     bool valid = acc_generation_valid(group, view->record.key_count, hash) &&
                  (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
@@ -58,23 +57,55 @@ static bool alive(const struct acc_segment *seg, const struct acc_view *view, ui
     return valid && !gone;
 }
 
-static void measure_word(struct measure *m, uint32_t shard, uint64_t *slot) {
+/* Does the item lie between head and tail?  Both loaded after the word: if it has left since, the word has changed. */
+static bool in_ring(const struct acc_segment *seg, uint32_t shard, const struct acc_view *view) {
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[view->ring];
+    uint64_t tail = acc_load_acquire(&r->tail), head = acc_load_acquire(&r->head);
+    uint64_t behind = (tail - view->offset) & ACC_OFFSET_MASK;
+    return behind != 0 && behind <= ((tail - head) & ACC_OFFSET_MASK);
+}
+
+/* Is this a place where a lookup of the key would find the word? */
+static bool is_home(const struct acc_segment *seg, const struct acc_home *home, uint32_t shard, uint32_t bucket,
+                    uint64_t word) {
+    if (home->shard != shard || home->tag != acc_word_tag(word)) {
+        return false;
+    }
+    const struct acc_bucket *at = acc_bucket(seg, shard, bucket), *first = acc_home_first(seg, home);
+    return at == first || (at == acc_home_second(seg, home) && acc_bucket_overflowed(first));
+}
+
+enum word_state { WORD_GARBAGE, WORD_FORGET, WORD_DEAD, WORD_LIVE };
+
+static enum word_state state_of_word(const struct acc_segment *seg, uint32_t shard, uint32_t bucket,
+                                     uint64_t word, struct acc_view *view) {
+    if (!acc_view_load(seg, shard, acc_word_ring(word), acc_word_offset(word), view) ||
+        view->common.area >= seg->geometry.areas || !in_ring(seg, shard, view)) {
+        return WORD_GARBAGE;
+    }
+    uint64_t hash = acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
+                                     view->common.key_size - 1u);
+    struct acc_home home = acc_home_of(seg, hash);
+    if (!is_home(seg, &home, shard, bucket, word)) {
+        return WORD_GARBAGE;
+    }
+    bool forget, live = alive(seg, view, hash, acc_now(seg), &forget);
+    return live ? WORD_LIVE : forget ? WORD_FORGET : WORD_DEAD;
+}
+
+static void measure_word(struct measure *m, uint32_t shard, uint32_t bucket, uint64_t *slot) {
     uint64_t word = acc_load_acquire(slot);
     struct acc_view view;
     if (word == 0) {
         return;
     }
     m->words++;
-    if (!acc_view_load(m->seg, shard, acc_word_ring(word), acc_word_offset(word), &view) ||
-        view.common.area >= m->seg->geometry.areas) {
-        return;
-    }
-    bool forget, live = alive(m->seg, &view, acc_now(m->seg), &forget);
+    enum word_state state = state_of_word(m->seg, shard, bucket, word, &view);
     acc_fence_acquire();
     if (acc_load_relaxed(slot) != word || !acc_view_current(&view)) {
         return; /* what was read may be of two items */
     }
-    if (live) {
+    if (state == WORD_LIVE) {
         uint64_t units = acc_common_units(&view.common);
         m->totals->entries++;
         m->totals->live_bytes += units * ACC_UNIT;
@@ -83,7 +114,7 @@ static void measure_word(struct measure *m, uint32_t shard, uint64_t *slot) {
             m->entries[view.common.area]++;
             m->bytes[view.common.area] += units * ACC_UNIT;
         }
-    } else if (forget && !m->seg->readonly && acc_cas64(slot, word, 0)) {
+    } else if (state != WORD_DEAD && !m->seg->readonly && acc_cas64(slot, word, 0)) {
         m->words--;
     }
 }
@@ -95,7 +126,7 @@ static void measure_shard(struct measure *m, uint32_t shard) {
     for (uint32_t b = 0; b < seg->geometry.buckets; b++) {
         struct acc_bucket *bucket = acc_bucket(seg, shard, b);
         for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
-            measure_word(m, shard, &bucket->word[i]);
+            measure_word(m, shard, b, &bucket->word[i]);
         }
     }
     for (uint32_t ring = 0; ring < 2; ring++) {
@@ -126,7 +157,7 @@ void acc_segment_measure(struct acc_segment *seg) {
         return;
     }
     acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
-    for (uint32_t i = 0; i < areas; i++) {
+    for (uint32_t i = 0; i < areas && !seg->readonly; i++) {
         acc_store_relaxed(&acc_area_slot(seg, i)->entries, gauges[i]);
         acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
     }
@@ -265,7 +296,7 @@ static void violation(struct checker *c, const char *what, uint32_t shard, uint3
 static void check_ring(struct checker *c, uint32_t shard, uint32_t ring) {
     struct acc_segment *seg = c->seg;
     const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
-    if (r->head > r->tail || acc_ring_used(seg, shard, ring) > seg->geometry.ring_units[ring]) {
+    if (!acc_ring_sound(seg, shard, ring)) {
         violation(c, "head and tail do not fit the ring", shard, ring, r->head);
         return;
     }
@@ -292,13 +323,10 @@ static void check_word(struct checker *c, uint32_t shard, uint32_t bucket, uint6
     uint64_t hash = acc_hash_in_area(seg, view.common.area, view.key[0], view.key + 1,
                                      view.common.key_size - 1u);
     struct acc_home home = acc_home_of(seg, hash);
-    if (home.shard != shard || home.tag != acc_word_tag(word) ||
-        (home.bucket[0] != bucket && home.bucket[1] != bucket)) {
+    if (!is_home(seg, &home, shard, bucket, word)) {
         violation(c, "an index word stands where its key does not belong", shard, ring, view.offset);
     }
-    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
-    uint64_t behind = (r->tail - view.offset) & ACC_OFFSET_MASK;
-    if (behind > ((r->tail - r->head) & ACC_OFFSET_MASK)) {
+    if (!in_ring(seg, shard, &view)) {
         violation(c, "an index word names what has left the ring", shard, ring, view.offset);
     }
 }

@@ -63,21 +63,31 @@ static inline __attribute__((always_inline)) enum acc_status acc_read_candidate(
     return acc_read_drop_corrupt(area, found->slot, found->word) ? ACC_NOT_FOUND : ACC_RACE;
 }
 
-/* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race. */
-static inline __attribute__((always_inline)) enum acc_status acc_read_find(const struct acc_area *area, const struct acc_home *home,
-                                            const struct acc_key *key, struct acc_found *found) {
-    for (int b = 0; b < 2; b++) {
-        struct acc_bucket *bucket = acc_bucket(area->seg, home->shard, home->bucket[b]);
-        for (uint32_t match = acc_bucket_match(bucket, home->tag); match != 0; match &= match - 1) {
-            found->slot = (struct acc_slot){bucket, (uint32_t)__builtin_ctz(match) >> 2};
-            found->shard = home->shard;
-            enum acc_status status = acc_read_candidate(area, home, key, found);
-            if (status != ACC_NOT_FOUND) {
-                return status;
-            }
+static inline __attribute__((always_inline)) enum acc_status acc_read_find_in(
+    const struct acc_area *area, struct acc_bucket *bucket, const struct acc_home *home, const struct acc_key *key,
+    struct acc_found *found) {
+    for (uint32_t match = acc_bucket_match(bucket, home->tag); match != 0; match &= match - 1) {
+        found->slot = (struct acc_slot){bucket, (uint32_t)__builtin_ctz(match) >> 2};
+        found->shard = home->shard;
+        enum acc_status status = acc_read_candidate(area, home, key, found);
+        if (status != ACC_NOT_FOUND) {
+            return status;
         }
     }
     return ACC_NOT_FOUND;
+}
+
+/* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race. */
+static inline __attribute__((always_inline)) enum acc_status acc_read_find(const struct acc_area *area,
+                                                                           const struct acc_home *home,
+                                                                           const struct acc_key *key,
+                                                                           struct acc_found *found) {
+    struct acc_bucket *first = acc_home_first(area->seg, home);
+    enum acc_status status = acc_read_find_in(area, first, home, key, found);
+    if (acc_likely(status != ACC_NOT_FOUND || !acc_bucket_overflowed(first))) {
+        return status;
+    }
+    return acc_read_find_in(area, acc_home_second(area->seg, home), home, key, found);
 }
 
 /* An item that a delete has overtaken: make sure that nobody accepts it any more before "absent" is said.  (Objects that

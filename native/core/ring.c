@@ -8,6 +8,7 @@ bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
         sizeof(struct acc_item_twice) + acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
     if ((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != ACC_ITEM_TWICE || units > left ||
         fixed > units * ACC_UNIT || view->common.key_size == 0) {
+        view->common.units_flags = 0; /* its sequence may lie outside the ring: nobody may look at it again */
         return false;
     }
     const struct acc_item_twice *twice = (const struct acc_item_twice *)view->item;
@@ -25,8 +26,17 @@ uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t r
     return acc_offset_distance(seg, ring, acc_load_relaxed(&r->head), acc_load_relaxed(&r->tail));
 }
 
+/* 0 for a position that is garbage: what asks for room there goes on at the start of the next lap. */
 static uint64_t left_to_end(const struct acc_segment *seg, uint32_t ring, uint64_t offset) {
-    return seg->geometry.ring_units[ring] - acc_place_of(seg, ring, offset);
+    uint64_t place = acc_place_of(seg, ring, offset), units = seg->geometry.ring_units[ring];
+    return place < units ? units - place : 0;
+}
+
+bool acc_ring_sound(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
+    const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
+    uint64_t head = acc_load_relaxed(&r->head), tail = acc_load_relaxed(&r->tail);
+    return head <= tail && left_to_end(seg, ring, head) != 0 && left_to_end(seg, ring, tail) != 0 &&
+           acc_offset_distance(seg, ring, head, tail) <= seg->geometry.ring_units[ring];
 }
 
 uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
@@ -42,6 +52,9 @@ bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
 enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
                               struct acc_view *view, uint64_t *units) {
     struct acc_common common;
+    if (left_to_end(seg, ring, offset) == 0) {
+        return ACC_CORRUPT;
+    }
     memcpy(&common, acc_ring_at(seg, shard, ring, offset), sizeof common);
     if (acc_common_flags(&common) == ACC_ITEM_PAD) {
         *units = acc_common_units(&common);
@@ -63,13 +76,18 @@ uint32_t acc_parts_units(const struct acc_parts *parts) {
     return acc_units_of(sizeof(struct acc_item) + (uint64_t)parts->key_size + value);
 }
 
-/* Fill up to the ring's end.  Raised tail: killed right after it, the walk finds the padding and goes on. */
-static void pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t ring) {
-    struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
-    uint64_t left = left_to_end(seg, ring, r->tail);
-    struct acc_common pad = {.units_flags = (uint32_t)left << 8 | ACC_ITEM_PAD};
-    memcpy(acc_ring_at(seg, shard, ring, r->tail), &pad, sizeof pad);
-    acc_store_release(&r->tail, acc_offset_add(seg, ring, r->tail, left));
+/* Fill up from the tail to the ring's end.  Raised tail: killed right after it, the walk finds the padding and goes on.
+ * The new tail, at the start of the next lap whatever the old one was. */
+static uint64_t pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t tail) {
+    uint64_t left = left_to_end(seg, ring, tail);
+    if (left != 0) {
+        struct acc_common pad = {.units_flags = (uint32_t)left << 8 | ACC_ITEM_PAD};
+        memcpy(acc_ring_at(seg, shard, ring, tail), &pad, sizeof pad);
+    }
+    uint32_t bits = seg->geometry.ring_bits[ring];
+    tail = ((tail >> bits) + 1) << bits;
+    acc_store_release(&acc_shard(seg, shard)->ring[ring].tail, tail);
+    return tail;
 }
 
 /* (memcpy of nothing still wants pointers, and an empty value may come without one.) */
@@ -110,10 +128,11 @@ uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
     /* The victims' index words were replaced before head rose past them.  This fence pairs with the reader's
      * acquire fence: a reader that saw one of the bytes below also sees that its word has changed. */
     acc_fence_release();
-    if (units > left_to_end(seg, ring, r->tail)) {
-        pad_to_end(seg, shard, ring);
+    /* Loaded once: whatever is scribbled over it from here on, what is written lies within the ring. */
+    uint64_t offset = acc_load_relaxed(&r->tail);
+    if (units > left_to_end(seg, ring, offset)) {
+        offset = pad_to_end(seg, shard, ring, offset);
     }
-    uint64_t offset = r->tail;
     struct acc_common common = {
         .units_flags = units << 8 | (parts->twice ? ACC_ITEM_TWICE : 0),
         .key_size = (uint16_t)parts->key_size,
@@ -155,8 +174,8 @@ bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, u
         return false;
     }
     /* Killed between the two: one piece of padding, which is a ring that can be walked. */
-    pad_to_end(seg, shard, ring);
-    acc_store_release(&r->head, r->tail);
+    uint64_t tail = pad_to_end(seg, shard, ring, acc_load_relaxed(&r->tail));
+    acc_store_release(&r->head, tail);
     return true;
 }
 

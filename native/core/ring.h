@@ -127,6 +127,7 @@ static inline __attribute__((always_inline)) bool acc_view_load(const struct acc
     uint64_t place = acc_place_of(seg, ring, offset);
     uint64_t units_max = seg->geometry.ring_units[ring];
     if (acc_unlikely(place + ACC_ITEM_UNITS_MIN > units_max)) {
+        view->common.units_flags = 0; /* no item, so no sequence to look at again */
         return false;
     }
     const uint8_t *item = acc_ring_base(seg, shard, ring) + place * ACC_UNIT;
@@ -159,6 +160,8 @@ static inline bool acc_view_current(const struct acc_view *view) {
 enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
                               struct acc_view *view, uint64_t *units);
 
+/* Can head and tail be those of this ring at all? */
+bool acc_ring_sound(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
 uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
 /* Units that must be free for an item of `units` to go in at the tail, with the padding before the ring's end. */
 uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
