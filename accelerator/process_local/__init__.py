@@ -1,0 +1,101 @@
+"""
+The segment's twin in the memory of one process, for where there is no native part.
+
+``ProcessLocalSegment`` and ``ProcessLocalArea`` have the methods of ``_native.Segment`` and
+``_native.Area`` and mean the same by them, so that LevelCache can stand on either.  Values are kept
+encoded: what a hit returns is never the object that a caller passed to ``set``.
+
+Bounded by bytes, evicting as the segment does: two queues, of which the small one keeps what is
+asked for only once from pushing out the rest; what is asked for again after it was evicted goes to
+the main one at once.
+
+One lock, held for microseconds and never while user code (a codec) runs.  It is re-entrant because
+a signal handler or a finaliser may use the cache while the thread below it is inside.  After a
+fork the child goes on with its copy of everything and a lock of its own.
+"""
+
+from __future__ import annotations
+
+from accelerator.codec import (
+    CODE_BYTES,
+    CODE_FALSE,
+    CODE_FLOAT,
+    CODE_INT,
+    CODE_MSGPACK,
+    CODE_NULL,
+    CODE_PICKLE,
+    CODE_RAW,
+    CODE_STR,
+    CODE_TRUE,
+)
+from accelerator.entry import UNSET, UnsetType
+from accelerator.keys import encode as encode_key
+from accelerator.process_local.area import ProcessLocalArea
+from accelerator.process_local.constants import (
+    ADD,
+    BUSY,
+    CACHE_NULL,
+    COUNTERS,
+    FILL,
+    LAYOUT,
+    MAX_SIZE,
+    MIN_SIZE,
+    NOT_STORED,
+    OBJECTS_COPY,
+    OBJECTS_SHARED,
+    OFF,
+    PLAIN_MISS,
+    PLAIN_SET,
+    SET,
+    STORED,
+    TOO_LARGE,
+    VERIFY_FULL,
+)
+from accelerator.process_local.segment import ProcessLocalSegment, key_hash
+
+__all__ = [
+    "ADD",
+    "BUSY",
+    "CACHE_NULL",
+    "CODE_BYTES",
+    "CODE_FALSE",
+    "CODE_FLOAT",
+    "CODE_INT",
+    "CODE_MSGPACK",
+    "CODE_NULL",
+    "CODE_PICKLE",
+    "CODE_RAW",
+    "CODE_STR",
+    "CODE_TRUE",
+    "COUNTERS",
+    "FILL",
+    "LAYOUT",
+    "MAX_SIZE",
+    "MIN_SIZE",
+    "NOT_STORED",
+    "OBJECTS_COPY",
+    "OBJECTS_SHARED",
+    "OFF",
+    "PLAIN_MISS",
+    "PLAIN_SET",
+    "SET",
+    "STORED",
+    "TOO_LARGE",
+    "UNSET",
+    "VERIFY_FULL",
+    "Area",
+    "ProcessLocalArea",
+    "ProcessLocalSegment",
+    "Segment",
+    "UnsetType",
+    "encode_key",
+    "install",
+    "key_hash",
+]
+
+Area = ProcessLocalArea
+Segment = ProcessLocalSegment
+
+
+def install(cls: type) -> None:
+    """Do nothing: here an inherited method is as fast as one of the class's own."""

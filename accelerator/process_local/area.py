@@ -1,0 +1,384 @@
+"""One area as LevelCache inherits it: the hit methods, and the primitives for everything else."""
+
+from __future__ import annotations
+
+import random
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from accelerator.codec import CODE_NULL, RAW_CODES, decode_raw, encode_raw
+from accelerator.entry import UNSET
+from accelerator.errors import SerializationError
+from accelerator.keys import encode as encode_key
+from accelerator.process_local.constants import (
+    ADD,
+    COUNTERS,
+    DELETE_TOTAL,
+    FILL,
+    LOCAL_HIT,
+    LOCAL_MISS,
+    NEGATIVE_HIT,
+    NOT_STORED,
+    OBJECT_HIT,
+    OBJECTS_COPY,
+    OBJECTS_SHARED,
+    OFF,
+    PLAIN_MISS,
+    PLAIN_SET,
+    SET,
+)
+from accelerator.process_local.items import AreaState, Item, Life
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from accelerator.process_local.segment import ProcessLocalSegment
+
+_CODE_LIMIT: Final = 64
+_PLAIN_TTL_MAX: Final = 1e9
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+class _Binding(NamedTuple):
+    """What _bind() was told."""
+
+    segment: ProcessLocalSegment
+    area: AreaState
+    ttl: float | None
+    stale_ttl: float
+    jitter: float
+    max_value_size: int
+    object_bytes: int
+    flags: int
+
+    @property
+    def shared(self) -> bool:
+        """Whether objects of every kind are kept."""
+        return bool(self.flags & OBJECTS_SHARED)
+
+    def add(self, counter: int, n: int = 1) -> None:
+        """Add to a counter."""
+        with self.segment.lock():
+            self.area.counters[counter] += n
+
+    def configured_life(self) -> Life:
+        """Life that the area's configuration says, shortened at random."""
+        if self.ttl is None:
+            return Life(None, None)
+        share = self.jitter * random.random()  # noqa: S311  no secret
+        return self.given_life(self.ttl * (1 - share), self.stale_ttl)
+
+    def given_life(self, ttl: float | None, stale_ttl: float) -> Life:
+        """Life that a call says."""
+        if ttl is None:
+            return Life(None, None)
+        if not (ttl > 0 and stale_ttl >= 0):
+            raise ValueError("a life must be more than 0 seconds, a stale life not less than 0")
+        expire_at = self.segment.now() + ttl
+        return Life(expire_at, expire_at + stale_ttl if stale_ttl > 0 else None)
+
+
+class ProcessLocalArea:
+    """
+    One area in one segment, with the methods of ``_native.Area``.
+
+    A subclass must offer the methods that are only declared here.
+    """
+
+    _attach: Callable[[], object]
+    """Called on the first operation and after _unbind(); must call _bind()."""
+    _miss: Callable[..., Any]
+    """(key, default, options, read_options)"""
+    _mmiss: Callable[..., Any]
+    """(missing, result, default, options, read_options); fills *result* in place"""
+    _contains_miss: Callable[..., Any]
+    """(key)"""
+    _set: Callable[..., Any]
+    """(key, value, ttl, options)"""
+    _decode: Callable[[int, bytes], tuple[Any, bool] | None]
+    """(code, payload) -> (object, immutable), None for what cannot be decoded"""
+
+    # Mangled, so that no attribute of a subclass can be in its way.  On the class, so that nothing
+    # depends on __init__ being called.
+    __binding: _Binding | None = None
+
+    def _bind(
+        self,
+        segment: ProcessLocalSegment,
+        area: str,
+        *,
+        ttl: float | None,
+        null_ttl: float | None,
+        stale_ttl: float,
+        jitter: float,
+        max_value_size: int,
+        object_cache_bytes: int,
+        flags: int,
+    ) -> None:
+        """Tie this object to an area of a segment."""
+        for life in (ttl, null_ttl):
+            if life is not None and not life > 0:
+                raise ValueError("_bind: a life must be None or more than 0 seconds")
+        if not (0 <= jitter <= 1 and stale_ttl >= 0):
+            raise ValueError("_bind: jitter must be within 0 to 1, stale_ttl not below 0")
+        if flags & OFF:
+            flags = flags & ~PLAIN_SET | OBJECTS_COPY
+        self.__binding = _Binding(
+            segment,
+            segment.area(area),
+            ttl,
+            stale_ttl,
+            jitter,
+            max_value_size,
+            object_cache_bytes,
+            flags,
+        )
+
+    def _unbind(self) -> None:
+        self.__binding = None
+
+    @property
+    def _bound(self) -> bool:
+        return self.__binding is not None
+
+    def __ready(self) -> _Binding:
+        """Give the binding; attach first if need be."""
+        binding = self.__binding
+        if binding is None:
+            self._attach()
+            binding = self.__binding
+            if binding is None:
+                raise RuntimeError("_attach() did not bind the area")
+        if not binding.segment.entered:
+            binding.segment.register()
+        return binding
+
+    # --- the hit methods ---
+
+    def get(
+        self, key: Any, /, default: Any = None, *, options: Any = None, **read_options: Any
+    ) -> Any:
+        """Read one key."""
+        binding = self.__ready()
+        if options is not None or read_options:
+            # Options may forbid what a plain hit returns.
+            return self._miss(key, default, options, read_options)
+        found = self.__read_object(binding, encode_key(key), mark=True, stale=False)
+        if found is not None:
+            self.__count_hit(binding, found[1])
+            return found[1]
+        if binding.flags & PLAIN_MISS:
+            binding.add(LOCAL_MISS)
+            return default
+        return self._miss(key, default, None, {})
+
+    def mget(
+        self,
+        keys: Iterable[Any],
+        /,
+        default: Any = None,
+        *,
+        options: Any = None,
+        **read_options: Any,
+    ) -> dict[Any, Any]:
+        """Read many keys: a dict of all of them, in the order of the request."""
+        binding = self.__ready()
+        plain = options is None and not read_options
+        result: dict[Any, Any] = {}
+        missing = []
+        for key in _keys_of(keys):
+            encoded = encode_key(key)
+            found = None
+            if plain:  # options may forbid what a plain hit returns
+                found = self.__read_object(binding, encoded, mark=True, stale=False)
+            if found is not None:
+                self.__count_hit(binding, found[1])
+                result[key] = found[1]
+            elif key not in result:
+                result[key] = default
+                missing.append(key)
+        if not missing:
+            return result
+        if plain and binding.flags & PLAIN_MISS:
+            binding.add(LOCAL_MISS, len(missing))
+        else:
+            self._mmiss(missing, result, default, options, read_options)
+        return result
+
+    def __contains__(self, key: object) -> bool:
+        binding = self.__ready()
+        encoded = encode_key(key)
+        if not binding.flags & OFF and binding.segment.find(
+            binding.area, encoded, mark=False, stale=False
+        ):
+            return True
+        return not binding.flags & PLAIN_MISS and bool(self._contains_miss(key))
+
+    def set(self, key: Any, value: Any, /, ttl: Any = UNSET, **options: Any) -> None:
+        """Store one key."""
+        binding = self.__ready()
+        raw = None
+        if binding.flags & PLAIN_SET and not options and _is_plain_ttl(ttl):
+            raw = encode_raw(value)
+        if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
+            self._set(key, value, ttl, options)
+            return
+        encoded = encode_key(key)
+        life = (
+            binding.configured_life()
+            if ttl is UNSET
+            else binding.given_life(ttl, binding.stale_ttl)
+        )
+        binding.segment.store(binding.area, encoded, *raw, life)
+
+    # --- primitives for Python: times are seconds from now, ttl None is no expiry ---
+
+    def _store(  # noqa: PLR0917  as in _native
+        self,
+        key: Any,
+        code: int,
+        payload: bytes,
+        ttl: float | None,
+        stale_ttl: float,
+        mode: int = SET,
+        token: tuple[int, int] | None = None,
+    ) -> int:
+        if not 0 < code < _CODE_LIMIT or mode not in {SET, ADD, FILL}:
+            raise ValueError("_store: code or mode out of range")
+        binding = self.__ready()
+        encoded = encode_key(key)
+        life = binding.given_life(ttl, stale_ttl)
+        if binding.flags & OFF:
+            return NOT_STORED
+        return binding.segment.store(
+            binding.area, encoded, code, bytes(payload), life, mode=mode, token=token
+        )
+
+    def _token(self, key: Any) -> tuple[int, int]:
+        binding = self.__ready()
+        return binding.segment.token(binding.area, encode_key(key))
+
+    def _read(
+        self, key: Any, *, touch: bool = True, stale: bool = False
+    ) -> tuple[Any, int, float, float | None, bool, int] | None:
+        """(object, code, age, ttl, is_stale, version); a stale value's ttl is negative."""
+        binding = self.__ready()
+        found = self.__read_object(binding, encode_key(key), mark=touch, stale=stale)
+        if found is None:
+            return None
+        item, value = found
+        now = binding.segment.now()
+        expire_at = item.life.expire_at
+        ttl = None if expire_at is None else expire_at - now
+        is_stale = stale and ttl is not None and ttl <= 0
+        return value, item.code, now - item.loaded_at, ttl, is_stale, item.version
+
+    def _delete(self, key: Any) -> bool:
+        binding = self.__ready()
+        encoded = encode_key(key)
+        binding.add(DELETE_TOTAL)
+        return binding.segment.delete(binding.area, encoded)
+
+    def _expire(self, key: Any) -> bool:
+        binding = self.__ready()
+        return binding.segment.expire(binding.area, encode_key(key))
+
+    def _touch(self, key: Any, ttl: float | None, stale_ttl: float) -> int:
+        binding = self.__ready()
+        encoded = encode_key(key)
+        return binding.segment.touch(binding.area, encoded, binding.given_life(ttl, stale_ttl))
+
+    def _incr(
+        self, key: Any, delta: int, initial: int | None, ttl: float | None, stale_ttl: float
+    ) -> int | None:
+        delta = _int64(delta)
+        initial = None if initial is None else _int64(initial)
+        binding = self.__ready()
+        encoded = encode_key(key)
+        life = binding.given_life(ttl, stale_ttl)
+        return binding.segment.incr(binding.area, encoded, delta, initial, life)
+
+    def _clear(self) -> None:
+        binding = self.__ready()
+        binding.segment.clear(binding.area)
+
+    def _count(self, counter: int, n: int = 1) -> None:
+        if not 0 <= counter < len(COUNTERS):
+            raise ValueError("_count: no such counter")
+        self.__ready().add(counter, n)
+
+    def _counters(self) -> dict[str, int]:
+        return self.__ready().area.named_counters()
+
+    def _hash(self, key: Any) -> int:
+        binding = self.__ready()
+        return binding.segment.hash_of(binding.area, encode_key(key))
+
+    # --- reading ---
+
+    def __read_object(
+        self, binding: _Binding, key: bytes, *, mark: bool, stale: bool
+    ) -> tuple[Item, Any] | None:
+        """Give item and object, None for a miss.  The object is decoded without the lock."""
+        if binding.flags & OFF:
+            return None
+        item = binding.segment.find(binding.area, key, mark=mark, stale=stale)
+        if item is None:
+            return None
+        if item.code in RAW_CODES:
+            return self.__raw_object(binding, item)
+        if binding.flags & OBJECTS_COPY:
+            return self.__decoded(binding, item, keep=False)
+        kept = binding.segment.find_object(item, shared=binding.shared)
+        if kept is not None:
+            binding.add(OBJECT_HIT)
+            return kept
+        return self.__decoded(binding, item, keep=True)
+
+    def __raw_object(self, binding: _Binding, item: Item) -> tuple[Item, Any] | None:
+        try:
+            return item, decode_raw(item.code, item.payload)
+        except SerializationError:
+            binding.segment.drop_corrupt(item)
+            return None
+
+    def __decoded(self, binding: _Binding, item: Item, *, keep: bool) -> tuple[Item, Any] | None:
+        pair = self._decode(item.code, item.payload)
+        if pair is None:
+            binding.segment.drop_corrupt(item)
+            return None
+        if type(pair) is not tuple or len(pair) != 2:
+            raise TypeError("_decode must answer (object, immutable) or None")
+        value, immutable = pair
+        if keep and (immutable is True or binding.shared):
+            segment = binding.segment
+            segment.keep_object(item, value, binding.object_bytes, shared=binding.shared)
+        return item, value
+
+    @staticmethod
+    def __count_hit(binding: _Binding, value: Any) -> None:
+        binding.add(LOCAL_HIT)
+        if value is None:
+            binding.add(NEGATIVE_HIT)
+
+
+def _keys_of(keys: Iterable[Any]) -> tuple[Any, ...]:
+    """Copy, because user code that runs meanwhile may change the caller's list."""
+    try:
+        return tuple(keys)
+    except TypeError:
+        raise TypeError("mget() takes an iterable of keys") from None
+
+
+def _is_plain_ttl(ttl: Any) -> bool:
+    """Tell whether a ttl needs no judgement; 0, NaN, text and the rest are for the subclass."""
+    if ttl is UNSET or ttl is None:
+        return True
+    return type(ttl) in {int, float} and 0 < ttl < _PLAIN_TTL_MAX
+
+
+def _int64(number: int) -> int:
+    exact = index(number)
+    if exact not in _INT64:
+        raise OverflowError("the number does not fit 64 bits")
+    return exact

@@ -1,0 +1,72 @@
+"""The constants of ``_native``, and what only this package needs of the counters."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LAYOUT: Final = 0
+MIN_SIZE: Final = 2 << 20
+MAX_SIZE: Final = 1 << 40
+
+STORED: Final = 0
+NOT_STORED: Final = 1
+TOO_LARGE: Final = 2
+BUSY: Final = 3
+"""Never answered here: nobody keeps the lock for long."""
+
+SET: Final = 0
+ADD: Final = 1
+FILL: Final = 2
+
+PLAIN_MISS: Final = 1
+PLAIN_SET: Final = 2
+OBJECTS_SHARED: Final = 4
+OBJECTS_COPY: Final = 8
+VERIFY_FULL: Final = 16
+CACHE_NULL: Final = 32
+OFF: Final = 64
+
+COUNTERS: Final = (
+    "local_hit",
+    "local_miss",
+    "remote_hit",
+    "remote_miss",
+    "load",
+    "load_success",
+    "load_timeout",
+    "load_error",
+    "stale_fallback",
+    "refresh_attempts",
+    "refresh_success",
+    "refresh_failures",
+    "invalidation_publish",
+    "invalidation_publish_failures",
+    "invalidation_receive",
+    "invalidation_receive_failures",
+    "negative_hit",
+    "object_hit",
+    "set",
+    "delete",
+    "evictions",
+    "expired",
+    "store_rejected_size",
+    "store_rejected_encode",
+    "store_rejected_race",
+    "lock_giveup",
+    "dead_owner_takeover",
+    "corrupt_item",
+    "read_race",
+)
+
+# Places of the counters that this package itself raises.
+LOCAL_HIT: Final = COUNTERS.index("local_hit")
+LOCAL_MISS: Final = COUNTERS.index("local_miss")
+NEGATIVE_HIT: Final = COUNTERS.index("negative_hit")
+OBJECT_HIT: Final = COUNTERS.index("object_hit")
+SET_TOTAL: Final = COUNTERS.index("set")
+DELETE_TOTAL: Final = COUNTERS.index("delete")
+EVICTIONS: Final = COUNTERS.index("evictions")
+EXPIRED_TOTAL: Final = COUNTERS.index("expired")
+REJECTED_SIZE: Final = COUNTERS.index("store_rejected_size")
+REJECTED_RACE: Final = COUNTERS.index("store_rejected_race")
+CORRUPT: Final = COUNTERS.index("corrupt_item")

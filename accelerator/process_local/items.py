@@ -1,0 +1,106 @@
+"""What is stored: items, the decoded objects of an area, and the area itself."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final, NamedTuple
+
+from accelerator.process_local.constants import COUNTERS
+
+OVERHEAD: Final = 560
+"""Bytes that Python needs for an item besides those of key and payload (a test measures it)."""
+
+# How old an item is.
+FRESH: Final = 0
+STALE: Final = 1
+EXPIRED: Final = 2
+CLEARED: Final = 3
+
+Place = tuple[int, bytes]
+"""Number of the area, encoded key."""
+
+
+class Life(NamedTuple):
+    """Absolute times: fresh until, usable as stale until.  None: no expiry; never stale."""
+
+    expire_at: float | None
+    stale_until: float | None
+
+
+class Item(NamedTuple):
+    """A stored value.  Never changed, only replaced: who holds one needs no lock to read it."""
+
+    area: AreaState
+    place: Place
+    code: int
+    payload: bytes
+    life: Life
+    loaded_at: float
+    generation: int
+    """That of the area when it was stored."""
+    version: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return OVERHEAD + len(self.place[1]) + len(self.payload)
+
+    def age(self, now: float) -> int:
+        """Tell what can be done with it: FRESH, STALE, EXPIRED or CLEARED."""
+        if self.generation != self.area.generation:
+            return CLEARED
+        expire_at, stale_until = self.life
+        if expire_at is None or now < expire_at:
+            return FRESH
+        return STALE if stale_until is not None and now < stale_until else EXPIRED
+
+
+class Objects:
+    """Decoded objects, each with the item that it was decoded from; oldest out first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Place, tuple[Item, Any]] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, item: Item) -> tuple[Item, Any] | None:
+        """Give item and object, if the object is of this very item."""
+        kept = self._kept.get(item.place)
+        return kept if kept is not None and kept[0] is item else None
+
+    def keep(self, item: Item, value: Any, most: int) -> None:
+        """Keep an object, and no more than *most* bytes of payloads in all."""
+        self.forget(item.place)
+        if len(item.payload) > most:
+            return
+        self._kept[item.place] = (item, value)
+        self._bytes += len(item.payload)
+        while self._bytes > most:
+            self.forget(next(iter(self._kept)))
+
+    def forget(self, place: Place) -> None:
+        """Drop the object of a key, so that its memory is free at once."""
+        kept = self._kept.pop(place, None)
+        if kept is not None:
+            self._bytes -= len(kept[0].payload)
+
+
+class AreaState:
+    """One area, common to all cache objects of its name."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+        self.generation = 0
+        self.counters = [0] * len(COUNTERS)
+        self.forget_objects()
+
+    def forget_objects(self) -> None:
+        """Drop all decoded objects."""
+        # Apart from each other, because a cache object that was not promised that nobody changes
+        # its objects must not hand out what another one keeps under that promise.
+        self.immutable = Objects()
+        self.shared = Objects()
+
+    def named_counters(self) -> dict[str, int]:
+        """All counters by name."""
+        return dict(zip(COUNTERS, self.counters, strict=True))

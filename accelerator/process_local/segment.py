@@ -1,0 +1,458 @@
+"""The segment: all areas, one lock, one clock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+import time
+from typing import Any, Final
+
+from accelerator.codec import CODE_INT, decode_raw
+from accelerator.keys import encode as encode_key
+from accelerator.process_local.constants import (
+    CORRUPT,
+    EXPIRED_TOTAL,
+    FILL,
+    LAYOUT,
+    MAX_SIZE,
+    MIN_SIZE,
+    NOT_STORED,
+    REJECTED_RACE,
+    REJECTED_SIZE,
+    SET,
+    SET_TOTAL,
+    STORED,
+    TOO_LARGE,
+)
+from accelerator.process_local.items import (
+    CLEARED,
+    EXPIRED,
+    FRESH,
+    STALE,
+    AreaState,
+    Item,
+    Life,
+)
+from accelerator.process_local.queues import Queues
+
+_AREA_BYTES: Final = 104
+_GENERATION_GROUPS: Final = 1 << 14
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+class ProcessLocalSegment:
+    """
+    Values of all areas, in the memory of this process.
+
+    Args:
+        size: Bytes that values, keys and what Python needs around them may take.
+        max_value_size: Only told again in the statistics: areas have their own limit.
+        name: Only shown.
+    """
+
+    fd: Final = -1
+    readonly: Final = False
+    is_private: Final = True
+
+    def __init__(self, size: int, max_value_size: int, *, name: str = "") -> None:
+        if not MIN_SIZE <= size <= MAX_SIZE:
+            raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE} bytes, not {size}")
+        self.size = size
+        self.name = name
+        self.incarnation = 0
+        """Of this process; 0 before register() and after unregister()."""
+        self._max_value_size = max_value_size
+        self._created = int(time.time())
+        self._attached_at = 0.0
+        self._incarnations = 0
+        self._clock_shift = 0.0
+        self._versions = 0
+        self._hash_key = secrets.token_bytes(16)
+        self._areas: dict[str, AreaState] = {}
+        # A word for each group of keys, raised by deletes, so that a load can tell whether its
+        # value is out of date.  A neighbour's delete costs a fill, never an item.
+        self._generations = [0] * _GENERATION_GROUPS
+        self._queues = Queues(size)
+        self._locks: dict[int, threading.RLock] = {}
+        self._pid = 0
+
+    @classmethod
+    def private(cls, size: int, max_value_size: int) -> ProcessLocalSegment:
+        """Make one, as ``_native.Segment.private`` does."""
+        return cls(size, max_value_size)
+
+    # --- this process ---
+
+    def lock(self) -> threading.RLock:
+        """
+        Give the lock, a new one in a forked child: who held the old one does not exist here.
+
+        Told by the process id, because not every server that forks runs os.register_at_fork's
+        hooks; getpid() costs less than what follows.
+        """
+        pid = os.getpid()
+        return self._locks.get(pid) or self._enter(pid)
+
+    def _enter(self, pid: int) -> threading.RLock:
+        # setdefault() is atomic: whichever of the child's threads is first, all get one lock.
+        lock = self._locks.setdefault(pid, threading.RLock())
+        with lock:
+            if self._pid != pid:
+                self._queues.recount()
+                for area in self._areas.values():
+                    area.forget_objects()
+                self._locks = {pid: lock}
+                self.incarnation = 0
+                self._pid = pid
+        return lock
+
+    @property
+    def entered(self) -> bool:
+        """Whether this very process is registered."""
+        return self.incarnation != 0 and self._pid == os.getpid()
+
+    @property
+    def max_item(self) -> int:
+        """Largest item (key, value and what is around them, in bytes) that fits."""
+        return self._queues.item_max
+
+    def register(self) -> int:
+        """Enter this process.  Idempotent; once more after a fork."""
+        with self.lock():
+            if self.incarnation == 0:
+                self._incarnations += 1
+                self.incarnation = self._incarnations
+                self._attached_at = time.monotonic()
+            return self.incarnation
+
+    def unregister(self) -> None:
+        """Leave.  Values stay."""
+        with self.lock():
+            self.incarnation = 0
+
+    def alive(self) -> list[dict[str, Any]]:
+        """List the one process that there is, if it is registered."""
+        with self.lock():
+            if self.incarnation == 0:
+                return []
+            return [
+                {
+                    "pid": self._pid,
+                    "incarnation": self.incarnation,
+                    "alive": True,
+                    "attached": time.monotonic() - self._attached_at,
+                    "self": True,
+                }
+            ]
+
+    def any_alive(self) -> bool:
+        """Tell that there is no other process."""
+        return False
+
+    def reap(self, pid: int) -> int:  # noqa: ARG002  as in _native
+        """Free nothing: a dead process left nothing here."""
+        return 0
+
+    def set_supervisor(self, pid: int, start_time: int) -> None:
+        """Do nothing: no other process will ask whose workers may find their values again."""
+
+    # --- everything at once ---
+
+    def empty(self) -> None:
+        """Drop every value, keep counters and generations."""
+        with self.lock():
+            self._queues = Queues(self.size)
+            for area in self._areas.values():
+                area.generation += 1
+                area.forget_objects()
+
+    def clear_all(self) -> None:
+        """Clear every area."""
+        with self.lock():
+            for area in self._areas.values():
+                area.generation += 1
+
+    def set_clock_shift(self, seconds: float) -> None:
+        """Tests: move this process's clock."""
+        self._clock_shift = float(seconds)
+
+    def now(self) -> float:
+        """Seconds of the clock that lives are measured with."""
+        return time.monotonic() + self._clock_shift
+
+    def measure(self) -> None:
+        """Drop what is expired or cleared, before its turn to be evicted comes."""
+        with self.lock():
+            now = self.now()
+            for item in list(self._queues):
+                age = item.age(now)
+                if age in {EXPIRED, CLEARED}:
+                    self._remove(item)
+                if age == EXPIRED:
+                    item.area.counters[EXPIRED_TOTAL] += 1
+
+    def check(self) -> list[str]:
+        """List violated invariants; empty when sound."""
+        with self.lock():
+            found = []
+            for name, queue in (("small", self._queues.small), ("main", self._queues.main)):
+                counted = sum(item.size for item in queue.items.values())
+                if counted != queue.used:
+                    found.append(f"{name} holds {counted} bytes, not {queue.used}")
+                if queue.used > queue.capacity:
+                    found.append(f"{name} holds {queue.used} bytes of {queue.capacity}")
+            both = self._queues.small.items.keys() & self._queues.main.items.keys()
+            if both:
+                found.append(f"{len(both)} keys are in both queues")
+            return found
+
+    def stats(self) -> dict[str, Any]:
+        """Give everything there is to see, in the shape of ``_native.Segment.stats``."""
+        with self.lock():
+            now = self.now()
+            live = [item for item in self._queues if item.age(now) in {FRESH, STALE}]
+            areas: dict[str, dict[str, int]] = {
+                area.name: {**area.named_counters(), "entries": 0, "bytes": 0}
+                for area in self._areas.values()
+            }
+            for item in live:
+                areas[item.area.name]["entries"] += 1
+                areas[item.area.name]["bytes"] += item.size
+            return {
+                "segment": self._summary(live),
+                "areas": areas,
+                "processes": self.alive(),
+            }
+
+    def _summary(self, live: list[Item]) -> dict[str, Any]:
+        shown = {
+            "name": self.name,
+            "private": True,
+            "size": self.size,
+            "layout": LAYOUT,
+            "created": self._created,
+            "shards": 1,
+            "max_value_size": self._max_value_size,
+            "max_item": self.max_item,
+            "data_bytes": self.size,
+            "used_bytes": self._queues.used,
+            "live_bytes": sum(item.size for item in live),
+            "entries": len(live),
+            "generation_slots": _GENERATION_GROUPS,
+            "process_slots": 1,
+            "area_slots": len(self._areas),
+        }
+        # What only a shared segment has.
+        absent = ("fixed_bytes", "index_slots", "index_bytes", "ghost_bytes", "resets")
+        return {**dict.fromkeys((*absent, "dead_owner_takeover", "stats_lost"), 0), **shown}
+
+    # --- one key ---
+
+    def area(self, name: str) -> AreaState:
+        """Give the area of this name, a new one if need be."""
+        if not 0 < len(name.encode()) <= _AREA_BYTES:
+            raise ValueError(f"the name of an area must be 1 to {_AREA_BYTES} bytes long")
+        with self.lock():
+            known = self._areas.get(name)
+            if known is None:
+                known = self._areas[name] = AreaState(name, len(self._areas))
+            return known
+
+    def hash_of(self, area: AreaState, key: bytes) -> int:
+        """Keyed hash of 64 bits."""
+        text = area.number.to_bytes(4, "little") + key
+        digest = hashlib.blake2b(text, digest_size=8, key=self._hash_key).digest()
+        return int.from_bytes(digest, "little")
+
+    def find(self, area: AreaState, key: bytes, *, mark: bool, stale: bool) -> Item | None:
+        """Give the item of a key if it is fresh, or stale and that will do."""
+        place = (area.number, key)
+        with self.lock():
+            item = self._queues.find(place)
+            if item is None:
+                return None
+            age = item.age(self.now())
+            if age == FRESH or (age == STALE and stale):
+                if mark:
+                    self._queues.mark(place)
+                return item
+            return None
+
+    def token(self, area: AreaState, key: bytes) -> tuple[int, int]:
+        """Generations of key and area."""
+        with self.lock():
+            return self._generations[self._group(area, key)], area.generation
+
+    def store(
+        self,
+        area: AreaState,
+        key: bytes,
+        code: int,
+        payload: bytes,
+        life: Life,
+        *,
+        mode: int = SET,
+        token: tuple[int, int] | None = None,
+    ) -> int:
+        """Store a value and count what became of it."""
+        with self.lock():
+            now = self.now()
+            if mode != SET and self._is_fresh(area, key, now):
+                return self._not_stored(area, mode)
+            if token is not None and token != self.token(area, key):
+                return self._not_stored(area, mode)
+            if self._put(area, key, code, payload, life, loaded_at=now, now=now):
+                area.counters[SET_TOTAL] += 1
+                return STORED
+            area.counters[REJECTED_SIZE] += 1
+            if mode != FILL:
+                self.delete(area, key)
+            return TOO_LARGE
+
+    def delete(self, area: AreaState, key: bytes) -> bool:
+        """Forget a key, and what is being loaded for it; tell whether it was there."""
+        with self.lock():
+            self._generations[self._group(area, key)] += 1
+            item = self._queues.find((area.number, key))
+            if item is None:
+                return False
+            self._remove(item)
+            return item.age(self.now()) in {FRESH, STALE}
+
+    def expire(self, area: AreaState, key: bytes) -> bool:
+        """End the fresh life of a key, keep its stale copy; tell whether it was fresh."""
+        with self.lock():
+            self._generations[self._group(area, key)] += 1
+            item = self._queues.find((area.number, key))
+            if item is None:
+                return False
+            now = self.now()
+            age = item.age(now)
+            stale_until = item.life.stale_until
+            if age in {FRESH, STALE} and stale_until is not None and now < stale_until:
+                self._put_again(item, Life(now, stale_until), now)
+            else:
+                self._remove(item)
+            return age == FRESH
+
+    def touch(self, area: AreaState, key: bytes, life: Life) -> int:
+        """Give a fresh value a new life."""
+        with self.lock():
+            now = self.now()
+            item = self._queues.find((area.number, key))
+            if item is None or item.age(now) != FRESH:
+                return NOT_STORED
+            self._put_again(item, life, now)
+            return STORED
+
+    def incr(
+        self, area: AreaState, key: bytes, delta: int, initial: int | None, life: Life
+    ) -> int | None:
+        """Add to a stored int; a present one keeps its life."""
+        with self.lock():
+            now = self.now()
+            item = self._queues.find((area.number, key))
+            if item is None or item.age(now) != FRESH:
+                if initial is None:
+                    return None
+                value, loaded_at = initial, now
+            else:
+                if item.code != CODE_INT:
+                    raise TypeError("the cached value is no 64-bit int")
+                value, loaded_at, life = (
+                    decode_raw(CODE_INT, item.payload),
+                    item.loaded_at,
+                    item.life,
+                )
+            value += delta
+            if value not in _INT64:
+                raise OverflowError("the result does not fit 64 bits")
+            payload = value.to_bytes(8, "little", signed=True)
+            self._put(area, key, CODE_INT, payload, life, loaded_at=loaded_at, now=now)
+            return value
+
+    def clear(self, area: AreaState) -> None:
+        """Forget a whole area, at once: its items die with its generation."""
+        with self.lock():
+            area.generation += 1
+            area.forget_objects()
+
+    # --- decoded objects ---
+
+    def find_object(self, item: Item, *, shared: bool) -> tuple[Item, Any] | None:
+        """Give the kept object of this very item."""
+        with self.lock():
+            return (item.area.shared if shared else item.area.immutable).find(item)
+
+    def keep_object(self, item: Item, value: Any, most: int, *, shared: bool) -> None:
+        """Keep a decoded object for further reads."""
+        with self.lock():
+            if self._queues.find(item.place) is item:
+                (item.area.shared if shared else item.area.immutable).keep(item, value, most)
+
+    def drop_corrupt(self, item: Item) -> None:
+        """Drop what no codec can decode."""
+        with self.lock():
+            if self._queues.find(item.place) is item:
+                self._remove(item)
+                item.area.counters[CORRUPT] += 1
+
+    # --- with the lock held ---
+
+    def _group(self, area: AreaState, key: bytes) -> int:
+        return hash((area.number, key)) % _GENERATION_GROUPS
+
+    def _is_fresh(self, area: AreaState, key: bytes, now: float) -> bool:
+        item = self._queues.find((area.number, key))
+        return item is not None and item.age(now) == FRESH
+
+    @staticmethod
+    def _not_stored(area: AreaState, mode: int) -> int:
+        if mode == FILL:
+            area.counters[REJECTED_RACE] += 1
+        return NOT_STORED
+
+    def _put(
+        self,
+        area: AreaState,
+        key: bytes,
+        code: int,
+        payload: bytes,
+        life: Life,
+        *,
+        loaded_at: float,
+        now: float,
+    ) -> bool:
+        """Store an item; False if it does not fit."""
+        self._versions += 1
+        place = (area.number, key)
+        item = Item(area, place, code, payload, life, loaded_at, area.generation, self._versions)
+        if item.size > self.max_item:
+            return False
+        area.immutable.forget(place)
+        area.shared.forget(place)
+        self._queues.insert(item, now)
+        return True
+
+    def _put_again(self, item: Item, life: Life, now: float) -> None:
+        self._put(
+            item.area,
+            item.place[1],
+            item.code,
+            item.payload,
+            life,
+            loaded_at=item.loaded_at,
+            now=now,
+        )
+
+    def _remove(self, item: Item) -> None:
+        self._queues.remove(item.place)
+        item.area.immutable.forget(item.place)
+        item.area.shared.forget(item.place)
+
+
+def key_hash(segment: ProcessLocalSegment, area: str, key: object) -> int:
+    """64-bit keyed hash of a key, as shown by diagnostics."""
+    return segment.hash_of(segment.area(area), encode_key(key))
