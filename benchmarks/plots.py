@@ -1,5 +1,6 @@
 """Tables and plots of the results of bench_hot_path.py."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     cpu, python = document["machine"]["cpu"], document["versions"]["python"]
     cores = document["machine"]["cores"]
     figure.suptitle(f"accelerator and its peers: {cpu}, {cores} cores, Python {python}")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -145,8 +146,9 @@ def _colour(name: str) -> str:
     return BOUND if name in ("dict", "constant") else THEIRS
 
 
-def _bars(ax: Any, figures: Mapping[str, float], text: Any) -> None:
-    names = sorted(figures, key=lambda name: figures[name], reverse=True)
+def _bars(ax: Any, figures: Mapping[str, float], text: Any, *, fewer: bool) -> None:
+    """The best on top: the one with the fewer, or the more, of it."""
+    names = sorted(figures, key=lambda name: figures[name], reverse=fewer)
     bars = ax.barh(names, [figures[name] for name in names], color=[_colour(n) for n in names])
     ax.bar_label(bars, [text(figures[name]) for name in names], padding=3)
 
@@ -156,7 +158,7 @@ def _draw_costs(document: Mapping[str, Any], ax: Any) -> None:
         document, value="bytes 100 B", processes=1, writer=None, operation="get", keys="hot"
     )
     figures = {name: one["best"] for name, one in _figures(cell).items()}
-    _bars(ax, figures, _time)
+    _bars(ax, figures, _time, fewer=True)
     ax.set_xscale("log")
     ax.set_title("Hot get of 100 bytes, one process (log scale)")
     ax.set_xlabel("ns a call, best chunk, loop included")
@@ -174,19 +176,14 @@ def _draw_scaling(document: Mapping[str, Any], ax: Any) -> None:
         if cell["processes"] > 1:
             for name, result in _figures(cell).items():
                 rates.setdefault(name, {})[cell["processes"]] = result["best"]
-    for name, points in rates.items():
-        counts = sorted(points)
-        ax.plot(counts, [points[n] / 1e6 for n in counts], marker="o", color=_colour(name))
-        ax.annotate(
-            name,
-            (counts[-1], points[counts[-1]] / 1e6),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-        )
+    order = sorted(rates, key=lambda name: max(rates[name].values()), reverse=True)
+    for name, marker in zip(order, itertools.cycle("osD^vP*X")):
+        counts = sorted(rates[name])
+        figures = [rates[name][count] / 1e6 for count in counts]
+        ax.plot(counts, figures, marker=marker, color=_colour(name), label=name)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     ax.set_yscale("log")
     ax.set_xticks(sorted({count for points in rates.values() for count in points}))
-    ax.set_xmargin(0.18)
     ax.set_title(f"Hot get of 100 bytes, several processes on {document['machine']['cores']} cores")
     ax.set_xlabel("processes")
     ax.set_ylabel("million calls a second, together")
@@ -200,6 +197,6 @@ def _draw_web(document: Mapping[str, Any], ax: Any) -> None:
         row for row in rows if (row["workers"], row["reads"]) == (workers, reads)
     ]
     figures = {row["contestant"]: row["requests_per_second_best"] for row in chosen}
-    _bars(ax, figures, lambda value: f"{value:,.0f}")
+    _bars(ax, figures, lambda value: f"{value:,.0f}", fewer=False)
     ax.set_title(f"Gunicorn, {workers} workers, {reads} reads of hot keys a request")
     ax.set_xlabel("requests a second, best round")
