@@ -56,62 +56,68 @@ static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_
     }
 }
 
-/* Every few steps of a hand: hash the keys of the next few items and fetch the lines that judging them will need.
- * Together they take hardly longer than one of them would. */
-static void look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, uint64_t from) {
+/* Every few steps of a hand: verify the next few items, hash their keys and fetch the lines that judging them will need.
+ * Together they take hardly longer than one of them would.  False: what stands at `from` does not verify. */
+static bool look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, uint64_t from) {
     struct acc_ahead *ahead = ahead_of(seg, shard, hand);
     uint32_t ring = hand == ACC_HAND_MAIN ? ACC_MAIN : ACC_SMALL;
-    uint64_t tail = acc_shard(seg, shard)->ring[ring].tail, at = from;
-    if (from < ahead->end) {
-        return;
-    }
-    memset(ahead->offset, 0xff, sizeof ahead->offset);
-    for (int i = 0; i < ACC_AHEAD && at < tail; i++) {
+    uint64_t tail = acc_shard(seg, shard)->ring[ring].tail;
+    ahead->n = ahead->at = 0;
+    while (ahead->n < ACC_AHEAD && from < tail) {
+        struct acc_ahead_item *item = &ahead->item[ahead->n];
         struct acc_view view;
         uint64_t units;
-        enum acc_status status = acc_ring_step(seg, shard, ring, at, &view, &units);
-        if (status == ACC_CORRUPT) {
+        enum acc_status status = acc_ring_step(seg, shard, ring, from, &view, &units);
+        if (status == ACC_CORRUPT || units > acc_offset_distance(seg, ring, from, tail)) {
             break;
         }
-        if (status == ACC_OK && !acc_view_dead(&view)) {
-            ahead->offset[i] = at;
-            ahead->hash[i] = hash_of(seg, &view);
-            prefetch_home(seg, shard, ahead->hash[i], hand != ACC_HAND_MID);
+        *item = (struct acc_ahead_item){.offset = from, .units = (uint32_t)units};
+        item->nothing = status != ACC_OK || acc_view_dead(&view) || view.common.area >= seg->geometry.areas;
+        if (!item->nothing) {
+            item->hash = hash_of(seg, &view);
+            prefetch_home(seg, shard, item->hash, hand != ACC_HAND_MID);
         }
-        at = acc_offset_add(seg, ring, at, units);
+        from = acc_offset_add(seg, ring, from, units);
+        ahead->n++;
     }
-    ahead->end = at;
+    return ahead->n != 0;
 }
 
-static uint64_t hash_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand,
-                           const struct acc_view *view) {
-    const struct acc_ahead *ahead = ahead_of(seg, shard, hand);
-    for (int i = 0; i < ACC_AHEAD; i++) {
-        if (ahead->offset[i] == view->offset) {
-            return ahead->hash[i];
+/* What a hand finds at an offset between head and tail; NULL: it does not verify. */
+static const struct acc_ahead_item *ahead_at(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand,
+                                             uint64_t offset) {
+    struct acc_ahead *ahead = ahead_of(seg, shard, hand);
+    while (ahead->at < ahead->n && ahead->item[ahead->at].offset < offset) {
+        ahead->at++;
+    }
+    if (ahead->at == ahead->n || ahead->item[ahead->at].offset != offset) {
+        if (!look_ahead(seg, shard, hand, offset)) {
+            return NULL;
         }
     }
-    return hash_of(seg, view);
+    return &ahead->item[ahead->at];
+}
+
+static bool retired(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset) {
+    struct acc_common common;
+    memcpy(&common, acc_ring_at(seg, shard, ring, offset), sizeof common);
+    return acc_common_flags(&common) & ACC_ITEM_DEAD;
 }
 
 /* Whose item is it, does a word name it, and is it alive? */
-static void resolve(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, struct victim *v) {
+static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash, struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
-    v->word = 0;
-    if (acc_view_dead(view) || view->common.area >= seg->geometry.areas) {
-        return;
-    }
-    v->hash = hash_ahead(seg, shard, hand, view);
-    v->home = acc_home_of(seg, v->hash);
+    v->hash = hash;
+    v->home = acc_home_of(seg, hash);
     v->word = acc_word_make(v->home.tag, view->ring, view->offset);
     if (v->home.shard != shard || !acc_index_find(seg, &v->home, v->word, &v->slot)) {
         v->word = 0;
         return;
     }
     v->mark = acc_load_relaxed(acc_slot_mark(v->slot));
-    if (generations_valid(seg, view, v->hash)) {
-        bool gone = acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
+    if (generations_valid(seg, view, hash)) {
+        bool gone = view->record.expire_at != 0 && acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
         v->life = gone ? EXPIRED : LIVE;
     }
 }
@@ -201,20 +207,25 @@ void acc_evict_ensure_sound(struct acc_segment *seg, uint32_t shard) {
     }
 }
 
-/* The oldest item of a ring that is not empty; padding is stepped over.  False: the ring is empty now. */
+/* The oldest item of a ring that something may still name; what nothing names is stepped over.  False: the ring is
+ * empty now. */
 static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struct victim *v) {
     struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
     enum acc_hand hand = ring == ACC_MAIN ? ACC_HAND_MAIN : ACC_HAND_SMALL;
     while (r->head != r->tail) {
-        look_ahead(seg, shard, hand, r->head);
-        enum acc_status status = acc_ring_step(seg, shard, ring, r->head, &v->view, &v->units);
-        if (status == ACC_OK && v->units <= acc_offset_distance(seg, ring, r->head, r->tail)) {
-            resolve(seg, shard, hand, v);
-            return true;
-        }
-        if (status != ACC_NOT_FOUND) {
+        const struct acc_ahead_item *item = ahead_at(seg, shard, hand, r->head);
+        if (item == NULL) {
             reset_ring(seg, shard, ring);
             return false;
+        }
+        v->units = item->units;
+        if (!item->nothing && !retired(seg, shard, ring, r->head)) {
+            if (!acc_view_load(seg, shard, ring, r->head, &v->view)) {
+                reset_ring(seg, shard, ring);
+                return false;
+            }
+            resolve(seg, shard, item->hash, v);
+            return true;
         }
         raise_head(seg, shard, ring, v->units);
     }
@@ -409,25 +420,20 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
         r->mid = r->head;
     }
     uint64_t young = acc_ring_used(seg, shard, ACC_SMALL) / 4;
-    for (int step = 0; step < MID_STEPS && r->mid != r->tail; step++) {
-        struct victim v;
-        look_ahead(seg, shard, ACC_HAND_MID, r->mid);
-        enum acc_status status = acc_ring_step(seg, shard, ACC_SMALL, r->mid, &v.view, &v.units);
-        uint64_t left = acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail);
-        if (status == ACC_CORRUPT || v.units > left) {
-            r->mid = r->tail; /* a garbage mid is no reason to drop the ring; a garbage item is found by the hand */
+    for (int step = 0; step < MID_STEPS && acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail) > young; step++) {
+        const struct acc_ahead_item *item = ahead_at(seg, shard, ACC_HAND_MID, r->mid);
+        if (item == NULL) {
+            reset_ring(seg, shard, ACC_SMALL);
             return;
         }
-        if (left - v.units < young) {
-            return;
-        }
-        if (status == ACC_OK) {
-            resolve(seg, shard, ACC_HAND_MID, &v);
-            if (v.word != 0) {
-                acc_store_relaxed(acc_slot_mark(v.slot), (uint8_t)0);
+        if (!item->nothing && !retired(seg, shard, ACC_SMALL, r->mid)) {
+            struct acc_home home = acc_home_of(seg, item->hash);
+            struct acc_slot slot;
+            if (acc_index_find(seg, &home, acc_word_make(home.tag, ACC_SMALL, r->mid), &slot)) {
+                acc_store_relaxed(acc_slot_mark(slot), (uint8_t)0);
             }
         }
-        r->mid = acc_offset_add(seg, ACC_SMALL, r->mid, v.units);
+        r->mid = acc_offset_add(seg, ACC_SMALL, r->mid, item->units);
     }
 }
 
@@ -452,7 +458,7 @@ static int worth(const struct acc_segment *seg, const struct acc_home *home, str
         return -1;
     }
     v->units = acc_common_units(&v->view.common);
-    resolve(seg, home->shard, v->view.ring == ACC_MAIN ? ACC_HAND_MAIN : ACC_HAND_SMALL, v);
+    resolve(seg, home->shard, hash_of(seg, &v->view), v);
     v->word = word;
     v->slot = slot;
     return v->life != LIVE ? -1 : v->mark * 2 + (int)v->view.ring;

@@ -185,8 +185,7 @@ static struct acc_self *new_self(void) {
 void acc_segment_forget_ahead(struct acc_segment *seg) {
     uint32_t n = seg->geometry.shards * ACC_HANDS;
     for (uint32_t i = 0; i < n; i++) {
-        seg->ahead[i].end = 0;
-        memset(seg->ahead[i].offset, 0xff, sizeof seg->ahead[i].offset);
+        seg->ahead[i].n = seg->ahead[i].at = 0;
     }
 }
 

@@ -40,10 +40,16 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
 
 enum acc_hand { ACC_HAND_SMALL, ACC_HAND_MAIN, ACC_HAND_MID, ACC_HANDS };
 
+struct acc_ahead_item {
+    uint64_t offset;
+    uint64_t hash;
+    uint32_t units;
+    bool nothing; /* padding, or retired already */
+};
+
 struct acc_ahead {
-    uint64_t end; /* everything before this offset has been looked at */
-    uint64_t offset[ACC_AHEAD];
-    uint64_t hash[ACC_AHEAD];
+    uint32_t n, at; /* items looked at, and how many of them the hand has passed */
+    struct acc_ahead_item item[ACC_AHEAD];
 };
 
 /* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even one made by
