@@ -48,6 +48,7 @@ def new_segment(size: int) -> Iterator[None]:
     name = f"accbench-{os.getpid()}"
     accelerator.configure(name=name, size=size, strict=True)
     try:
+        accelerator.attach()
         yield
     finally:
         accelerator.detach()

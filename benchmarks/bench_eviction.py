@@ -79,7 +79,7 @@ def main() -> int:
         "versions": harness.versions(["accelerator-cache"]),
         "method": str(__doc__),
     }
-    cells = []
+    cells: list[Cell] = []
     for name in arguments.only or traces.LARGE:
         cells += _trace(arguments.traces, name, arguments.fractions)
     document |= {"cells": [cell.as_json() for cell in cells], "summary": _summary(cells)}
@@ -123,7 +123,7 @@ def _trace(directory: Path, name: str, fractions: Sequence[float]) -> Iterator[C
 def _replay(keys: list[str], texts: list[str], wanted: int) -> Replay:
     from apart import apart  # noqa: PLC0415  --verify works without the package
 
-    size = max(_SMALLEST, int(wanted * _ITEM_BYTES / _FILLED))
+    size = max(_SMALLEST, -(-int(wanted * _ITEM_BYTES / _FILLED) >> 20) << 20)
     value_bytes = apart(_value_bytes, texts, wanted, size)
     return apart(_replay_here, keys, value_bytes, size)
 

@@ -30,7 +30,7 @@ from workloads import Task, values
 
 NOISY = 1.5
 ATTEMPTS = 3
-_WINDOW_NS = 4_000_000
+_WINDOW_NS = 3_000_000
 _BYTES, _DICTS, _PAGES = "bytes 100 B", "dict of 10 fields", "bytes 4 KiB"
 
 
@@ -95,7 +95,7 @@ class Plan:
     """How long to measure."""
 
     rounds: int = 300
-    windows: int = 40
+    windows: int = 150
 
 
 def run(plan: Plan) -> Report:

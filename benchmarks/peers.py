@@ -156,7 +156,7 @@ class Accelerator(Peer):
     @classmethod
     def cache(cls) -> Any:
         package = _module("accelerator")
-        package.configure(name=cls.segment_name, size=cls.size)
+        package.configure(name=cls.segment_name, size=cls.size, strict=True)
         return package.LevelCache(cls.name.replace(" ", "-"), local_ttl=TTL, **cls.options)
 
     def _calls(self, cache: Any) -> Calls:
