@@ -225,8 +225,8 @@ class _Server:
                 if calls.set is not None and (fill or not peer.shared):
                     _fill(calls, self._member.values)
                 self._calls[name] = calls
-            except Exception:
-                broken[name] = traceback.format_exc(limit=-1)
+            except Exception as error:
+                broken[name] = f"{type(error).__name__}: {error}"
         quieten()
         return broken
 

@@ -82,7 +82,9 @@ class Task:
                 absent = [str(item).replace("key", "off") for item in items]
                 return Workload(self.name, "for item in sequence:\n    READ<item>", absent)
             case "set":
-                return Workload(self.name, f"for item in sequence:\n    WRITE<{key}>", items)
+                body = f"for item in sequence:\n    WRITE<{key}>"
+                # Keys that were just written would be there the second time, and evict nobody.
+                return Workload(self.name, body, items, warm=self.pattern != "many")
             case "mget":
                 return self._many(items)
             case "95/5":
