@@ -100,27 +100,18 @@ static inline void raise_mark_of(uint64_t *slot) {
     acc_mark_raise(&bucket->mark[slot - bucket->word]);
 }
 
-/* The caller has asked objects_usable(). */
-static inline PyObject *object_get(AreaObject *self, PyObject *key) {
-    const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
-    if (entry == NULL || !object_current(self->area.seg, entry)) {
-        return NULL;
-    }
-    raise_mark_of(object_slot(self->area.seg, entry));
-    acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
-    return Py_NewRef(entry->value);
-}
-
+/* Remember, for the next read of this key, its object or where its item lies. */
 static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found, PyObject *value) {
     const struct acc_view *view = &found->view;
     bool twice = acc_view_twice(view);
     uint64_t slot = (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
-    if (!objects_usable(self) || view->record.area_count != self->objects->area_count) {
+    if (!objects_usable(self) || view->record.area_count != self->objects->area_count ||
+        (twice && value == NULL)) {
         return;
     }
     struct object_entry entry = {
         .key = key_object,
-        .value = value,
+        .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | 1,
         .word = found->word,
         .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
         .life = twice ? view->sequence : view->record.expire_at,
@@ -330,45 +321,59 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
     if (mark) {
         acc_mark_raise(acc_slot_mark(found.slot));
     }
-    if (keep && fresh && (immutable || (self->flags & AREA_OBJECTS_SHARED) != 0)) {
-        object_keep(self, key_object, &found, object);
+    if (keep && fresh) {
+        bool whole = (self->flags & AREA_OBJECTS_COPY) == 0 &&
+                     (immutable || (self->flags & AREA_OBJECTS_SHARED) != 0);
+        object_keep(self, key_object, &found, whole ? object : NULL);
     }
     *out = (struct reading){object, found.view.record, found.word, found.view.sequence, fresh};
     return 1;
 }
 
-/* The commonest copy, a bytes value, straight through, with everything in registers: it does what attempt() does and
- * leaves whatever is not a plain hit or a plain miss to it.  1 hit, 0 miss, -1 exception, 2 not for us. */
-static inline int read_bytes_hot(AreaObject *self, const struct acc_key *key, PyObject **out) {
+/* --- what is remembered ------------------------------------------------------------------------------------ */
+
+/* Copy out the value of an item whose place is known: no hash, no search, no key to compare, because the word that named
+ * this item for this key still does.  1 hit, 0 look it up, -1 exception. */
+static inline int read_place(AreaObject *self, const struct object_entry *entry, PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
-    struct acc_home home = acc_home_of(seg, key->hash);
     struct acc_found found;
-    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
-    enum acc_status status = acc_read_find(&self->area, &home, key, &found);
-    if (status != ACC_OK) {
-        return status == ACC_NOT_FOUND ? 0 : 2;
+    uint64_t *slot = object_slot(seg, entry);
+    struct acc_bucket *bucket = acc_slot_bucket(slot);
+    found.slot = (struct acc_slot){bucket, (uint32_t)(slot - bucket->word)};
+    found.word = entry->word;
+    const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)1);
+    if (acc_unlikely(!acc_view_load_at(item, acc_word_offset(entry->word), &found.view))) {
+        return 0;
     }
-    const struct acc_record *record = &found.view.record;
-    if (acc_record_code(record) != ACC_CODE_BYTES || acc_view_twice(&found.view) ||
-        acc_unlikely((++self->sample & SAMPLE_MASK) == 0) ||
-        acc_unlikely(!acc_generation_valid(found.generation, record->key_count, key->hash)) ||
-        acc_unlikely((uint32_t)acc_load_acquire(self->area.generation) != record->area_count) ||
-        (record->expire_at != 0 && acc_unlikely(acc_clock_passed(record->expire_at, acc_now(seg))))) {
-        return 2;
+    bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;
+    bool verify = (++self->sample & SAMPLE_MASK) == 0;
+    enum taken taken = bytes && !verify ? take_bytes(self, &found, false, out) : take(self, &found, verify, out);
+    bool immutable;
+    if (!bytes && taken == TAKEN && !is_raw(&found.view.record)) {
+        taken = decode(self, &found, out, &immutable);
     }
-    Py_ssize_t size = acc_record_size(record);
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
-    if (acc_unlikely(bytes == NULL)) {
-        return -1;
+    return acc_likely(taken == TAKEN) ? 1 : taken == FAILED ? -1 : 0;
+}
+
+/* 1 hit (counted), 0 look it up, -1 exception.  The caller has asked objects_usable(). */
+static inline int read_remembered(AreaObject *self, PyObject *key, PyObject **out) {
+    const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
+    if (entry == NULL || acc_unlikely(!object_current(self->area.seg, entry))) {
+        return 0;
     }
-    memcpy(PyBytes_AS_STRING(bytes), found.view.value, (size_t)size);
-    acc_fence_acquire();
-    if (acc_unlikely(acc_load_relaxed(acc_slot_word(found.slot)) != found.word)) {
-        Py_DECREF(bytes);
-        return 2;
+    uint64_t *slot = object_slot(self->area.seg, entry);
+    enum acc_counter counter = ACC_OBJECT_HIT;
+    if (object_is_place(entry)) {
+        int found = read_place(self, entry, out);
+        if (acc_unlikely(found != 1)) {
+            return found;
+        }
+        counter = ACC_LOCAL_HIT;
+    } else {
+        *out = Py_NewRef((PyObject *)entry->held);
     }
-    acc_mark_raise(acc_slot_mark(found.slot));
-    *out = bytes;
+    raise_mark_of(slot);
+    acc_count_own(&self->area.stats->counter[counter], 1);
     return 1;
 }
 
@@ -389,52 +394,45 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
-/* A read of the segment, counted. */
-static inline int read_counted(AreaObject *self, PyObject *key_object, const struct acc_key *key, PyObject **out) {
-    int found = 2;
-    if (self->objects == NULL && (self->flags & (AREA_OFF | AREA_VERIFY_FULL)) == 0) {
-        found = read_bytes_hot(self, key, out);
-    }
-    if (found == 2) {
-        struct reading reading;
-        found = area_read_object(self, key_object, key, true, false, &reading);
-        *out = found == 1 ? reading.object : NULL;
-    }
-    if (acc_likely(found == 1)) {
-        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
-    }
-    return found;
-}
-
 static inline void count_negative(AreaObject *self, const PyObject *object) {
     if (acc_unlikely(object == Py_None)) {
         acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
     }
 }
 
-static inline PyObject *get_plain(AreaObject *self, PyObject *key_object, PyObject *fallback) {
-    PyObject *object;
-    if (acc_unlikely(!area_ready(self))) {
-        return NULL;
-    }
+/* 1 hit, 0 miss, -1 exception; a hit is counted. */
+static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     if (objects_usable(self) && object_key_type(key_object)) {
-        object = object_get(self, key_object);
-        if (acc_likely(object != NULL)) {
-            count_negative(self, object);
-            return object;
+        int found = read_remembered(self, key_object, out);
+        if (acc_likely(found != 0)) {
+            return found;
         }
     }
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     if (!area_key(self, key_object, buffer, &key)) {
+        return -1;
+    }
+    struct reading reading;
+    int found = area_read_object(self, key_object, &key, true, false, &reading);
+    if (found == 1) {
+        *out = reading.object;
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+    }
+    return found;
+}
+
+static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fallback) {
+    PyObject *object;
+    if (acc_unlikely(!area_ready(self))) {
         return NULL;
     }
-    int found = read_counted(self, key_object, &key, &object);
+    int found = read_one(self, key, &object);
     if (acc_likely(found == 1)) {
         count_negative(self, object);
         return object;
     }
-    return found < 0 ? NULL : miss(self, key_object, fallback, Py_None, NULL);
+    return found < 0 ? NULL : miss(self, key, fallback, Py_None, NULL);
 }
 
 /* Keyword arguments of get and mget: default and options apart from the read options.  False with an exception. */
@@ -491,8 +489,8 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 
 #define BATCH 32
 
-/* Bring the lines of a batch's entries and index buckets near before the first is needed. */
-static void prefetch_objects(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
+/* Bring near what a batch will touch before the first of it is needed: entries, then index words and values. */
+static void prefetch_remembered(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
     struct object_entry *sets[BATCH];
     for (Py_ssize_t i = 0; i < n; i++) {
         sets[i] = object_key_type(keys[i]) ? object_cache_set(self->objects, object_key_hash(keys[i])) : NULL;
@@ -502,28 +500,8 @@ static void prefetch_objects(AreaObject *self, PyObject *const *keys, Py_ssize_t
         for (int j = 0; sets[i] != NULL && j < 2; j++) {
             if (sets[i][j].key == keys[i]) {
                 __builtin_prefetch(object_slot(self->area.seg, &sets[i][j]));
-                __builtin_prefetch(sets[i][j].value);
+                __builtin_prefetch((const void *)sets[i][j].held);
             }
-        }
-    }
-}
-
-/* The same for values that are copied out: hash all, fetch the buckets, then the items. */
-static void prefetch_items(AreaObject *self, const struct acc_key *keys, const struct acc_home *homes, Py_ssize_t n) {
-    const struct acc_segment *seg = self->area.seg;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        __builtin_prefetch(acc_home_first(seg, &homes[i]));
-        __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, keys[i].hash)));
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        struct acc_bucket *bucket = acc_home_first(seg, &homes[i]);
-        uint32_t match = acc_bucket_match(bucket, homes[i].tag);
-        if (match != 0) {
-            uint64_t word = acc_load_relaxed(&bucket->word[__builtin_ctz(match) >> 2]);
-            uint32_t ring = acc_word_ring(word);
-            const uint8_t *item = acc_ring_at(seg, homes[i].shard, ring, acc_word_offset(word));
-            __builtin_prefetch(item);
-            __builtin_prefetch(item + ACC_LINE);
         }
     }
 }
@@ -559,47 +537,14 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-static bool mget_from_segment(struct mget *m, PyObject *key_object, const struct acc_key *key) {
-    PyObject *object;
-    int found = read_counted(m->self, key_object, key, &object);
-    if (found == 1) {
-        return mget_put(m, key_object, object);
+static bool mget_batch(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
+    if (objects_usable(m->self)) {
+        prefetch_remembered(m->self, keys, n);
     }
-    return found == 0 && mget_miss(m, key_object);
-}
-
-static bool mget_batch_objects(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
-    prefetch_objects(m->self, keys, n);
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *object = object_key_type(keys[i]) && objects_usable(m->self) ? object_get(m->self, keys[i]) : NULL;
-        if (acc_likely(object != NULL)) {
-            if (!mget_put(m, keys[i], object)) {
-                return false;
-            }
-            continue;
-        }
-        uint8_t buffer[KEY_BUFFER];
-        struct acc_key key;
-        if (!area_key(m->self, keys[i], buffer, &key) || !mget_from_segment(m, keys[i], &key)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool mget_batch_copies(struct mget *m, PyObject *const *objects, Py_ssize_t n) {
-    uint8_t buffers[BATCH][KEY_BUFFER];
-    struct acc_key keys[BATCH];
-    struct acc_home homes[BATCH];
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (!area_key(m->self, objects[i], buffers[i], &keys[i])) {
-            return false;
-        }
-        homes[i] = acc_home_of(m->self->area.seg, keys[i].hash);
-    }
-    prefetch_items(m->self, keys, homes, n);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (!mget_from_segment(m, objects[i], &keys[i])) {
+        PyObject *object;
+        int found = read_one(m->self, keys[i], &object);
+        if (found < 0 || !(found == 1 ? mget_put(m, keys[i], object) : mget_miss(m, keys[i]))) {
             return false;
         }
     }
@@ -607,10 +552,8 @@ static bool mget_batch_copies(struct mget *m, PyObject *const *objects, Py_ssize
 }
 
 static bool mget_all(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
-    bool objects = objects_usable(m->self);
     for (Py_ssize_t at = 0; at < n; at += BATCH) {
-        Py_ssize_t size = n - at < BATCH ? n - at : BATCH;
-        if (!(objects ? mget_batch_objects : mget_batch_copies)(m, keys + at, size)) {
+        if (!mget_batch(m, keys + at, n - at < BATCH ? n - at : BATCH)) {
             return false;
         }
     }

@@ -118,10 +118,12 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         flags |= AREA_OBJECTS_COPY;
         flags &= ~(unsigned)AREA_PLAIN_SET;
     }
+    enum object_kind kind = (flags & AREA_OBJECTS_COPY) != 0     ? OBJECTS_COPY
+                            : (flags & AREA_OBJECTS_SHARED) != 0 ? OBJECTS_SHARED
+                                                                 : OBJECTS_AUTO;
     struct object_cache *objects = NULL;
-    if ((flags & AREA_OBJECTS_COPY) == 0) {
-        objects = segment_objects((SegmentObject *)segment, area.id, (flags & AREA_OBJECTS_SHARED) != 0,
-                                  object_bytes);
+    if ((flags & (AREA_OFF | AREA_VERIFY_FULL)) == 0) {
+        objects = segment_objects((SegmentObject *)segment, area.id, kind, object_bytes);
         if (objects == NULL) {
             return NULL;
         }

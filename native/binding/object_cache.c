@@ -40,13 +40,14 @@ static void remove_entry(struct object_cache *cache, uint32_t i) {
     if (entry->key == NULL) {
         return;
     }
-    PyObject *key = entry->key, *value = entry->value;
-    entry->key = entry->value = NULL;
+    PyObject *key = entry->key, *value = object_value(entry);
+    entry->key = NULL;
+    entry->held = 0;
     cache->bytes -= cache->sizes[i];
     cache->used--;
     /* Last: a destructor may come back here. */
     Py_DECREF(key);
-    Py_DECREF(value);
+    Py_XDECREF(value);
 }
 
 void object_cache_clear(struct object_cache *cache) {
@@ -65,7 +66,7 @@ void object_cache_free(struct object_cache *cache) {
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg) {
     for (uint32_t i = 0; i < cache->sets * 2; i++) {
         Py_VISIT(cache->entries[i].key);
-        Py_VISIT(cache->entries[i].value);
+        Py_VISIT(object_value(&cache->entries[i]));
     }
     return 0;
 }
@@ -152,17 +153,19 @@ static void shrink(struct object_cache *cache, uint32_t keep) {
 
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
                       uint32_t size) {
-    if (size > cache->bytes_max / 8) {
+    if (object_is_place(entry)) {
+        size = 0;
+    } else if (size > cache->bytes_max / 8) {
         return;
     }
     uint32_t at = choose(cache, hash, entry);
     Py_INCREF(entry->key);
-    Py_INCREF(entry->value);
+    Py_XINCREF(object_value(entry));
     remove_entry(cache, at);
     if (cache->entries[at].key != NULL) {
         /* A destructor filled the place meanwhile: the newcomer is not kept. */
         Py_DECREF(entry->key);
-        Py_DECREF(entry->value);
+        Py_XDECREF(object_value(entry));
         return;
     }
     place(cache, at, entry, size);

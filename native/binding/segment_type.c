@@ -18,7 +18,7 @@ PyObject *raise_status(enum acc_status status, const char *doing) {
 
 static SegmentObject *wrap(PyTypeObject *type, struct acc_segment *seg) {
     SegmentObject *self = (SegmentObject *)type->tp_alloc(type, 0);
-    size_t caches = 2 * (size_t)seg->geometry.areas;
+    size_t caches = OBJECT_KINDS * (size_t)seg->geometry.areas;
     struct object_cache **objects = PyMem_RawCalloc(caches, sizeof *objects);
     if (self == NULL || objects == NULL) {
         acc_segment_close(seg);
@@ -33,8 +33,9 @@ static SegmentObject *wrap(PyTypeObject *type, struct acc_segment *seg) {
     return self;
 }
 
-struct object_cache *segment_objects(SegmentObject *self, uint32_t area, bool shared, uint64_t bytes_max) {
-    struct object_cache **place = &self->objects[2 * (size_t)area + shared];
+struct object_cache *segment_objects(SegmentObject *self, uint32_t area, enum object_kind kind,
+                                     uint64_t bytes_max) {
+    struct object_cache **place = &self->objects[OBJECT_KINDS * (size_t)area + kind];
     if (*place == NULL) {
         *place = object_cache_new(bytes_max);
     } else {

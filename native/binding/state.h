@@ -41,8 +41,8 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
 /* A decoded object and what proves it current.  Two of them are one cache line: a hit among many keys is as fast as the
  * lines it touches are few. */
 struct object_entry {
-    PyObject *key; /* exact str, bytes or int; NULL: empty */
-    PyObject *value;
+    PyObject *key;      /* exact str, bytes or int; NULL: empty */
+    uintptr_t held;     /* the object; or, odd, where the item lies whose value is copied out at each read */
     uint64_t word;      /* the index word when the value was read: unchanged, it names the same bytes */
     uint32_t slot;      /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
     uint32_t life;      /* expire_at of those bytes; of an item with two copies the sequence that was read */
@@ -50,6 +50,14 @@ struct object_entry {
 _Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
 #define OBJECT_TWICE (1u << 31)
+
+static inline bool object_is_place(const struct object_entry *entry) {
+    return entry->held & 1;
+}
+
+static inline PyObject *object_value(const struct object_entry *entry) {
+    return object_is_place(entry) ? NULL : (PyObject *)entry->held;
+}
 
 /* The objects of one area, shared by all LevelCache objects of it that treat objects alike. */
 struct object_cache {
@@ -84,12 +92,16 @@ bool object_key_equal(PyObject *seen, PyObject *key);
 typedef struct {
     PyObject_HEAD
     struct acc_segment *seg;
-    struct object_cache **objects; /* two an area: of immutable objects, and of shared ones */
+    struct object_cache **objects; /* [area][enum object_kind] */
     size_t objects_count;
 } SegmentObject;
 
+/* What objects are kept for reads of an area: immutable ones, all, none (only where the items lie). */
+enum object_kind { OBJECTS_AUTO, OBJECTS_SHARED, OBJECTS_COPY, OBJECT_KINDS };
+
 /* The object cache of an area, made when first asked for.  NULL with an exception. */
-struct object_cache *segment_objects(SegmentObject *self, uint32_t area, bool shared, uint64_t bytes_max);
+struct object_cache *segment_objects(SegmentObject *self, uint32_t area, enum object_kind kind,
+                                     uint64_t bytes_max);
 
 extern PyType_Spec segment_spec;
 /* Set the exception for a status; always NULL. */
@@ -112,7 +124,7 @@ enum area_flag {
 typedef struct {
     PyObject_HEAD
     struct acc_area area; /* area.seg NULL: not bound */
-    struct object_cache *objects; /* belongs to `segment`; NULL: values are decoded afresh */
+    struct object_cache *objects; /* belongs to `segment`; NULL: nothing may be remembered */
     uint32_t flags;
     struct binding *binding;
     SegmentObject *segment;

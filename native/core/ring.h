@@ -66,21 +66,74 @@ static inline uint8_t acc_record_code(const struct acc_record *record) {
     return (uint8_t)(record->size_code >> 26);
 }
 
+/* The fixed fields of a header as four words and the sum, in the order they lie in memory.  Loaded once, and then
+ * only used from here: what was verified is what is believed.  (Words and not the structs, because fields stored one
+ * by one and loaded together again stall a processor for longer than the whole check takes.) */
+struct acc_raw {
+    uint64_t common;
+    uint64_t size_expire;
+    uint64_t stale_loaded;
+    uint64_t counts;
+    uint32_t sum;
+    uint32_t check;
+};
+
+static inline struct acc_raw acc_raw_load(const uint8_t *common, const uint8_t *record) {
+    return (struct acc_raw){
+        .common = acc_get64(common),
+        .check = (uint32_t)acc_get32(record),
+        .size_expire = acc_get64(record + offsetof(struct acc_record, size_code)),
+        .stale_loaded = acc_get64(record + offsetof(struct acc_record, stale_until)),
+        .counts = acc_get64(record + offsetof(struct acc_record, key_count)),
+        .sum = (uint32_t)acc_get32(record + offsetof(struct acc_record, value_sum)),
+    };
+}
+
+static inline struct acc_raw acc_raw_of(const struct acc_common *common, const struct acc_record *record) {
+    return (struct acc_raw){
+        .common = common->units_flags | (uint64_t)common->key_size << 32 | (uint64_t)common->area << 48,
+        .size_expire = record->size_code | (uint64_t)record->expire_at << 32,
+        .stale_loaded = record->stale_until | (uint64_t)record->loaded_at << 32,
+        .counts = record->key_count | (uint64_t)record->area_count << 32,
+        .sum = record->value_sum,
+        .check = record->check,
+    };
+}
+
+static inline struct acc_common acc_raw_common(const struct acc_raw *raw) {
+    return (struct acc_common){(uint32_t)raw->common, (uint16_t)(raw->common >> 32),
+                               (uint16_t)(raw->common >> 48)};
+}
+
+static inline struct acc_record acc_raw_record(const struct acc_raw *raw) {
+    return (struct acc_record){
+        .check = raw->check,
+        .size_code = (uint32_t)raw->size_expire,
+        .expire_at = (uint32_t)(raw->size_expire >> 32),
+        .stale_until = (uint32_t)raw->stale_loaded,
+        .loaded_at = (uint32_t)(raw->stale_loaded >> 32),
+        .key_count = (uint32_t)raw->counts,
+        .area_count = (uint32_t)(raw->counts >> 32),
+        .value_sum = raw->sum,
+    };
+}
+
 /* Check of a header: three multiply-folds over its fields, salted with the offset so that bytes of another lap or
  * place never verify. */
+static inline uint32_t acc_raw_check(const struct acc_raw *raw, uint64_t offset, uint32_t copy) {
+    /* The low byte of units_flags holds the flags: we build for little-endian machines only. */
+    uint64_t common = raw->common & ~(uint64_t)ACC_ITEM_DEAD;
+    uint64_t salt = (offset & ACC_OFFSET_MASK) << 1 | copy;
+    uint64_t x = acc_fold(common ^ 0xa0761d6478bd642full, raw->size_expire ^ salt ^ 0xe7037ed1a0b428dbull);
+    uint64_t y = acc_fold(raw->stale_loaded ^ 0x8ebc6af09c88c6e3ull, raw->counts ^ 0x589965cc75374cc3ull);
+    uint64_t z = acc_fold(x ^ raw->sum, y ^ 0x1d8e4e27c47d124full);
+    return (uint32_t)(z ^ z >> 32);
+}
+
 static inline uint32_t acc_item_check(uint64_t offset, const struct acc_common *common,
                                       const struct acc_record *record, uint32_t copy) {
-    uint64_t a, b, c, d;
-    memcpy(&a, common, 8);
-    a &= ~(uint64_t)ACC_ITEM_DEAD; /* the low byte of units_flags: we build for little-endian machines only */
-    memcpy(&b, &record->size_code, 8);
-    memcpy(&c, &record->stale_until, 8);
-    memcpy(&d, &record->key_count, 8);
-    uint64_t salt = (offset & ACC_OFFSET_MASK) << 1 | copy;
-    uint64_t x = acc_fold(a ^ 0xa0761d6478bd642full, b ^ salt ^ 0xe7037ed1a0b428dbull);
-    uint64_t y = acc_fold(c ^ 0x8ebc6af09c88c6e3ull, d ^ 0x589965cc75374cc3ull);
-    uint64_t z = acc_fold(x ^ record->value_sum, y ^ 0x1d8e4e27c47d124full);
-    return (uint32_t)(z ^ z >> 32);
+    struct acc_raw raw = acc_raw_of(common, record);
+    return acc_raw_check(&raw, offset, copy);
 }
 
 /* A verified local copy of an item's header, and where its parts are. */
@@ -119,6 +172,24 @@ static inline uint32_t acc_view_room(const struct acc_view *view) {
 /* The same for an item with two copies; view's item, offset, ring and common are filled in. */
 bool acc_view_load_twice(struct acc_view *view, uint64_t left);
 
+/* Verify the header of an item with one copy that lies at `item`, of which the caller knows that it lies in a ring. */
+static inline __attribute__((always_inline)) bool acc_view_load_at(const uint8_t *item, uint64_t offset,
+                                                                   struct acc_view *view) {
+    struct acc_raw raw = acc_raw_load(item, item + sizeof view->common);
+    view->item = item;
+    view->offset = offset;
+    view->sequence = 0;
+    view->common = acc_raw_common(&raw);
+    view->record = acc_raw_record(&raw);
+    view->key = item + sizeof(struct acc_item);
+    view->value = view->key + view->common.key_size;
+    uint64_t bytes =
+        sizeof(struct acc_item) + (uint64_t)view->common.key_size + acc_record_size(&view->record);
+    return acc_likely(raw.check == acc_raw_check(&raw, offset, 0)) &&
+           (acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) == 0 && view->common.key_size != 0 &&
+           bytes <= (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
+}
+
 /* Copy and verify the header of the item at `offset`.  Nothing that is read here is believed before the check has
  * passed, and then every part still has to lie within the item and the item within the ring. */
 static inline __attribute__((always_inline)) bool acc_view_load(const struct acc_segment *seg, uint32_t shard,
@@ -131,22 +202,16 @@ static inline __attribute__((always_inline)) bool acc_view_load(const struct acc
         return false;
     }
     const uint8_t *item = acc_ring_base(seg, shard, ring) + place * ACC_UNIT;
-    view->item = item;
-    view->offset = offset;
     view->ring = ring;
-    view->sequence = 0;
-    memcpy(&view->common, item, sizeof view->common);
-    if (acc_unlikely((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != 0)) {
+    struct acc_common common;
+    memcpy(&common, item, sizeof common);
+    if (acc_unlikely((acc_common_flags(&common) & ~ACC_ITEM_DEAD) != 0)) {
+        view->item = item;
+        view->offset = offset;
+        view->common = common;
         return acc_view_load_twice(view, units_max - place);
     }
-    memcpy(&view->record, item + sizeof view->common, sizeof view->record);
-    uint64_t units = acc_common_units(&view->common);
-    uint64_t bytes =
-        sizeof(struct acc_item) + (uint64_t)view->common.key_size + acc_record_size(&view->record);
-    view->key = item + sizeof(struct acc_item);
-    view->value = view->key + view->common.key_size;
-    return acc_likely(view->record.check == acc_item_check(offset, &view->common, &view->record, 0)) &&
-           place + units <= units_max && bytes <= units * ACC_UNIT && view->common.key_size != 0;
+    return acc_view_load_at(item, offset, view) && place + acc_common_units(&view->common) <= units_max;
 }
 
 /* Has an item with two copies been rewritten since it was loaded?  (Call behind an acquire fence.) */
