@@ -570,6 +570,18 @@ class TestLiveness:
         assert attach(name) is mine
         assert not file_of(f"{name}-b").path.exists()
 
+    def test_closed_by_somebody(self, name: str) -> None:
+        """A descriptor closed under us (os.closerange() for one) is replaced within ticks."""
+        mine = attach(name)
+        os.close(mine.fd)
+        with Path("/dev/null").open() as taken:  # something else now has its number
+            deadline = time.monotonic() + 10
+            while not alive_from_outside(name) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert alive_from_outside(name)
+            assert taken.fileno() != mine.fd
+        assert attach(name) is mine
+
     def test_given_back(self, name: str) -> None:
         """After leave() nothing is held, and attach() enters again through the same mapping."""
         mine = attach(name)

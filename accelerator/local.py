@@ -1,0 +1,112 @@
+"""
+L1: the native area and segment, or their twins in process memory where there is no native part.
+
+Everything to the right asks here and cannot tell which it has.  ``ACCELERATOR_PURE=1`` asks for
+the twins, for tests.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from accelerator.errors import NotAttached
+
+try:
+    import accelerator._native  # noqa: F401  whether it can be imported is the question
+except ImportError:
+    NATIVE = False
+else:
+    NATIVE = os.environ.get("ACCELERATOR_PURE") != "1"
+
+# The twins have the same names with the same meaning; the type checker is shown one of the two.
+if TYPE_CHECKING or NATIVE:
+    from accelerator._native import (
+        ADD,
+        BUSY,
+        CACHE_NULL,
+        COUNTERS,
+        FILL,
+        MIN_SIZE,
+        NOT_STORED,
+        OBJECTS_COPY,
+        OBJECTS_SHARED,
+        OFF,
+        PLAIN_MISS,
+        PLAIN_SET,
+        SET,
+        STORED,
+        TOO_LARGE,
+        UNSET,
+        VERIFY_FULL,
+        Segment,
+        encode_key,
+        install,
+    )
+    from accelerator._native import Area as AreaBase
+else:
+    from accelerator.process_local import (
+        ADD,
+        BUSY,
+        CACHE_NULL,
+        COUNTERS,
+        FILL,
+        MIN_SIZE,
+        NOT_STORED,
+        OBJECTS_COPY,
+        OBJECTS_SHARED,
+        OFF,
+        PLAIN_MISS,
+        PLAIN_SET,
+        SET,
+        STORED,
+        TOO_LARGE,
+        UNSET,
+        VERIFY_FULL,
+        Segment,
+        encode_key,
+        install,
+    )
+    from accelerator.process_local import Area as AreaBase
+
+__all__ = [
+    "ADD",
+    "BUSY",
+    "CACHE_NULL",
+    "COUNTERS",
+    "FILL",
+    "MIN_SIZE",
+    "NATIVE",
+    "NOT_STORED",
+    "OBJECTS_COPY",
+    "OBJECTS_SHARED",
+    "OFF",
+    "PLAIN_MISS",
+    "PLAIN_SET",
+    "SET",
+    "STORED",
+    "TOO_LARGE",
+    "UNSET",
+    "VERIFY_FULL",
+    "AreaBase",
+    "Segment",
+    "encode_key",
+    "install",
+    "private_segment",
+]
+
+_PAGE = 4096
+
+
+def private_segment(size: int, max_value_size: int) -> Segment:
+    """
+    Make the same structure in memory of this process.
+
+    Raises:
+        NotAttached: There is not even that much memory.
+    """
+    try:
+        # Pages are taken when they are first used, so the size is a bound and no cost.
+        return Segment.private(max(MIN_SIZE, size // _PAGE * _PAGE), max_value_size)
+    except (OSError, ValueError) as error:
+        raise NotAttached(f"no memory for a cache of {size} bytes: {error}") from error

@@ -1,0 +1,110 @@
+"""
+LevelCache over every kind of memory it can stand on.
+
+"shared" is a segment in /dev/shm, "private" the same structure in memory of this process, and
+"process" the twin in pure Python.  The last one is chosen when the package is imported, so the
+modules above that choice are imported a second time, beside the first.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import accelerator
+from accelerator import local
+from accelerator.testing import Clock, Isolated
+
+CHOOSING = ("local", "runtime", "cache", "testing")
+"""Modules that know which of the two they have, in the order of their imports."""
+
+
+def import_pure() -> dict[str, ModuleType]:
+    """Import CHOOSING once more, on the twin in pure Python."""
+    names = [f"accelerator.{module}" for module in CHOOSING]
+    first = {name: sys.modules.pop(name, None) for name in names}
+    attributes = {module: getattr(accelerator, module, None) for module in CHOOSING}
+    before = os.environ.get("ACCELERATOR_PURE")
+    os.environ["ACCELERATOR_PURE"] = "1"
+    try:
+        return {module: importlib.import_module(f"accelerator.{module}") for module in CHOOSING}
+    finally:
+        os.environ.pop("ACCELERATOR_PURE")
+        if before is not None:
+            os.environ["ACCELERATOR_PURE"] = before
+        for name, module in first.items():
+            if module is None:
+                sys.modules.pop(name)
+            else:
+                sys.modules[name] = module
+        for name, module in attributes.items():
+            setattr(accelerator, name, module)
+
+
+def normal() -> dict[str, ModuleType]:
+    return {module: importlib.import_module(f"accelerator.{module}") for module in CHOOSING}
+
+
+KINDS = ["shared", "private", "process"] if local.NATIVE else ["process"]
+PURE = import_pure() if local.NATIVE else normal()
+
+
+class Memory:
+    """One kind of memory, and caches in it."""
+
+    def __init__(self, kind: str, modules: dict[str, ModuleType], isolated: Isolated) -> None:
+        self.kind = kind
+        self.cache_class: type = modules["cache"].LevelCache
+        self.clock: Clock = isolated.clock
+        self.segment = isolated.memory
+
+    def cache(self, area: str = "area", **options: Any) -> Any:
+        # Jitter makes lives random; the tests that want it say so.
+        return self.cache_class(area, **{"ttl_jitter_ratio": None, **options})
+
+
+@pytest.fixture(params=KINDS)
+def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
+    modules = PURE if request.param == "process" else normal()
+    with modules["testing"].isolated(size="4MiB", shared=request.param == "shared") as isolated:
+        memory = Memory(request.param, modules, isolated)
+        yield memory
+        assert [] == memory.segment.check()
+
+
+@pytest.fixture
+def make(memory: Memory) -> Callable[..., Any]:
+    """Make a cache; no jitter unless asked for."""
+    return memory.cache
+
+
+@pytest.fixture
+def cache(memory: Memory) -> Any:
+    return memory.cache()
+
+
+@pytest.fixture
+def clock(memory: Memory) -> Clock:
+    return memory.clock
+
+
+@contextlib.contextmanager
+def unchanged(cache: Any, *keys: Any) -> Iterator[None]:
+    """Hold that the block changes neither what is stored nor what is known about it."""
+    before = {key: cache.get_entry(key) for key in keys}
+    yield
+    for key, entry in before.items():
+        now = cache.get_entry(key)
+        assert (entry is None) == (now is None)
+        if entry is not None:
+            assert (entry.value, entry.version) == (now.value, now.version)
+
+
+@pytest.fixture(name="unchanged")
+def unchanged_fixture() -> Callable[..., Any]:
+    return unchanged
