@@ -423,7 +423,7 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
     for (int step = 0; step < MID_STEPS && acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail) > young; step++) {
         const struct acc_ahead_item *item = ahead_at(seg, shard, ACC_HAND_MID, r->mid);
         if (item == NULL) {
-            reset_ring(seg, shard, ACC_SMALL);
+            r->mid = r->tail; /* a garbage mid is no reason to drop the ring; a garbage item is found by the hand */
             return;
         }
         if (!item->nothing && !retired(seg, shard, ACC_SMALL, r->mid)) {

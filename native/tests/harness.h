@@ -194,36 +194,29 @@ NOT_OFTEN void print_violation(void *context, const char *text) {
     printf("%s: violated: %s\n", harness.name, text);
 }
 
-/* No key may have two words: look for an equal one later in the two buckets of each. */
+/* No key may have two words: look for an equal one in both buckets of each. */
 NOT_OFTEN uint32_t count_doubles(struct acc_segment *seg, uint32_t shard) {
     uint32_t doubles = 0;
     uint32_t slots = seg->geometry.buckets * ACC_BUCKET_SLOTS;
     for (uint32_t n = 0; n < slots; n++) {
-        struct acc_bucket *bucket = acc_bucket(seg, shard, n / ACC_BUCKET_SLOTS);
-        uint64_t word = bucket->word[n % ACC_BUCKET_SLOTS];
+        uint64_t *word = &acc_bucket(seg, shard, n / ACC_BUCKET_SLOTS)->word[n % ACC_BUCKET_SLOTS];
         struct acc_view a, b;
-        if (word == 0 ||
-            !acc_view_load(seg, shard, acc_word_ring(word), acc_word_offset(word), &a)) {
+        if (*word == 0 ||
+            !acc_view_load(seg, shard, acc_word_ring(*word), acc_word_offset(*word), &a)) {
             continue;
         }
         uint64_t hash =
             acc_hash_in_area(seg, a.common.area, a.key[0], a.key + 1, a.common.key_size - 1u);
         struct acc_home home = acc_home_of(seg, hash);
-        for (int half = 0; half < 2; half++) {
-            if (half == 1 && home.bucket[1] == home.bucket[0]) {
-                continue;
-            }
-            for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
-                uint64_t *other = &acc_bucket(seg, shard, home.bucket[half])->word[i];
-                if (other == &bucket->word[n % ACC_BUCKET_SLOTS] || *other == 0 ||
-                    !acc_view_load(seg, shard, acc_word_ring(*other), acc_word_offset(*other),
-                                   &b)) {
-                    continue;
-                }
-                doubles += a.common.area == b.common.area &&
-                           a.common.key_size == b.common.key_size &&
-                           memcmp(a.key, b.key, a.common.key_size) == 0;
-            }
+        struct acc_bucket *both[2] = {acc_home_first(seg, &home), acc_home_second(seg, &home)};
+        for (uint32_t i = 0; i < 2 * ACC_BUCKET_SLOTS; i++) {
+            uint64_t *other = &both[i / ACC_BUCKET_SLOTS]->word[i % ACC_BUCKET_SLOTS];
+            doubles += other != word && (i < ACC_BUCKET_SLOTS || both[0] != both[1]) &&
+                       *other != 0 &&
+                       acc_view_load(seg, shard, acc_word_ring(*other), acc_word_offset(*other),
+                                     &b) &&
+                       a.common.area == b.common.area && a.common.key_size == b.common.key_size &&
+                       memcmp(a.key, b.key, a.common.key_size) == 0;
         }
     }
     return doubles / 2;

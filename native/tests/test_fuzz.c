@@ -9,7 +9,7 @@
 
 enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
 
-static uint32_t rounds = 20000;
+static uint32_t rounds = 8000;
 static uint64_t seed = 1;
 
 struct fuzz {
@@ -103,7 +103,10 @@ static void hurt(struct fuzz *f) {
     case 3: hurt_bytes(f, g->ghost_at, g->ring_at); break;
     case 4: hurt_bytes(f, g->process_at, g->area_at); break;
     case 5: hurt_bytes(f, g->stats_at, g->generation_at); break;
-    case 6: hurt_bytes(f, offsetof(struct acc_header, hash_key), sizeof(struct acc_header)); break;
+    case 6:
+        hurt_bytes(f, offsetof(struct acc_header, hash_key), sizeof(struct acc_header));
+        hurt_word(f, &acc_header(f->seg)->next_incarnation);
+        break;
     case 7: hurt_item(f, shard); break;
     case 8:
         hurt_word(f, &acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
@@ -189,10 +192,19 @@ static void ignore_violation(void *context, const char *text) {
 static void maintain(struct fuzz *f) {
     uint64_t counters[ACC_COUNTERS];
     acc_maintenance_tick(f->seg);
+    acc_maintenance_tick(f->seg);
     acc_segment_measure(f->seg);
     acc_maintenance_check(f->seg, ignore_violation, NULL);
     acc_stats_sum(f->seg, f->area.id, counters);
     acc_process_any_other(f->seg);
+}
+
+/* Leave and enter again, over a table of processes and a count of incarnations that may be garbage. */
+static void enter_again(struct fuzz *f) {
+    acc_segment_unregister(f->seg);
+    CHECK_STATUS(ACC_OK, acc_segment_register(f->seg));
+    CHECK(acc_incarnation(f->seg) != 0);
+    CHECK(acc_area_enter(&f->area));
 }
 
 /* After garbage the cache heals: every key can be stored and read again, and the invariants hold. */
@@ -216,9 +228,21 @@ static void heal(struct fuzz *f) {
     CHECK_SEGMENT(f->seg);
 }
 
-static void fuzz(void) {
+/* Move the mapping between two pages that fault, so that a step outside it is seen. */
+static void put_between_guards(struct acc_segment *seg) {
+    uint64_t size = seg->geometry.size;
+    uint8_t *room = mmap(NULL, size + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(room != MAP_FAILED);
+    void *moved = mremap(seg->base, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, room + 4096);
+    CHECK(moved == room + 4096);
+    seg->base = moved;
+}
+
+static void run_fuzz(uint32_t max_value_size) {
     struct fuzz *f = calloc(1, sizeof *f);
-    f->seg = new_segment(2 * MIB, 64 << 10);
+    /* Moved before it is registered, that is before there is a thread that uses it. */
+    f->seg = map_file(new_segment_file(2 * MIB, max_value_size));
+    put_between_guards(f->seg);
     f->area = open_area(f->seg, "fuzz");
     f->chance.state = seed;
     for (uint32_t round = 0; round < rounds; round++) {
@@ -226,8 +250,12 @@ static void fuzz(void) {
         for (uint32_t n = random_below(&f->chance, 40); n > 0; n--) {
             operate(f);
         }
+        if (round % 5 == 0) {
+            acc_maintenance_tick(f->seg); /* sooner than its thread would: a lock word with our id costs no time */
+        }
         if (round % 200 == 0) {
             maintain(f);
+            enter_again(f);
         }
         if (round % 2000 == 0) {
             heal(f);
@@ -238,18 +266,27 @@ static void fuzz(void) {
            (unsigned long long)f->hits, (unsigned long long)f->stored, (unsigned long long)f->busy,
            (unsigned long long)(f->slowest_ns / 1000));
     CHECK(f->slowest_ns < SLOW_MS * 1000000ull);
-    CHECK(f->hits > rounds && f->stored > rounds);
+    CHECK(f->hits > rounds / 4 && f->stored > rounds);
     acc_segment_close(f->seg);
     free(f);
 }
 
+static void four_shards(void) {
+    run_fuzz(64 << 10);
+}
+
+/* One main ring, which ends where the mapping ends. */
+static void one_shard(void) {
+    run_fuzz(256 << 10);
+}
+
 int main(int argc, char **argv) {
-    static const struct test tests[] = {TEST(fuzz)};
+    static const struct test tests[] = {TEST(four_shards), TEST(one_shard)};
     if (argc > 1) {
         rounds = (uint32_t)strtoul(argv[1], NULL, 10);
     }
     if (argc > 2) {
         seed = strtoull(argv[2], NULL, 10);
     }
-    return run_tests(tests, 1, 60 + rounds / 100, 1, argv);
+    return run_tests(tests, 2, 60 + rounds / 100, 1, argv);
 }
