@@ -50,7 +50,7 @@ enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t 
     }
     uint32_t id;
     if (!find_slot(seg, name, size, &id)) {
-        enum acc_status status = acc_process_enter(seg);
+        enum acc_status status = acc_process_enter(seg, NULL);
         if (status == ACC_OK) {
             status = claim_slot(seg, name, size, &id);
         }

@@ -30,11 +30,24 @@ static bool spin(uint32_t *word, uint32_t mine) {
     return false;
 }
 
+/* While the tick has the intent closed (for two stores), nobody of this process may set the word. */
+static bool is_open(const struct acc_segment *seg, uint32_t lock) {
+    return !(acc_load_acquire(&seg->intent[lock]) & ACC_INTENT_CLOSED);
+}
+
+/* Sleep until the word changes.  Without intent, so that the tick can see that a word with our id is nobody's even while
+ * all threads of this process wait for it. */
+static void sleep_on(struct acc_segment *seg, uint32_t lock, uint32_t seen, uint64_t ns) {
+    acc_sub_release(&seg->intent[lock], 1u);
+    futex_wait(acc_lock_word(seg, lock), seen, ns);
+    acc_add_acquire(&seg->intent[lock], 1u);
+}
+
 static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, uint64_t slice) {
     uint32_t *word = acc_lock_word(seg, lock);
     uint32_t seen = acc_load_relaxed(word);
     if (seen == 0) {
-        return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
+        return is_open(seg, lock) && acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
     }
     if (!(seen & ACC_LOCK_WAITERS)) {
         if (!acc_cas32(word, seen, seen | ACC_LOCK_WAITERS)) {
@@ -42,8 +55,11 @@ static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, ui
         }
         seen |= ACC_LOCK_WAITERS;
     }
-    futex_wait(word, seen, slice);
+    sleep_on(seg, lock, seen, slice);
     uint32_t now = acc_load_relaxed(word);
+    if (!is_open(seg, lock)) {
+        return false;
+    }
     if (now == 0) {
         return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
     }
@@ -58,18 +74,24 @@ static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, ui
     return false;
 }
 
+static bool wait_for(struct acc_segment *seg, uint32_t lock, uint32_t mine, uint64_t budget_ns) {
+    if (is_open(seg, lock) && spin(acc_lock_word(seg, lock), mine)) {
+        return true;
+    }
+    bool taken = false;
+    uint64_t end = acc_clock_ns() + budget_ns, now;
+    while (!taken && (now = acc_clock_ns()) < end) {
+        uint64_t left = end - now;
+        taken = wait_round(seg, lock, mine, left < SLICE_NS ? left : SLICE_NS);
+    }
+    return taken;
+}
+
 bool acc_lock_take_slow(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns) {
     uint32_t mine = acc_incarnation(seg);
-    bool taken = spin(acc_lock_word(seg, lock), mine);
-    if (!taken && budget_ns != 0) {
-        uint64_t end = acc_clock_ns() + budget_ns, now;
-        while (!taken && (now = acc_clock_ns()) < end) {
-            uint64_t left = end - now;
-            taken = wait_round(seg, lock, mine, left < SLICE_NS ? left : SLICE_NS);
-        }
-    }
+    bool taken = mine != 0 && wait_for(seg, lock, mine, budget_ns);
     if (!taken) {
-        acc_sub_relaxed(&seg->intent[lock], 1u);
+        acc_sub_release(&seg->intent[lock], 1u);
     }
     return taken;
 }

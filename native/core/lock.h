@@ -17,11 +17,15 @@ static inline uint32_t *acc_lock_word(const struct acc_segment *seg, uint32_t lo
 bool acc_lock_take_slow(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns);
 void acc_lock_wake(uint32_t *word);
 
-/* budget_ns 0: one try.  The caller is registered.  Blocks at most the budget (and a scheduling slice). */
+/* In acc_segment.intent: the tick is about to clear a word that nobody here holds. */
+#define ACC_INTENT_CLOSED (1u << 31)
+
+/* budget_ns 0: one try.  Blocks at most the budget (and a scheduling slice).  False too if this process is not
+ * registered (any more): it has no id to hold a lock under. */
 static inline bool acc_lock_take(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns) {
     /* Intent before the word: a word with my id and no intent was not set by me (see maintenance.c). */
-    acc_add_relaxed(&seg->intent[lock], 1u);
-    if (acc_likely(acc_cas32(acc_lock_word(seg, lock), 0, acc_incarnation(seg)))) {
+    uint32_t intent = acc_add_acquire(&seg->intent[lock], 1u), mine = acc_incarnation(seg);
+    if (acc_likely(!(intent & ACC_INTENT_CLOSED) && mine != 0 && acc_cas32(acc_lock_word(seg, lock), 0, mine))) {
         return true;
     }
     return acc_lock_take_slow(seg, lock, budget_ns);
@@ -32,7 +36,7 @@ static inline void acc_lock_give(struct acc_segment *seg, uint32_t lock) {
     if (acc_unlikely(acc_swap_release(word, 0u) & ACC_LOCK_WAITERS)) {
         acc_lock_wake(word);
     }
-    acc_sub_relaxed(&seg->intent[lock], 1u);
+    acc_sub_release(&seg->intent[lock], 1u);
 }
 
 #endif

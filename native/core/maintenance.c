@@ -19,18 +19,18 @@
 
 /* --- lock words that carry our id by mistake ----------------------------------------------------------- */
 
-/* Garbage may look like a living process; that process itself notices that it did not set it. */
+/* Garbage may look like a living process; that process itself notices that it did not set it.  Only without intent,
+ * and with the intent closed while the word is cleared: nobody of this process can be about to take it, or hold it. */
 static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
     uint32_t *word = acc_lock_word(seg, lock);
-    uint32_t seen = acc_load_relaxed(word);
-    bool ours = (seen & ~ACC_LOCK_WAITERS) == mine && acc_load_relaxed(&seg->intent[lock]) == 0;
-    if (!ours) {
-        seg->suspect[lock] = 0;
+    if ((acc_load_relaxed(word) & ~ACC_LOCK_WAITERS) != mine ||
+        !acc_cas32(&seg->intent[lock], 0, ACC_INTENT_CLOSED)) {
         return;
     }
-    /* Twice in a row: once could be a holder between his two stores of giving it back. */
-    if (++seg->suspect[lock] >= 2 && acc_cas32(word, seen, 0)) {
-        seg->suspect[lock] = 0;
+    uint32_t seen = acc_load_relaxed(word);
+    bool cleared = (seen & ~ACC_LOCK_WAITERS) == mine && acc_cas32(word, seen, 0);
+    acc_and_release(&seg->intent[lock], ~ACC_INTENT_CLOSED);
+    if (cleared) {
         acc_lock_wake(word);
     }
 }
@@ -200,7 +200,8 @@ static void *run(void *argument) {
     struct acc_segment *seg = argument;
     uint32_t mine = acc_load_acquire(&seg->thread_of);
     struct timespec pause = {.tv_nsec = ACC_TICK_MS * 1000000l};
-    while (acc_load_acquire(&seg->thread_of) == mine && acc_incarnation(seg) == mine) {
+    /* 0: told to stop before it had even begun. */
+    while (mine != 0 && acc_load_acquire(&seg->thread_of) == mine && acc_incarnation(seg) == mine) {
         syscall(SYS_futex, &seg->thread_of, FUTEX_WAIT_PRIVATE, mine, &pause, NULL, 0);
         if (acc_load_acquire(&seg->thread_of) == mine) {
             acc_maintenance_tick(seg);
@@ -227,17 +228,14 @@ static void start_thread(struct acc_segment *seg) {
     pthread_attr_destroy(&attributes);
 }
 
-enum acc_status acc_segment_register(struct acc_segment *seg) {
-    struct timespec pause = {.tv_nsec = 100000};
-    while (!acc_cas32(&seg->self->entering, 0, 1)) {
-        nanosleep(&pause, NULL);
-    }
-    enum acc_status status = acc_process_enter(seg);
-    if (status == ACC_OK && !seg->self->has_thread) {
+static void ensure_thread(struct acc_segment *seg) {
+    if (!seg->self->has_thread) {
         start_thread(seg);
     }
-    acc_store_release(&seg->self->entering, 0u);
-    return status;
+}
+
+enum acc_status acc_segment_register(struct acc_segment *seg) {
+    return acc_process_enter(seg, ensure_thread);
 }
 
 static void stop_thread(struct acc_segment *seg) {

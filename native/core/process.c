@@ -16,16 +16,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int byte_lock(int fd, int command, short type, uint64_t start, uint64_t size, struct flock *out) {
+/* Incarnations fit 30 bits: a lock word and a slot keep the highest bit for themselves. */
+#define INCARNATION_MASK 0x3fffffffu
+#define INCARNATION_TRIES 5000
+/* In a slot: claimed by this incarnation, the fields are not written yet. */
+#define SLOT_CLAIMED (1u << 31)
+
+static int byte_lock(const struct acc_segment *seg, int command, short type, uint64_t start, uint64_t size, struct flock *out) {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)size};
     int result;
     do {
-        result = fcntl(fd, command, &lock);
+        result = fcntl(acc_load_relaxed(&seg->fd), command, &lock);
     } while (result != 0 && errno == EINTR);
     if (out != NULL) {
         *out = lock;
     }
     return result;
+}
+
+static void give_byte(const struct acc_segment *seg, uint32_t incarnation) {
+    if (!seg->is_private && acc_segment_owns_descriptor(seg)) {
+        byte_lock(seg, F_SETLK, F_UNLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL);
+    }
 }
 
 /* Fields 3 (state) and 22 (start time) of /proc/PID/stat; the command name before them may hold anything. */
@@ -100,6 +112,9 @@ static bool pid_gone(const struct acc_process *slot) {
 }
 
 bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation) {
+    if (incarnation == 0) {
+        return true; /* garbage: nobody's id, and a free slot says nothing about it */
+    }
     if (incarnation == acc_incarnation(seg)) {
         return false;
     }
@@ -107,7 +122,7 @@ bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation) {
         return true; /* a parent's id, copied by fork: it has its own copy */
     }
     struct flock seen;
-    if (byte_lock(seg->fd, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, &seen) != 0 ||
+    if (byte_lock(seg, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, &seen) != 0 ||
         seen.l_type != F_UNLCK) {
         return false;
     }
@@ -120,7 +135,7 @@ bool acc_process_any_other(const struct acc_segment *seg) {
         return false;
     }
     struct flock seen;
-    if (byte_lock(seg->fd, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE, 0, &seen) != 0) {
+    if (byte_lock(seg, F_GETLK, F_WRLCK, ACC_LIVENESS_BASE, 0, &seen) != 0) {
         return true;
     }
     return seen.l_type != F_UNLCK;
@@ -132,11 +147,11 @@ static uint32_t claim_slot(struct acc_segment *seg, uint32_t incarnation) {
         for (uint32_t i = 0; i < seg->geometry.processes; i++) {
             struct acc_process *slot = acc_process_slot(seg, i);
             uint32_t owner = acc_load_acquire(&slot->incarnation);
-            if (owner != 0 && (round == 0 || !acc_process_dead(seg, owner))) {
+            if (owner != 0 && (round == 0 || !acc_process_dead(seg, owner & ~SLOT_CLAIMED))) {
                 continue;
             }
-            /* High bit: claimed, fields not written yet.  Killed here: an id that is nobody's, so dead. */
-            if (acc_cas32(&slot->incarnation, owner, incarnation | 1u << 31)) {
+            /* Killed right after this: claimed by one whose byte is free, so dead. */
+            if (acc_cas32(&slot->incarnation, owner, incarnation | SLOT_CLAIMED)) {
                 return i + 1;
             }
         }
@@ -157,7 +172,6 @@ static void forget_parent(struct acc_segment *seg) {
     seg->thread_of = 0;
     seg->scratch_busy = 0;
     memset(seg->intent, 0, sizeof seg->intent);
-    memset(seg->suspect, 0, sizeof seg->suspect);
     acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
     if (seg->is_private) {
@@ -169,7 +183,26 @@ static void forget_parent(struct acc_segment *seg) {
     }
 }
 
-enum acc_status acc_process_enter(struct acc_segment *seg) {
+/* A new id and its liveness byte.  0 is nobody's; and where the count is garbage, an id may be another's. */
+static enum acc_status take_incarnation(struct acc_segment *seg, uint32_t *out) {
+    for (int tries = 0; tries < INCARNATION_TRIES; tries++) {
+        uint32_t incarnation = acc_add_relaxed(&acc_header(seg)->next_incarnation, 1u) & INCARNATION_MASK;
+        if (incarnation == 0) {
+            continue;
+        }
+        if (seg->is_private ||
+            byte_lock(seg, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) == 0) {
+            *out = incarnation;
+            return ACC_OK;
+        }
+        if (errno != EAGAIN && errno != EACCES) {
+            return ACC_ESYS;
+        }
+    }
+    return ACC_FULL;
+}
+
+static enum acc_status enter(struct acc_segment *seg) {
     if (seg->readonly) {
         return ACC_READONLY;
     }
@@ -180,19 +213,41 @@ enum acc_status acc_process_enter(struct acc_segment *seg) {
         return ACC_OK;
     }
     forget_parent(seg);
-    uint32_t incarnation = acc_add_relaxed(&acc_header(seg)->next_incarnation, 1u) & 0x3fffffffu;
-    if (!seg->is_private &&
-        byte_lock(seg->fd, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) != 0) {
-        return ACC_ESYS;
+    uint32_t incarnation;
+    enum acc_status status = take_incarnation(seg, &incarnation);
+    if (status != ACC_OK) {
+        return status;
     }
     seg->self_slot = claim_slot(seg, incarnation);
     if (seg->self_slot == 0) {
-        byte_lock(seg->fd, F_SETLK, F_UNLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL);
+        give_byte(seg, incarnation);
         return ACC_FULL;
     }
     fill_slot(acc_process_slot(seg, seg->self_slot - 1), incarnation);
     acc_store_release(&seg->self->incarnation, incarnation);
     return ACC_OK;
+}
+
+/* One thread of a process at a time. */
+static void take_turn(struct acc_segment *seg) {
+    struct timespec pause = {.tv_nsec = 100000};
+    while (!acc_cas32(&seg->self->entering, 0, 1)) {
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void give_turn(struct acc_segment *seg) {
+    acc_store_release(&seg->self->entering, 0u);
+}
+
+enum acc_status acc_process_enter(struct acc_segment *seg, void (*entered)(struct acc_segment *seg)) {
+    take_turn(seg);
+    enum acc_status status = enter(seg);
+    if (status == ACC_OK && entered != NULL) {
+        entered(seg);
+    }
+    give_turn(seg);
+    return status;
 }
 
 void acc_process_leave(struct acc_segment *seg) {
@@ -204,9 +259,7 @@ void acc_process_leave(struct acc_segment *seg) {
     if (seg->self_slot != 0) {
         acc_cas32(&acc_process_slot(seg, seg->self_slot - 1)->incarnation, incarnation, 0);
     }
-    if (!seg->is_private) {
-        byte_lock(seg->fd, F_SETLK, F_UNLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL);
-    }
+    give_byte(seg, incarnation);
 }
 
 static bool is_our_file(const struct acc_segment *seg, int fd, nlink_t *links) {
@@ -228,7 +281,7 @@ static bool reopen(struct acc_segment *seg, nlink_t *links) {
         close(fd);
         return false;
     }
-    seg->fd = fd;
+    acc_store_relaxed(&seg->fd, fd);
     return true;
 }
 
@@ -243,5 +296,5 @@ bool acc_process_assert(struct acc_segment *seg) {
     }
     /* Unlinked under us: the next process makes a new segment, and two would not hear each other. */
     return links != 0 &&
-           byte_lock(seg->fd, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) == 0;
+           byte_lock(seg, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) == 0;
 }

@@ -9,8 +9,9 @@ static inline uint32_t acc_incarnation(const struct acc_segment *seg) {
     return acc_load_relaxed(&seg->self->incarnation);
 }
 
-/* Enter this process: a new incarnation, its liveness byte, its slot.  Threads may race here; one enters. */
-enum acc_status acc_process_enter(struct acc_segment *seg);
+/* Enter this process: a new incarnation, its liveness byte, its slot.  Threads may race here; one enters, the others
+ * wait for it.  `entered`, if given, is called by each in turn. */
+enum acc_status acc_process_enter(struct acc_segment *seg, void (*entered)(struct acc_segment *seg));
 void acc_process_leave(struct acc_segment *seg);
 
 /* Is the process with this incarnation certainly gone?  Two witnesses: its liveness byte is free, and, where its pid

@@ -285,10 +285,15 @@ enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size, stru
     return ACC_OK;
 }
 
+bool acc_segment_owns_descriptor(const struct acc_segment *seg) {
+    struct stat st;
+    return seg->fd >= 0 && fstat(seg->fd, &st) == 0 && st.st_dev == seg->device && st.st_ino == seg->inode;
+}
+
 void acc_segment_unmap(struct acc_segment *seg) {
     munmap(seg->base, seg->geometry.size);
     munmap(seg->self, 4096);
-    if (seg->fd >= 0) {
+    if (acc_segment_owns_descriptor(seg)) {
         close(seg->fd);
     }
     free(seg->scratch);

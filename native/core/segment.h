@@ -74,9 +74,8 @@ struct acc_segment {
     struct acc_geometry geometry;
 
     /* What this process is about to hold or holds; index: shard, then one for the area lock.  A lock word with my
-     * id and no intent here was not set by me. */
+     * id and no intent here was not set by me.  Highest bit: closed for a moment, see maintenance.c. */
     uint32_t intent[ACC_SHARDS_MAX + 1];
-    uint8_t suspect[ACC_SHARDS_MAX + 1];
 
     struct acc_ahead *ahead; /* [shard][hand] */
 
@@ -94,6 +93,8 @@ struct acc_segment {
 /* Forget what the hands have looked ahead at. */
 void acc_segment_forget_ahead(struct acc_segment *seg);
 void acc_segment_unmap(struct acc_segment *seg);
+/* Is the descriptor still that of our file?  (The application may have closed it, and opened something else.) */
+bool acc_segment_owns_descriptor(const struct acc_segment *seg);
 
 #define ACC_SCRATCH_BYTES (256u << 10)
 
