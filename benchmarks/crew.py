@@ -231,10 +231,10 @@ class _Server:
         return broken
 
     def _do_prepare(self, peer: str, task: Task) -> bool:
-        calls, workload = self._calls[peer], task.workload()
+        calls, workload = self._calls[peer], task.workload(self._member.values)
         if not workload.suits(calls):
             return False
-        chunk = Chunk(workload, calls, {"value": self._member.values[0]})
+        chunk = Chunk(workload, calls)
         if task.pattern == "many":
             chunk.whole()  # the fill stored only the first of them
         self._chunks[peer, task.name] = chunk

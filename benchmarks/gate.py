@@ -98,15 +98,17 @@ class Plan:
     windows: int = 150
 
 
-def run(plan: Plan) -> Report:
-    report = Report()
-    for part in (_bytes, _dicts, _eviction, _peers, _two_processes, _written, _flooded):
-        print(f"measuring: {part.__doc__}", flush=True)
-        report.verdicts += _until_quiet(part, plan, report)
-    return report
-
-
 Part = Callable[[Plan, Report], list[Verdict]]
+
+
+def run(plan: Plan, only: Sequence[str] = ()) -> Report:
+    """Measure the PARTS named, or all."""
+    report = Report()
+    for name, part in PARTS.items():
+        if not only or name in only:
+            print(f"measuring: {part.__doc__}", flush=True)
+            report.verdicts += _until_quiet(part, plan, report)
+    return report
 
 
 def _until_quiet(part: Part, plan: Plan, report: Report) -> list[Verdict]:
@@ -125,29 +127,37 @@ def _until_quiet(part: Part, plan: Plan, report: Report) -> list[Verdict]:
 # ---------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A contestant and the dict that took turns with it."""
+
+    ours: Series
+    base: Series
+
+    def row(self, claim: str, limit: float | None, note: str = "") -> Verdict:
+        figures = ratio(self.ours, self.base)
+        times = f"{self.ours.best:.1f} ns, dict {self.base.best:.1f} ns"
+        return Verdict(
+            claim,
+            *_figures(figures),
+            limit,
+            noisy=_noisy(self.base),
+            note=f"{times}; {note}" if note else times,
+        )
+
+
 def _compare(
     crew: Crew, task: Task, names: Sequence[str], rounds: int
-) -> Callable[[str], tuple[Ratio, bool]]:
-    """
-    Interleave contestants with a dict.
-
-    Returns:
-        A function from a contestant's name to its ratio, and whether the dict was noisy.
-    """
+) -> Callable[[str], _Measured]:
+    """Interleave contestants with a dict; the answer knows them by name."""
     for name in ("dict", *names):
         crew.prepare(name, task)
     series = crew.rounds({name: (name, task.name) for name in ("dict", *names)}, rounds)
-    base = series["dict"]
-    return lambda name: (ratio(series[name], base), _noisy(base))
+    return lambda name: _Measured(series[name], series["dict"])
 
 
 def _noisy(base: Series) -> bool:
     return base.noise > NOISY
-
-
-def _row(claim: str, limit: float | None, measured: tuple[Ratio, bool], note: str = "") -> Verdict:
-    figures, noisy = measured
-    return Verdict(claim, figures.best, figures.median, limit, noisy=noisy, note=note)
 
 
 def _bytes(plan: Plan, report: Report) -> list[Verdict]:  # noqa: ARG001
@@ -158,18 +168,20 @@ def _bytes(plan: Plan, report: Report) -> list[Verdict]:  # noqa: ARG001
         random = _compare(crew, Task("get", "random"), (ours, copy), plan.rounds)
         fresh = _compare(crew, Task("get", "fresh"), (ours, copy), plan.rounds)
         miss = _compare(crew, Task("miss", "random"), (ours,), plan.rounds)
+        hot_miss = _compare(crew, Task("miss", "hot"), (ours,), plan.rounds)
         mget = _compare(crew, Task("mget", "random"), (ours,), plan.rounds)
         put = _compare(crew, Task("set", "random"), (ours,), plan.rounds)
     return [
-        _row("hot get, immutable value (bytes 100 B)", 1.6, hot(ours)),
-        _row("hot get, 100 B copied out of the segment", 2.6, hot(copy)),
-        _row("get, random of 10,000 keys", 1.8, random(ours)),
-        _row("get, random of 10,000 keys, copied", None, random(copy)),
-        _row("get, fresh f-string keys", 1.25, fresh(ours)),
-        _row("get, fresh f-string keys, copied", None, fresh(copy)),
-        _row("get, miss", 1.3, miss(ours)),
-        _row("mget(20), a key", 1.3, mget(ours), "against 20 dict.get"),
-        _row("set 100 B with TTL, random of 10,000 keys", 2.5, put(ours)),
+        hot(ours).row("hot get, immutable value (bytes 100 B)", 1.6),
+        hot(copy).row("hot get, 100 B copied out of the segment", 2.6),
+        random(ours).row("get, random of 10,000 keys", 1.8),
+        random(copy).row("get, random of 10,000 keys, copied", None),
+        fresh(ours).row("get, fresh f-string keys", 1.25),
+        fresh(copy).row("get, fresh f-string keys, copied", None),
+        miss(ours).row("get, miss, random of 10,000 keys", 1.3),
+        hot_miss(ours).row("get, miss, one key", None),
+        mget(ours).row("mget(20), a key", 1.3, "against 20 dict.get"),
+        put(ours).row("set 100 B with TTL, random of 10,000 keys", 2.5),
     ]
 
 
@@ -179,8 +191,8 @@ def _dicts(plan: Plan, report: Report) -> list[Verdict]:  # noqa: ARG001
     with _crew((Dict, Accelerator, AcceleratorShared), 1, _DICTS) as crew:
         hot = _compare(crew, Task("get", "hot"), (ours, shared), plan.rounds)
     return [
-        _row("hot get, shared object (dict of 10 fields)", 1.6, hot(shared)),
-        _row("hot get, dict decoded afresh", None, hot(ours)),
+        hot(shared).row("hot get, shared object (dict of 10 fields)", 1.6),
+        hot(ours).row("hot get, dict decoded afresh", None),
     ]
 
 
@@ -190,7 +202,7 @@ def _eviction(plan: Plan, report: Report) -> list[Verdict]:  # noqa: ARG001
     with _crew((Dict, AcceleratorTight), 1, _BYTES) as crew:
         put = _compare(crew, Task("set", "many"), (ours,), plan.rounds)
     note = "for information: the dict never evicts"
-    return [_row("set 100 B with TTL, each one evicting", None, put(ours), note)]
+    return [put(ours).row("set 100 B with TTL, each one evicting", None, note)]
 
 
 def _peers(plan: Plan, report: Report) -> list[Verdict]:
@@ -353,3 +365,14 @@ def _steady_ratio(ours: Series, theirs: Series) -> Ratio:
 
 def _ns(rates: Sequence[Rate]) -> Series:
     return Series([rate.ns for rate in rates])
+
+
+PARTS: dict[str, Part] = {
+    "bytes": _bytes,
+    "dicts": _dicts,
+    "eviction": _eviction,
+    "peers": _peers,
+    "two": _two_processes,
+    "written": _written,
+    "flooded": _flooded,
+}

@@ -159,10 +159,6 @@ class Calls:
         return self.mget or "for one in {keys}: " + self.get.replace("{key}", "one")
 
 
-EMPTY = Calls(get="pass", set="pass", mget="pass", names={})
-"""The loop alone."""
-
-
 _CALL = re.compile(r"(READ_MANY|READ|WRITE)<([^>]*)>")
 
 
@@ -202,11 +198,11 @@ class Workload:
 class Chunk:
     """One contestant in one workload, cut to chunks of about CHUNK_NS."""
 
-    def __init__(self, workload: Workload, calls: Calls, names: Mapping[str, object]) -> None:
+    def __init__(self, workload: Workload, calls: Calls) -> None:
         self._pool = workload.pool
         self._weight = workload.weight
         self._warm = workload.warm
-        self._run = _compiled(workload, calls, {**names, **calls.names})
+        self._run = _compiled(workload, calls)
         self._position = 0
         self._length = 1
         self._calibrate()
@@ -258,10 +254,9 @@ class Chunk:
                 return total, now - begun
 
 
-def _compiled(
-    workload: Workload, calls: Calls, names: Mapping[str, object]
-) -> Callable[[Sequence[Any]], int]:
+def _compiled(workload: Workload, calls: Calls) -> Callable[[Sequence[Any]], int]:
     """One function for each contestant, so that the interpreter specialises its calls for it."""
+    names = calls.names
     source = (
         f"def chunk(sequence, clock, {', '.join(names)}):\n"
         "    start = clock()\n"

@@ -101,6 +101,16 @@ class Dict(Peer):
         return Calls("get({key})", "store[{key}] = value", {"get": store.get, "store": store})
 
 
+class Loop(Peer):
+    """The loop alone, which is part of every other figure."""
+
+    name = "empty loop"
+    shared = False
+
+    def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
+        return Calls("pass", "pass", {}, mget="pass")
+
+
 class LruCache(Peer):
     name = "functools.lru_cache"
     shared = False
@@ -404,6 +414,7 @@ def _redis_program() -> str:
 
 
 ALL: tuple[type[Peer], ...] = (
+    Loop,
     Dict,
     LruCache,
     CacheboxLRU,

@@ -143,7 +143,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
 def _colour(name: str) -> str:
     if name.startswith("accelerator"):
         return OURS
-    return BOUND if name in ("dict", "constant") else THEIRS
+    return BOUND if name in ("empty loop", "dict", "constant") else THEIRS
 
 
 def _bars(ax: Any, figures: Mapping[str, float], text: Any, *, fewer: bool) -> None:

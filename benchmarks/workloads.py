@@ -1,6 +1,8 @@
 """What is asked of every contestant: values, key patterns, operations."""
 
+import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +73,8 @@ class Task:
     def name(self) -> str:
         return f"{self.operation} {self.pattern}"
 
-    def workload(self) -> Workload:
+    def workload(self, values: Sequence[Any]) -> Workload:
+        """Build it; *values* are what is stored, one after the other."""
         key = _FRESH if self.pattern == "fresh" else "item"
         items = self._items()
         match self.operation:
@@ -82,13 +85,14 @@ class Task:
                 absent = [str(item).replace("key", "off") for item in items]
                 return Workload(self.name, "for item in sequence:\n    READ<item>", absent)
             case "set":
-                body = f"for item in sequence:\n    WRITE<{key}>"
+                body = f"for item, value in sequence:\n    WRITE<{key}>"
+                pairs = list(zip(items, itertools.cycle(values), strict=False))
                 # Keys that were just written would be there the second time, and evict nobody.
-                return Workload(self.name, body, items, warm=self.pattern != "many")
+                return Workload(self.name, body, pairs, warm=self.pattern != "many")
             case "mget":
                 return self._many(items)
             case "95/5":
-                return self._mixed(key, items)
+                return self._mixed(key, items, values)
         raise ValueError(self.operation)
 
     def _items(self) -> list[Any]:
@@ -107,14 +111,17 @@ class Task:
         body = f"for many in sequence:\n    READ_MANY<{keys}>"
         return Workload(self.name, body, _batches(items), BATCH)
 
-    def _mixed(self, key: str, items: list[Any]) -> Workload:
+    def _mixed(self, key: str, items: list[Any], values: Sequence[Any]) -> Workload:
         body = (
-            "for many, item in sequence:\n"
+            "for many, item, value in sequence:\n"
             f"    WRITE<{key}>\n"
             "    for item in many:\n"
             f"        READ<{key}>"
         )
-        turns = [(many[:-1], many[-1]) for many in _batches(items)]
+        turns = [
+            (many[:-1], many[-1], value)
+            for many, value in zip(_batches(items), itertools.cycle(values), strict=False)
+        ]
         return Workload(self.name, body, turns, BATCH)
 
 
