@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from accelerator.durations import seconds, size_bytes
 from accelerator.entry import CacheMode
@@ -652,10 +652,12 @@ def redacted_url(url: str) -> str:
     """*url* without user, password and query, any of which may hold a secret."""
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "?"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    if not parts.scheme or not url.lower().startswith(f"{parts.scheme}://"):
+        return "?"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def derived_name(app_uri: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
