@@ -7,6 +7,7 @@ A peer has three lives: ``start`` once in the process that coordinates (a server
 """
 
 import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ TTL = 300
 
 DISTRIBUTIONS = (
     "accelerator-cache",
+    "atomics",
     "cachebox",
     "gunicorn",
     "hiredis",
@@ -233,7 +235,12 @@ class WarpCache(Peer):
 
 
 class UltraDict(Peer):
-    """The whole dict in every process, kept up by a stream of changes; no lock, no expiry."""
+    """
+    The whole dict in every process, kept up by a stream of changes; no expiry.
+
+    Its lock between processes needs the package atomics.  Without it, writing is faster, and
+    breaks as soon as two processes do it.
+    """
 
     name = "UltraDict"
     shared = True
@@ -246,12 +253,22 @@ class UltraDict(Peer):
     def start(self) -> None:
         kind = _module("UltraDict").UltraDict
         self._owner = kind(
-            name=self._memory, create=True, buffer_size=1 << 25, full_dump_size=1 << 27
+            name=self._memory,
+            create=True,
+            buffer_size=1 << 25,
+            full_dump_size=1 << 27,
+            shared_lock=self._locks(),
         )
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        store = _module("UltraDict").UltraDict(name=self._memory, create=False, auto_unlink=False)
+        store = _module("UltraDict").UltraDict(
+            name=self._memory, create=False, auto_unlink=False, shared_lock=self._locks()
+        )
         return Calls("get({key})", "store[{key}] = value", {"get": store.get, "store": store})
+
+    @staticmethod
+    def _locks() -> bool:
+        return importlib.util.find_spec("atomics") is not None
 
     def stop(self) -> None:
         if self._owner is not None:
