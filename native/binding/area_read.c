@@ -400,6 +400,13 @@ static inline void count_negative(AreaObject *self, const PyObject *object) {
     }
 }
 
+/* The commonest miss: no word of the bucket has the key's tag, and nothing that belongs here lies elsewhere. */
+static inline bool certainly_absent(const AreaObject *self, const struct acc_key *key) {
+    struct acc_home home = acc_home_of(self->area.seg, key->hash);
+    const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
+    return acc_bucket_match(bucket, home.tag) == 0 && !acc_bucket_overflowed(bucket);
+}
+
 /* 1 hit, 0 miss, -1 exception; a hit is counted. */
 static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     if (objects_usable(self) && object_key_type(key_object)) {
@@ -412,6 +419,9 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     struct acc_key key;
     if (!area_key(self, key_object, buffer, &key)) {
         return -1;
+    }
+    if (certainly_absent(self, &key)) {
+        return 0;
     }
     struct reading reading;
     int found = area_read_object(self, key_object, &key, true, false, &reading);
@@ -506,6 +516,16 @@ static void prefetch_remembered(AreaObject *self, PyObject *const *keys, Py_ssiz
     }
 }
 
+/* A dict that need not grow on the way: growing is half the price of an answer of twenty. */
+static PyObject *new_dict(Py_ssize_t size) {
+#if PY_VERSION_HEX < 0x030d0000
+    return _PyDict_NewPresized(size);
+#else
+    (void)size;
+    return PyDict_New();
+#endif
+}
+
 struct mget {
     AreaObject *self;
     PyObject *result;
@@ -537,23 +557,23 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-static bool mget_batch(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
-    if (objects_usable(m->self)) {
-        prefetch_remembered(m->self, keys, n);
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *object;
-        int found = read_one(m->self, keys[i], &object);
-        if (found < 0 || !(found == 1 ? mget_put(m, keys[i], object) : mget_miss(m, keys[i]))) {
-            return false;
-        }
-    }
-    return true;
+/* Codecs are user code and may change the caller's list: the key is held, and the size asked again. */
+static bool mget_one(struct mget *m, PyObject *key) {
+    PyObject *object;
+    Py_INCREF(key);
+    int found = read_one(m->self, key, &object);
+    bool done = found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
+    Py_DECREF(key);
+    return done;
 }
 
-static bool mget_all(struct mget *m, PyObject *const *keys, Py_ssize_t n) {
-    for (Py_ssize_t at = 0; at < n; at += BATCH) {
-        if (!mget_batch(m, keys + at, n - at < BATCH ? n - at : BATCH)) {
+static bool mget_all(struct mget *m, PyObject *keys) {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
+        if (i % BATCH == 0 && objects_usable(m->self)) {
+            Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
+            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i, left < BATCH ? left : BATCH);
+        }
+        if (!mget_one(m, PySequence_Fast_GET_ITEM(keys, i))) {
             return false;
         }
     }
@@ -589,7 +609,7 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
     if (sequence == NULL) {
         return NULL;
     }
-    struct mget m = {.self = self, .fallback = fallback, .result = PyDict_New()};
+    struct mget m = {.self = self, .fallback = fallback, .result = new_dict(PySequence_Fast_GET_SIZE(sequence))};
     bool done = m.result != NULL;
     if (done && (options != Py_None || more != NULL)) {
         /* Options may forbid what a plain hit returns: Python reads every key. */
@@ -597,10 +617,7 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
             done = mget_miss(&m, PySequence_Fast_GET_ITEM(sequence, i));
         }
     } else if (done) {
-        /* The tuple keeps the keys while user code (a codec) may change the caller's list. */
-        PyObject *held = PySequence_Tuple(sequence);
-        done = held != NULL && mget_all(&m, &PyTuple_GET_ITEM(held, 0), PyTuple_GET_SIZE(held));
-        Py_XDECREF(held);
+        done = mget_all(&m, sequence);
     }
     done = done && mget_finish(&m, options, more);
     Py_DECREF(sequence);

@@ -125,8 +125,10 @@ static bool rewrite_in_place(const struct op *op, const struct acc_parts *parts)
     return true;
 }
 
-/* A key that comes back while its last copy is among the newest eighth of its ring is rewritten often: give it two
- * copies, so that from now on it is rewritten where it lies and pushes nobody out. */
+/* A key that comes back while its last copy is among the newest of its ring is rewritten often: give it two copies, so
+ * that from now on it is rewritten where it lies and pushes nobody out.  The newest half of small, because dead copies
+ * there cost as much room as the second one; the newest eighth of main, which is read rather than written (with more
+ * than that the simulated hit ratio falls by up to 0.3 points, with half of small by 0.05). */
 static bool rewritten_often(const struct op *op, uint32_t ring) {
     const struct acc_segment *seg = op->area->seg;
     uint64_t tail = acc_shard(seg, op->home.shard)->ring[ring].tail;
@@ -135,7 +137,8 @@ static bool rewritten_often(const struct op *op, uint32_t ring) {
     if (offset > tail) {
         offset -= ACC_OFFSET_MASK + 1;
     }
-    return acc_offset_distance(seg, ring, offset, tail) < seg->geometry.ring_units[ring] / 8;
+    uint64_t newest = seg->geometry.ring_units[ring] / (ring == ACC_SMALL ? 2 : 8);
+    return acc_offset_distance(seg, ring, offset, tail) < newest;
 }
 
 static uint32_t choose_ring(struct op *op, uint64_t units) {
@@ -173,6 +176,7 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
     if (acc_parts_units(parts) > acc_evict_units_max(seg)) {
         return ACC_TOO_LARGE;
     }
+    acc_evict_ensure_sound(seg, shard);
     struct acc_budget budget = acc_budget_full();
     uint8_t mark = op->has_old ? acc_load_relaxed(acc_slot_mark(op->old.slot)) : 0;
     uint32_t ring = choose_ring(op, acc_parts_units(parts));
@@ -225,7 +229,6 @@ static bool begin(struct op *op, struct acc_area *area, const struct acc_key *ke
     if (!acc_lock_take(area->seg, op->home.shard, budget_ns)) {
         return false;
     }
-    acc_evict_ensure_sound(area->seg, op->home.shard);
     look_up(op);
     return true;
 }
