@@ -69,6 +69,14 @@ else:
     )
     from accelerator.process_local import Area as AreaBase
 
+if TYPE_CHECKING:
+    from accelerator import process_local
+    from accelerator.backend import LocalBackend, LocalMemory
+
+    # Both of each keep to the protocol, or this does not type-check.
+    _areas: tuple[type[LocalBackend], ...] = (AreaBase, process_local.Area)
+    _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)
+
 __all__ = [
     "ADD",
     "BUSY",
