@@ -285,7 +285,26 @@ def _rewrites(size: int, quick: bool) -> list[Result]:
     return [
         _evicted_by_rewrites("segment half full", size, quick, share=0.5, goal=0),
         _evicted_by_rewrites("segment full", size, quick, share=1.0, goal=_DISPLACED),
+        _evicted_at_worst(),
     ]
+
+
+_TRIES = 20
+
+
+def _evicted_at_worst() -> Result:
+    """Look at the first rewrites in many segments: where the rings' ends lie is chance."""
+    chance, size, gone = random.Random(7), 16 << 20, []
+    for _ in range(_TRIES):
+        with new_segment(size):
+            cache = accelerator.LevelCache("space", local_ttl=None)
+            present = _filled(cache, size, lambda: _INDEXED)
+            own = present.pop(chance.randrange(len(present)))
+            _rewrite(cache, own, 1000, seconds=0.01)
+            gone.append(len(present) - len(_present(cache, present)))
+    worst = float(max(gone))
+    note = f"mean {fmean(gone):.1f}"
+    return Result(f"the same, worst of {_TRIES} segments", worst, _DISPLACED, note=note)
 
 
 def _evicted_by_rewrites(label: str, size: int, quick: bool, share: float, goal: int) -> Result:
