@@ -33,14 +33,15 @@ static inline Py_hash_t object_key_hash(PyObject *key) {
 
 static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key, Py_hash_t hash) {
     struct object_entry *set = object_cache_set(cache, hash);
-    if (acc_likely(set[0].key == key)) {
+    uintptr_t tagged = object_tag(key, hash);
+    if (acc_likely(set[0].tagged == tagged)) {
         return &set[0];
     }
-    if (set[1].key == key) {
+    if (set[1].tagged == tagged) {
         return &set[1];
     }
     for (int i = 0; i < 2; i++) {
-        if (set[i].key != NULL && object_key_equal(set[i].key, key)) {
+        if (object_same_hash(&set[i], hash) && object_key_equal(object_key(&set[i]), key)) {
             return &set[i];
         }
     }
@@ -109,14 +110,18 @@ static void object_keep(AreaObject *self, PyObject *key_object, const struct acc
         (twice && value == NULL)) {
         return;
     }
+    Py_hash_t hash = object_key_hash(key_object);
+    if ((uintptr_t)key_object >> OBJECT_KEY_BITS != 0) {
+        return;
+    }
     struct object_entry entry = {
-        .key = key_object,
+        .tagged = object_tag(key_object, hash),
         .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | 1,
         .word = found->word,
         .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
         .life = twice ? view->sequence : view->record.expire_at,
     };
-    object_cache_put(self->objects, object_key_hash(key_object), &entry, acc_record_size(&view->record));
+    object_cache_put(self->objects, hash, &entry, acc_record_size(&view->record));
 }
 
 /* --- reading the segment --------------------------------------------------------------------------------- */
@@ -508,7 +513,7 @@ static void prefetch_remembered(AreaObject *self, PyObject *const *keys, Py_ssiz
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         for (int j = 0; sets[i] != NULL && j < 2; j++) {
-            if (sets[i][j].key == keys[i]) {
+            if (object_key(&sets[i][j]) == keys[i]) {
                 __builtin_prefetch(object_slot(self->area.seg, &sets[i][j]));
                 __builtin_prefetch((const void *)sets[i][j].held);
             }

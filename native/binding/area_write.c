@@ -24,7 +24,7 @@ static void configured_life(AreaObject *self, uint32_t life, struct acc_write *w
     }
     uint64_t cut = (uint64_t)life * self->jitter >> 16;
     if (cut != 0) {
-        life -= (uint32_t)(next_random(self) % (cut + 1));
+        life -= (uint32_t)((next_random(self) >> 32) * (cut + 1) >> 32);
     }
     write->expire_at = now + life == 0 ? 1 : now + life;
     if (self->stale_life != 0) {

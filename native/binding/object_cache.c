@@ -37,11 +37,11 @@ struct object_cache *object_cache_new(uint64_t bytes_max) {
 
 static void remove_entry(struct object_cache *cache, uint32_t i) {
     struct object_entry *entry = &cache->entries[i];
-    if (entry->key == NULL) {
+    if (entry->tagged == 0) {
         return;
     }
-    PyObject *key = entry->key, *value = object_value(entry);
-    entry->key = NULL;
+    PyObject *key = object_key(entry), *value = object_value(entry);
+    entry->tagged = 0;
     entry->held = 0;
     cache->bytes -= cache->sizes[i];
     cache->used--;
@@ -65,7 +65,7 @@ void object_cache_free(struct object_cache *cache) {
 
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg) {
     for (uint32_t i = 0; i < cache->sets * 2; i++) {
-        Py_VISIT(cache->entries[i].key);
+        Py_VISIT(object_key(&cache->entries[i]));
         Py_VISIT(object_value(&cache->entries[i]));
     }
     return 0;
@@ -91,11 +91,11 @@ static bool grow(struct object_cache *cache) {
     cache->hand = 0;
     for (uint32_t i = 0; i < old.sets * 2; i++) {
         struct object_entry *entry = &old.entries[i];
-        if (entry->key == NULL) {
+        if (entry->tagged == 0) {
             continue;
         }
-        struct object_entry *set = object_cache_set(cache, PyObject_Hash(entry->key));
-        uint32_t at = (uint32_t)(set - cache->entries) + (set[0].key != NULL);
+        struct object_entry *set = object_cache_set(cache, PyObject_Hash(object_key(entry)));
+        uint32_t at = (uint32_t)(set - cache->entries) + (set[0].tagged != 0);
         place(cache, at, entry, old.sizes[i]); /* a set of two splits into two: it always fits */
     }
     PyMem_RawFree(old.memory);
@@ -129,12 +129,12 @@ static uint32_t choose(struct object_cache *cache, Py_hash_t hash, const struct 
         struct object_entry *set = object_cache_set(cache, hash);
         uint32_t first = (uint32_t)(set - cache->entries);
         for (uint32_t i = 0; i < 2; i++) {
-            if (set[i].key != NULL && object_key_equal(set[i].key, entry->key)) {
+            if (object_same_hash(&set[i], hash) && object_key_equal(object_key(&set[i]), object_key(entry))) {
                 return first + i;
             }
         }
-        if (set[0].key == NULL || set[1].key == NULL) {
-            return first + (set[0].key != NULL);
+        if (set[0].tagged == 0 || set[1].tagged == 0) {
+            return first + (set[0].tagged != 0);
         }
         if (!grow(cache)) {
             return first + (cache->hand++ & 1);
@@ -159,12 +159,12 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
         return;
     }
     uint32_t at = choose(cache, hash, entry);
-    Py_INCREF(entry->key);
+    Py_INCREF(object_key(entry));
     Py_XINCREF(object_value(entry));
     remove_entry(cache, at);
-    if (cache->entries[at].key != NULL) {
+    if (cache->entries[at].tagged != 0) {
         /* A destructor filled the place meanwhile: the newcomer is not kept. */
-        Py_DECREF(entry->key);
+        Py_DECREF(object_key(entry));
         Py_XDECREF(object_value(entry));
         return;
     }

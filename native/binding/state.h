@@ -41,7 +41,7 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
 /* A decoded object and what proves it current.  Two of them are one cache line: a hit among many keys is as fast as the
  * lines it touches are few. */
 struct object_entry {
-    PyObject *key;      /* exact str, bytes or int; NULL: empty */
+    uintptr_t tagged;   /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
     uintptr_t held;     /* the object; or, odd, where the item lies whose value is copied out at each read */
     uint64_t word;      /* the index word when the value was read: unchanged, it names the same bytes */
     uint32_t slot;      /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
@@ -50,6 +50,21 @@ struct object_entry {
 _Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
 #define OBJECT_TWICE (1u << 31)
+
+/* Addresses of objects have 48 bits; what differs in the hash is told apart without looking at the key. */
+#define OBJECT_KEY_BITS 48
+
+static inline uintptr_t object_tag(PyObject *key, Py_hash_t hash) {
+    return (uintptr_t)key | (uintptr_t)hash << OBJECT_KEY_BITS;
+}
+
+static inline PyObject *object_key(const struct object_entry *entry) {
+    return (PyObject *)(entry->tagged & (((uintptr_t)1 << OBJECT_KEY_BITS) - 1));
+}
+
+static inline bool object_same_hash(const struct object_entry *entry, Py_hash_t hash) {
+    return entry->tagged != 0 && (uint16_t)(entry->tagged >> OBJECT_KEY_BITS) == (uint16_t)hash;
+}
 
 static inline bool object_is_place(const struct object_entry *entry) {
     return entry->held & 1;

@@ -58,7 +58,6 @@ struct op {
     struct acc_home home;
     struct acc_found old;
     bool has_old; /* a word names an item of this key; it may be dead */
-    bool old_live;
     uint64_t generation;
     uint32_t area_count;
 };
@@ -74,15 +73,21 @@ static void look_up(struct op *op) {
     uint32_t group = acc_generation_index(seg, op->key->hash);
     op->generation = op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
     op->area_count = (uint32_t)acc_load_acquire(op->area->generation);
-    op->old_live = op->has_old && acc_found_live(op->area, &op->old, op->key->hash) &&
-                   acc_record_age(&op->old.view.record, acc_now(seg)) != ACC_GONE;
-    if (op->has_old && !acc_generation_valid(op->generation, op->old.view.record.key_count, op->key->hash)) {
-        op->has_old = false; /* deleted, and acc_found_live() has seen to it that no word names it */
+    if (op->has_old && acc_unlikely(!acc_generation_valid(op->generation, op->old.view.record.key_count,
+                                                          op->key->hash))) {
+        acc_read_help_delete(op->area, &op->old);
+        op->has_old = false; /* deleted: what comes now is new */
     }
 }
 
+/* Is there a value to go by, fresh or stale? */
+static bool old_live(const struct op *op) {
+    return op->has_old && op->old.view.record.area_count == op->area_count &&
+           acc_record_age(&op->old.view.record, acc_now(op->area->seg)) != ACC_GONE;
+}
+
 static bool old_fresh(const struct op *op) {
-    return op->old_live &&
+    return old_live(op) &&
            acc_record_age(&op->old.view.record, acc_now(op->area->seg)) == ACC_FRESH;
 }
 
@@ -352,7 +357,7 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
         free(copy.value);
         return acc_delete(area, key) ? ACC_OK : ACC_NOT_FOUND;
     }
-    bool fresh = old_fresh(&op), keep = op.old_live && same_item(&op, &copy.found);
+    bool fresh = old_fresh(&op), keep = old_live(&op) && same_item(&op, &copy.found);
     const struct acc_record *record = &copy.found.view.record;
     uint32_t now = acc_now(seg);
     /* Killed after the bump: deleted, stale copy and all. */

@@ -33,7 +33,12 @@ static inline bool acc_lock_take(struct acc_segment *seg, uint32_t lock, uint64_
 
 static inline void acc_lock_give(struct acc_segment *seg, uint32_t lock) {
     uint32_t *word = acc_lock_word(seg, lock);
-    if (acc_unlikely(acc_swap_release(word, 0u) & ACC_LOCK_WAITERS)) {
+    /* A waiter who announces himself between the load and the store is not woken and finds the word free at the end of
+     * his slice of 2 ms: cheaper for everyone than an exchange at each release. */
+    if (acc_likely(!(acc_load_relaxed(word) & ACC_LOCK_WAITERS))) {
+        acc_store_release(word, 0u);
+    } else {
+        acc_store_release(word, 0u);
         acc_lock_wake(word);
     }
     acc_sub_release(&seg->intent[lock], 1u);
