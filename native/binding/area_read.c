@@ -531,6 +531,16 @@ static PyObject *new_dict(Py_ssize_t size) {
 #endif
 }
 
+/* The hash of a str was needed to find the value: it need not be asked for again. */
+static inline int dict_put(PyObject *dict, PyObject *key, PyObject *value) {
+#if PY_VERSION_HEX < 0x030d0000
+    if (acc_likely(PyUnicode_CheckExact(key)) && ((PyASCIIObject *)key)->hash != -1) {
+        return _PyDict_SetItem_KnownHash(dict, key, value, ((PyASCIIObject *)key)->hash);
+    }
+#endif
+    return PyDict_SetItem(dict, key, value);
+}
+
 struct mget {
     AreaObject *self;
     PyObject *result;
@@ -557,7 +567,7 @@ static bool mget_miss(struct mget *m, PyObject *key) {
 
 static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     count_negative(m->self, value);
-    bool done = PyDict_SetItem(m->result, key, value) == 0;
+    bool done = dict_put(m->result, key, value) == 0;
     Py_DECREF(value);
     return done;
 }
