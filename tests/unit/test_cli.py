@@ -1,0 +1,198 @@
+"""The command ``accelerator``: what it prints, what it refuses, its exit status."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import accelerator
+from accelerator import LevelCache, cli, local, runtime, segment, testing
+
+pytestmark = pytest.mark.skipif(
+    not (local.NATIVE and segment.AVAILABLE), reason="segments need the native part"
+)
+
+
+@pytest.fixture
+def shared() -> Iterator[testing.Isolated]:
+    with testing.isolated(shared=True) as own:
+        yield own
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[str]:
+    """A segment that a process has left behind."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    code = "import accelerator as a; a.LevelCache('area').set('key', 1)"
+    environment = {**os.environ, "ACCELERATOR_NAME": name}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
+    yield name
+    segment.own_file(name).path.unlink(missing_ok=True)
+
+
+def make_old(name: str) -> None:
+    long_ago = time.time() - 2 * segment.DEAD_AFTER
+    os.utime(segment.own_file(name).path, (long_ago, long_ago))
+
+
+class TestStats:
+    def test_people(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """Segment, processes, areas, in columns that line up."""
+        cache = LevelCache("users")
+        cache.mset({n: n for n in range(10)})
+        cache.mget(range(15))
+        LevelCache("a-very-long-name-of-an-area").get("x")
+        assert 0 == cli.main(["stats", "--name", shared.name])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"segment {shared.name}  /dev/shm/accelerator.")
+        assert "4.0 MiB" in lines[1]
+        assert "10 entries" in lines[2]
+        assert "processes 1" == lines[3]
+        assert f"  pid {os.getpid()}, attached" in lines[4]
+        assert "areas 2" == lines[5]
+        assert ["area", "hit", "ratio", "hits", "misses"] == lines[6].split()[:5]
+        assert ["users", "66.7%", "10", "5", "10"] == lines[8].split()[:5]
+        assert len(lines[6]) == len(lines[7]) == len(lines[8])
+
+    def test_json(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """The same for programs."""
+        LevelCache("users").set("key", 1)
+        assert 0 == cli.main(["stats", "--json", "--name", shared.name])
+        shown = json.loads(capsys.readouterr().out)
+        assert str(segment.own_file(shared.name).path) == shown["path"]
+        assert 1 == shown["areas"]["users"]["set"]
+        assert shared.memory.size == shown["segment"]["size"]
+
+    def test_of_the_dead(self, dead: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """A segment without processes can be looked at, and is not entered by that."""
+        assert 0 == cli.main(["stats", "--name", dead])
+        assert "processes 0" in capsys.readouterr().out
+        (info,) = [info for info in segment.survey() if info.file.name == dead]
+        assert not info.alive
+
+    def test_by_environment(
+        self,
+        shared: testing.Isolated,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Without --name: the application's own setting."""
+        monkeypatch.setenv("ACCELERATOR_NAME", shared.name)
+        assert 0 == cli.main(["stats"])
+        assert shared.name in capsys.readouterr().out
+
+    def test_derived(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        """Or the one of this directory."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(runtime, "_runtime", runtime._Runtime())
+        accelerator.attach()
+        try:
+            shown = accelerator.diagnostics()
+            assert 0 == cli.main(["stats"])
+            assert shown["name"] in capsys.readouterr().out
+        finally:
+            accelerator.detach()
+            Path(shown["path"]).unlink()
+
+    def test_unknown(self, dead: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """A name that is none: what there is, and status 1."""
+        assert 1 == cli.main(["stats", "--name", "no-such-name"])
+        error = capsys.readouterr().err
+        assert "no segment called no-such-name" in error
+        assert f"{dead} (unused)" in error
+
+    def test_bad_environment(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Bad configuration is status 2."""
+        monkeypatch.setenv("ACCELERATOR_SIZE", "much")
+        assert 2 == cli.main(["stats"])
+        assert "ACCELERATOR_SIZE" in capsys.readouterr().err
+
+
+class TestGc:
+    def test_removes(self, dead: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """What is dead and old goes; there is something to read either way."""
+        cli.main(["gc"])
+        assert segment.own_file(dead).path.exists()
+        make_old(dead)
+        capsys.readouterr()
+        assert 0 == cli.main(["gc"])
+        assert f"unlinked {segment.own_file(dead).path}\n" in capsys.readouterr().out
+        assert 0 == cli.main(["gc"])
+        assert "nothing to unlink\n" == capsys.readouterr().out
+
+
+class TestUnlink:
+    def test_dead(self, dead: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Nobody uses it."""
+        assert 0 == cli.main(["unlink", dead])
+        assert f"unlinked {segment.own_file(dead).path}\n" == capsys.readouterr().out
+        assert 1 == cli.main(["unlink", dead])
+        assert "no segment called" in capsys.readouterr().err
+
+    def test_alive(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """Somebody does: refused, unless forced."""
+        assert 1 == cli.main(["unlink", shared.name])
+        assert "in use" in capsys.readouterr().err
+        assert 0 == cli.main(["unlink", "--force", shared.name])
+        assert not segment.own_file(shared.name).path.exists()
+
+
+class TestCommand:
+    def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """--help and --version work, for every command."""
+        for arguments in (["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)):
+            with pytest.raises(SystemExit) as raised:
+                cli.main(arguments)
+            assert 0 == raised.value.code
+            assert capsys.readouterr().out
+
+    @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["stats", "--nonsense"], ["unlink"]])
+    def test_wrong(self, arguments: list[str]) -> None:
+        """Wrong usage is status 2."""
+        with pytest.raises(SystemExit) as raised:
+            cli.main(arguments)
+        assert 2 == raised.value.code
+
+    def test_as_module(self) -> None:
+        """``python -m accelerator`` is the command."""
+        result = subprocess.run(
+            [sys.executable, "-m", "accelerator", "--version"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert f"accelerator {accelerator.__version__}\n" == result.stdout
+
+    def test_demo(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever follows "demo" is the demo's."""
+        given: list[list[str]] = []
+
+        def fake(argv: list[str]) -> int:
+            given.append(argv)
+            return 7
+
+        monkeypatch.setattr("accelerator.demo.main", fake)
+        assert 7 == cli.main(["demo", "--keep-running", "-x", "y"])
+        assert [["--keep-running", "-x", "y"]] == given
+
+    def test_closed_pipe(self, shared: testing.Isolated) -> None:
+        """A reader that has seen enough is no traceback."""
+        command = f"{sys.executable} -m accelerator stats --json --name {shared.name} | true"
+        result = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+        assert "Traceback" not in result.stderr
+
+
+COMMANDS = ("stats", "gc", "unlink", "demo")
