@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-from accelerator import MISS, LevelCache
+from accelerator import LevelCache
 from accelerator.demo.database import Database, Product
 
 TTL = 60.0
@@ -85,14 +85,23 @@ class AcceleratorProducts:
 
     def __init__(self, database: Database, *, ttl: float = TTL) -> None:
         self._database = database
-        self._cache: LevelCache = LevelCache("products", local_ttl=ttl)
+        self._cache = LevelCache("products", local_ttl=ttl)
 
     def find(self, product_id: int) -> tuple[Product | None, bool]:
         """Look into the shared cache, then ask the database."""
-        product = self._cache.get(product_id, MISS)
-        if product is not MISS:
-            return product, True
-        return self._load(product_id), False
+        hit = True
+
+        def load(product_id: int) -> Product | None:
+            nonlocal hit
+            hit = False
+            return self._database.product(product_id)
+
+        # An application that does not count its hits writes
+        #     self._cache.get_or_load(product_id, self._database.product)
+        # It stores what the loader brought only if no delete came in between: with get() and set()
+        # a slow reader could store the old row after the delete that followed its update.
+        product: Product | None = self._cache.get_or_load(product_id, load)
+        return product, hit
 
     def forget(self, product_id: int) -> None:
         """
@@ -102,13 +111,3 @@ class AcceleratorProducts:
         is stored after it.
         """
         self._cache.delete(product_id)
-
-    def _load(self, product_id: int) -> Product | None:
-        """
-        Ask the database and store the answer, unless an update overtook the load.
-
-        Without the second half a slow reader could store the row that it read before an update's
-        commit after that update's delete, and the old price would stay for its whole life.
-        """
-        loaded: Product | None = self._cache.get_or_load(product_id, self._database.product)
-        return loaded

@@ -8,7 +8,7 @@ It understands what the shop sends, which is a status line, headers, and a body 
 
 import asyncio
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from accelerator.demo.server import HOST
 
@@ -106,6 +106,8 @@ class Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self._buffer = b""
+        if headers.get("connection") == "close":
+            self.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(_answer(status, headers, rest[:length]))
 
@@ -120,7 +122,8 @@ class Visitor:
     """
     One user of the shop: asks again, once, when the connection breaks under a request.
 
-    Browsers and proxies do the same.  Every such loss is noted in *losses*.
+    Browsers and proxies do the same.  Every such loss is noted in *losses*.  Leaves at the end of
+    a ``with`` block.
     """
 
     def __init__(self, port: int, losses: list[Loss]) -> None:
@@ -128,6 +131,12 @@ class Visitor:
         self._losses = losses
         self._connection: Connection | None = None
         self._opened = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     @property
     def worker(self) -> int | None:

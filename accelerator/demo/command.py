@@ -195,6 +195,9 @@ class Demo:
         self._terminal.line(
             f"  {outcome.requests:,} requests, {outcome.requests_per_second:,.0f} per second"
         )
+        if outcome.failed:
+            self._terminal.line(f"  {outcome.failed:,} failed; the server's log ends with:")
+            self._terminal.line(server.log_tail())
         return outcome
 
     def _publish(self, report: Report) -> None:
@@ -208,6 +211,7 @@ class Demo:
         self._terminal.line(_STAYING.format(url=server.url))
         self._end_of_stay = asyncio.Event()
         await self._end_of_stay.wait()
+        self._end_of_stay = None
 
     def _judge_cleaning(self, directory: Path) -> Claim:
         """The claim that nothing of this run is left."""

@@ -46,6 +46,8 @@ class Tally:
     hit: bytearray = field(default_factory=bytearray)
     worker: array[int] = field(default_factory=lambda: array("l"))
 
+    products: set[int] = field(default_factory=set)
+    """Which products were looked at."""
     stale: int = 0
     """Answers older than what the shop had acknowledged before they were asked for."""
     failed: int = 0
@@ -75,6 +77,7 @@ class ReadBacks:
 
     updates: int = 0
     reads: int = 0
+    hits: int = 0
     stale: int = 0
     failed: int = 0
     by_all_workers: int = 0
@@ -110,27 +113,47 @@ class Load:
         self._requests = {product: get(f"/product/{product}") for product in popularity.ranking}
         self._visitors = [Visitor(port, self.tally.losses) for _ in range(visitors)]
         self._acknowledged: dict[int, int] = {}
+        self._end = 0.0
 
     def connections(self) -> Counter[int]:
         """Number of the visitors' connections to each worker."""
         return Counter(visitor.worker for visitor in self._visitors if visitor.worker is not None)
 
+    @property
+    def pages(self) -> int:
+        """Number of product pages that came, the writer's included."""
+        return self.tally.answers + self.read_backs.reads
+
+    @property
+    def loads_per_version(self) -> float:
+        """
+        How often the database was asked for each state of a product that anybody looked at.
+
+        A new state comes with every update.  1.0 is the least that a right cache can do.
+        """
+        loads = self.pages - self.tally.hits - self.read_backs.hits
+        return loads / max(1, len(self.tally.products) + self.read_backs.updates)
+
     async def run(self, seconds: float) -> None:
-        """Browse and write for a while."""
-        end = time.monotonic() + seconds
+        """Browse and write for a while, or for longer if :meth:`go_on` is called meanwhile."""
+        self.go_on(seconds)
         async with asyncio.TaskGroup() as group:
             for visitor in self._visitors:
-                group.create_task(self._browse(visitor, end))
-            group.create_task(self._write(end))
+                group.create_task(self._browse(visitor))
+            group.create_task(self._write())
 
-    async def _browse(self, visitor: Visitor, end: float) -> None:
-        for count in itertools.count(1):
-            if time.monotonic() >= end:
-                break
-            await self._look(visitor, next(self._stream))
-            if count % REQUESTS_PER_CONNECTION == 0:
-                visitor.leave()
-        visitor.leave()
+    def go_on(self, seconds: float) -> None:
+        """Do not end before this much time has passed from now on."""
+        self._end = max(self._end, time.monotonic() + seconds)
+
+    async def _browse(self, visitor: Visitor) -> None:
+        with visitor:
+            for count in itertools.count(1):
+                if time.monotonic() >= self._end:
+                    break
+                await self._look(visitor, next(self._stream))
+                if count % REQUESTS_PER_CONNECTION == 0:
+                    visitor.leave()
 
     async def _look(self, visitor: Visitor, product: int) -> None:
         """Ask for one product's page and write down what came."""
@@ -146,10 +169,11 @@ class Load:
         tally.seconds.append(now - start)
         tally.hit.append(answer.hit)
         tally.worker.append(answer.worker)
+        tally.products.add(product)
         tally.stale += answer.version < known
 
-    async def _write(self, end: float) -> None:
-        while (start := time.monotonic()) < end:
+    async def _write(self) -> None:
+        while (start := time.monotonic()) < self._end:
             product = self._rng.choice(self._hot)
             version = await self._update(product)
             if version is not None:
@@ -158,10 +182,9 @@ class Load:
 
     async def _update(self, product: int) -> int | None:
         """Change a price; the version that the shop acknowledged."""
-        visitor = Visitor(self._port, self.tally.losses)
         request = post(f"/product/{product}/price", f"cents={self._rng.randrange(500, 50_000)}")
-        answer = await visitor.ask(request)
-        visitor.leave()
+        with Visitor(self._port, self.tally.losses) as visitor:
+            answer = await visitor.ask(request)
         if answer is None or answer.status != 200:
             self.read_backs.failed += 1
             return None
@@ -182,12 +205,12 @@ class Load:
 
     async def _read_once(self, product: int, version: int) -> int:
         """One read on a connection of its own; the worker that answered, 0 if none did."""
-        visitor = Visitor(self._port, self.tally.losses)
-        answer = await visitor.ask(self._requests[product])
-        visitor.leave()
+        with Visitor(self._port, self.tally.losses) as visitor:
+            answer = await visitor.ask(self._requests[product])
         if answer is None or answer.status != 200:
             self.read_backs.failed += 1
             return 0
         self.read_backs.reads += 1
+        self.read_backs.hits += answer.hit
         self.read_backs.stale += answer.version < version
         return answer.worker

@@ -1,9 +1,11 @@
 """One phase of the demo: the load against one running server, and what came out of it."""
 
 import asyncio
+import itertools
 import json
 import statistics
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,12 @@ from accelerator.demo.server import Server
 from accelerator.demo.terminal import Terminal
 
 _FIRST_ANSWERS = 200
-"""This many first answers of a replaced worker tell whether it started with a warm cache."""
+"""So many first answers of a replacement tell whether it started with a warm cache."""
+
+_ENOUGH_ANSWERS = 50
+"""The load goes on until a replacement has given this many, if that does not take too long."""
+
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,11 @@ class Outcome:
     hit_ratio: float
     queries: int
     queries_per_1000: float
-    """For 1,000 pages, whether a visitor asked for them or the writer's read-backs."""
+    """For 1,000 pages, those of the writer's read-backs included."""
+    loads_per_version: float
+    """How often a product was loaded from the database for each state that it was in."""
+    cpu_ms_per_page: float
+    """Of master and workers; unlike the rate, hardly touched by what else the machine does."""
     updates: int
     updates_seen_by_all_workers: int
     read_backs: int
@@ -113,7 +124,7 @@ async def measure(
         seed=plan.seed,
     )
     start = time.monotonic()
-    queries_before = total_queries(counters)
+    queries_before, cpu_before = total_queries(counters), server.cpu_seconds()
     ticker = asyncio.create_task(_show(terminal, cache, load, start, plan.seconds))
     try:
         async with asyncio.TaskGroup() as group:
@@ -128,13 +139,14 @@ async def measure(
         terminal.clear()
     seconds = time.monotonic() - start
     queries = total_queries(counters) - queries_before
-    # Not of the other servers: asking would attach them to a segment of their own.
-    diagnostics = await _diagnostics(server.port) if cache == "accelerator" else {}
+    cpu_seconds = server.cpu_seconds() - cpu_before
+    diagnostics = await _diagnostics(server.port)
     return _outcome(
         cache,
         load,
         seconds=seconds,
         queries=queries,
+        cpu_seconds=cpu_seconds,
         worker_bytes=server.memory(),
         kill=_consequences(blow.result(), load.tally, start + seconds) if blow else None,
         diagnostics=diagnostics,
@@ -167,7 +179,21 @@ async def _strike(server: Server, load: Load, delay: float, terminal: Terminal) 
     server.kill(pid)
     blow = _Blow(time.monotonic(), pid, held[pid], frozenset(workers))
     terminal.line(f"  worker {pid} killed with SIGKILL, {held[pid]} connections on it")
+    while (
+        len(_answers_of_others(load.tally, workers, _ENOUGH_ANSWERS)) < _ENOUGH_ANSWERS
+        and time.monotonic() < blow.at + _PATIENCE
+    ):
+        load.go_on(0.5)
+        await asyncio.sleep(0.1)
     return blow
+
+
+def _answers_of_others(
+    tally: Tally, workers: Collection[int], limit: int
+) -> list[tuple[float, int, int]]:
+    """The first answers of workers not in *workers*: moment, worker, hit."""
+    answers = zip(tally.at, tally.worker, tally.hit, strict=True)
+    return list(itertools.islice((a for a in answers if a[1] not in workers), limit))
 
 
 def _consequences(blow: _Blow, tally: Tally, end: float) -> Kill:
@@ -184,12 +210,7 @@ def _consequences(blow: _Blow, tally: Tally, end: float) -> Kill:
         loss.worker == blow.pid or (loss.worker is None and loss.opened <= blow.at)
         for loss in tally.losses
     ]
-    new = [
-        (at, worker, hit)
-        for at, worker, hit in zip(tally.at, tally.worker, tally.hit, strict=True)
-        if worker not in blow.workers
-    ]
-    first_hits = [hit for _, _, hit in new[:_FIRST_ANSWERS]]
+    new = _answers_of_others(tally, blow.workers, _FIRST_ANSWERS)
     return Kill(
         pid=blow.pid,
         connections=blow.connections,
@@ -201,15 +222,14 @@ def _consequences(blow: _Blow, tally: Tally, end: float) -> Kill:
         slowest_ms=1000 * max(after, default=0.0),
         replacement=new[0][1] if new else None,
         replacement_seconds=new[0][0] - blow.at if new else None,
-        replacement_hit_ratio=statistics.fmean(first_hits) if new else None,
+        replacement_hit_ratio=statistics.fmean(hit for _, _, hit in new) if new else None,
     )
 
 
 async def _diagnostics(port: int) -> dict[str, Any]:
     """What the application's diagnostics page says."""
-    visitor = Visitor(port, [])
-    answer = await visitor.ask(get("/diagnostics"))
-    visitor.leave()
+    with Visitor(port, []) as visitor:
+        answer = await visitor.ask(get("/diagnostics"))
     if answer is None or answer.status != 200:
         return {}
     report: dict[str, Any] = json.loads(answer.body)
@@ -222,6 +242,7 @@ def _outcome(
     *,
     seconds: float,
     queries: int,
+    cpu_seconds: float,
     worker_bytes: int | None,
     kill: Kill | None,
     diagnostics: dict[str, Any],
@@ -239,7 +260,9 @@ def _outcome(
         p99_ms=_percentile_ms(latencies, 0.99),
         hit_ratio=tally.hits / max(1, tally.answers),
         queries=queries,
-        queries_per_1000=1000 * queries / max(1, tally.answers + read_backs.reads),
+        queries_per_1000=1000 * queries / max(1, load.pages),
+        loads_per_version=load.loads_per_version,
+        cpu_ms_per_page=1000 * cpu_seconds / max(1, load.pages),
         updates=read_backs.updates,
         updates_seen_by_all_workers=read_backs.by_all_workers,
         read_backs=read_backs.reads,
@@ -258,6 +281,5 @@ def _percentile_ms(ordered: list[float], share: float) -> float:
 
 
 def _segment_bytes(diagnostics: dict[str, Any]) -> int:
-    """Size of the shared segment, all of it, used or not; 0 without one."""
-    segment = diagnostics.get("segment") or {}
-    return int(segment.get("size", 0))
+    """Size of the shared segment, all of it, used or not; 0 if the workers share none."""
+    return int(diagnostics["segment"]["size"]) if diagnostics.get("local") == "shared" else 0

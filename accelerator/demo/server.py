@@ -48,7 +48,7 @@ class Server:
 
     def workers(self) -> set[int]:
         """Pids of the living workers."""
-        return {pid for pid in _pids() if (stat := _stat(pid)) and stat.parent == self._process.pid}
+        return {pid for pid, stat in _processes() if stat.parent == self._process.pid}
 
     def memory(self) -> int | None:
         """
@@ -60,6 +60,10 @@ class Server:
             return sum(_private_bytes(pid) for pid in self.workers())
         except (OSError, KeyError):
             return None
+
+    def cpu_seconds(self) -> float:
+        """CPU time that master and workers have used so far, dead workers included."""
+        return sum(stat.cpu_seconds for _, stat in _processes() if stat.group == self._process.pid)
 
     def kill(self, pid: int) -> None:
         """Kill a worker with SIGKILL."""
@@ -81,18 +85,27 @@ class Server:
         """The end of what Gunicorn and its workers wrote."""
         return self._log.read_text(errors="replace")[-_LOG_TAIL:]
 
-    def stop(self) -> None:
-        """Stop master and workers; blocks for at most ``STOP_SECONDS`` and a moment."""
+    async def stop(self) -> None:
+        """
+        Stop master and workers, in order, or by force after ``STOP_SECONDS`` or when cancelled.
+
+        Runs the event loop meanwhile: clients that were cancelled still close their connections.
+        """
         self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            while self._process.poll() is None:
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(0.02)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def remains(self) -> set[int]:
         """Pids of this server's processes that live; after :meth:`stop` there should be none."""
-        return {pid for pid in _pids() if (stat := _stat(pid)) and stat.group == self._process.pid}
+        return {pid for pid, stat in _processes() if stat.group == self._process.pid}
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +138,7 @@ async def serve(
         await server.wait_ready(counters, workers)
         yield server
     finally:
-        server.stop()
+        await server.stop()
 
 
 def _start(
@@ -166,7 +179,7 @@ def _environment(cache: str, directory: Path, more: Mapping[str, str]) -> dict[s
         if name == "ACCELERATOR_PURE" or not name.startswith(("ACCELERATOR_", "GUNICORN_"))
     }
     # The server's working directory is a temporary one: say where this very package was found.
-    package = str(Path(accelerator.__file__).resolve().parent.parent)
+    package = str(Path(accelerator.__file__).absolute().parent.parent)
     path = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
     own = {"PYTHONPATH": path, DIRECTORY_VARIABLE: str(directory), CACHE_VARIABLE: cache}
     return {**kept, **own, **more}
@@ -177,21 +190,29 @@ class _Stat(NamedTuple):
 
     parent: int
     group: int
+    cpu_seconds: float
+    """Of the process and of its children that have ended."""
 
 
 def _stat(pid: int) -> _Stat | None:
-    """Parent and group of a process; ``None`` for one that is gone, or dead and not yet reaped."""
+    """Read /proc for a process; ``None`` for one that is gone, or dead and not yet reaped."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The name in parentheses may hold anything, so count fields from behind its end.
-    state, parent, group = text.rpartition(")")[2].split()[:3]
-    return None if state in "ZX" else _Stat(int(parent), int(group))
+    state, *numbers = text.rpartition(")")[2].split()
+    if state in "ZX":
+        return None
+    ticks = sum(map(int, numbers[10:14]))
+    return _Stat(int(numbers[0]), int(numbers[1]), ticks / os.sysconf("SC_CLK_TCK"))
 
 
-def _pids() -> Iterator[int]:
-    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+def _processes() -> Iterator[tuple[int, _Stat]]:
+    """Pid and state of every living process."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and (stat := _stat(int(entry.name))) is not None:
+            yield int(entry.name), stat
 
 
 def _private_bytes(pid: int) -> int:

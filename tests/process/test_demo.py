@@ -102,39 +102,37 @@ def start(tmp_path: Path) -> Iterator[Any]:
         run.process.communicate(timeout=SECONDS)
 
 
+@pytest.fixture(scope="class")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, int, str]:
+    """A whole run, its exit status and its output."""
+    run = Run(tmp_path_factory.mktemp("demo"))
+    status, output = run.finish()
+    return run, status, output
+
+
 @pytest.mark.slow
-class TestDemo:
-    def test_quick(self, start: Any) -> None:
-        """A whole run: what it promises to show is in the data of its report."""
-        run = start()
-        status, output = run.finish()
+class TestReportedRun:
+    def test_claims(self, finished: tuple[Run, int, str]) -> None:
+        """What the demo promises to show is in the data of its report."""
+        run, status, output = finished
         report = run.report()
         none, own, shared = (
             report["phases"][name] for name in ("none", "per-worker", "accelerator")
         )
-        failed = {claim["name"] for claim in report["claims"] if not claim["held"]}
 
-        # How much faster depends on what else this machine does; everything else must hold.
-        assert set() == failed - {"faster"}, output
-        assert (1 if failed else 0) == status
-        assert shared["requests_per_second"] > none["requests_per_second"]
-
+        assert [] == [claim["name"] for claim in report["claims"] if not claim["held"]], output
+        assert 0 == status
         assert 0 == none["read_backs_stale"] == none["answers_stale"]
         assert 0 == shared["read_backs_stale"] == shared["answers_stale"]
         assert own["read_backs_stale"] > 0
         assert min(phase["updates"] for phase in report["phases"].values()) > 0
-
-        assert shared["queries_per_1000"] < own["queries_per_1000"] < none["queries_per_1000"]
-        assert shared["hit_ratio"] > own["hit_ratio"] > 0 == none["hit_ratio"]
+        assert 1 <= shared["loads_per_version"] < own["loads_per_version"]
         assert shared["segment_bytes"] == shared["diagnostics"]["segment"]["size"] > 0
         assert 0 == own["segment_bytes"] == none["segment_bytes"]
-        assert [] == run.leftovers()
 
-    def test_killed_worker(self, start: Any) -> None:
+    def test_killed_worker(self, finished: tuple[Run, int, str]) -> None:
         """The worker killed in the middle is replaced; nobody but its own visitors notices."""
-        run = start("--seed", "2")
-        run.finish()
-        shared = run.report()["phases"]["accelerator"]
+        shared = finished[0].report()["phases"]["accelerator"]
         kill = shared["kill"]
 
         assert 0 == shared["failed"]
@@ -142,8 +140,15 @@ class TestDemo:
         assert 0 == kill["lost_elsewhere"]
         assert kill["connections"] > 0
         assert kill["replacement"] not in {None, kill["pid"]}
-        assert kill["hit_ratio_after"] > kill["hit_ratio_before"] - 0.03
+        assert 0 == shared["diagnostics"]["areas"]["products"]["corrupt_item"]
 
+    def test_nothing_left(self, finished: tuple[Run, int, str]) -> None:
+        """No process, segment or file outlives the demo."""
+        assert [] == finished[0].leftovers()
+
+
+@pytest.mark.slow
+class TestEnding:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_interrupted(self, start: Any, number: signal.Signals) -> None:
         """A signal in the middle of the load stops and removes everything."""
@@ -232,6 +237,8 @@ def outcome(cache: str, **changes: Any) -> Outcome:
         "hit_ratio": 0.9,
         "queries": 100,
         "queries_per_1000": {"none": 3000.0, "per-worker": 500.0, "accelerator": 100.0}[cache],
+        "loads_per_version": {"none": 5.0, "per-worker": 2.5, "accelerator": 1.05}[cache],
+        "cpu_ms_per_page": {"none": 3.0, "per-worker": 0.8, "accelerator": 0.5}[cache],
         "updates": 10,
         "updates_seen_by_all_workers": 10,
         "read_backs": 200,
@@ -262,9 +269,9 @@ class TestReport:
             ({"segment_bytes": 0}, "shared"),
             ({"answers_stale": 1}, "never-stale"),
             ({"read_backs_stale": 1}, "never-stale"),
-            ({"updates_seen_by_all_workers": 5}, "never-stale"),
-            ({"queries_per_1000": 500.0}, "fewer-queries"),
-            ({"requests_per_second": 199.0}, "faster"),
+            ({"updates_seen_by_all_workers": 0}, "never-stale"),
+            ({"loads_per_version": 2.5}, "fewer-queries"),
+            ({"cpu_ms_per_page": 1.5}, "cheaper"),
             ({"failed": 1}, "no-failures"),
         ],
     )
