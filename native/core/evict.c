@@ -271,7 +271,7 @@ static bool move_through_scratch(struct acc_segment *seg, uint32_t shard, const 
     parts->value = seg->scratch + parts->key_size;
     drop(seg, shard, v);
     raise_head(seg, shard, ACC_MAIN, v->units);
-    if (acc_ring_fits(seg, shard, ACC_MAIN, acc_parts_units(parts))) {
+    if (acc_ring_fits(seg, shard, ACC_MAIN, acc_parts_units(parts), 0)) {
         uint64_t offset = acc_ring_append(seg, shard, ACC_MAIN, parts);
         if (acc_index_insert(seg, &v->home, acc_word_make(v->home.tag, ACC_MAIN, offset), mark)) {
             acc_add_relaxed(&acc_shard(seg, shard)->entries, 1u);
@@ -291,7 +291,7 @@ static bool reinsert(struct acc_segment *seg, uint32_t shard, const struct victi
     }
     budget->items--;
     budget->units -= units;
-    if (acc_ring_fits(seg, shard, ACC_MAIN, units)) {
+    if (acc_ring_fits(seg, shard, ACC_MAIN, units, 0)) {
         move_to_main(seg, shard, v, &parts, mark);
         raise_head(seg, shard, ACC_MAIN, v->units);
         return true;
@@ -327,7 +327,7 @@ static bool crowded(const struct acc_segment *seg, uint32_t shard) {
 }
 
 static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units, struct acc_budget *budget) {
-    while (!acc_ring_fits(seg, shard, ACC_MAIN, units + slack(seg)) && !is_empty(seg, shard, ACC_MAIN)) {
+    while (!acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg)) && !is_empty(seg, shard, ACC_MAIN)) {
         pop_main(seg, shard, budget);
     }
 }
@@ -341,7 +341,7 @@ static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget
     uint64_t units = acc_parts_units(&parts);
     bool admit = v.life == LIVE && units <= acc_evict_units_max(seg) &&
                  (v.mark != 0 || (!crowded(seg, shard) &&
-                                  acc_ring_fits(seg, shard, ACC_MAIN, units + slack(seg))));
+                                  acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg))));
     if (admit) {
         make_room_main(seg, shard, units, budget);
         move_to_main(seg, shard, &v, &parts, 0);
@@ -366,7 +366,7 @@ bool acc_evict_make_room(struct acc_segment *seg, uint32_t shard, uint32_t ring,
         make_room_main(seg, shard, units, budget);
         return true;
     }
-    while (!acc_ring_fits(seg, shard, ACC_SMALL, units)) {
+    while (!acc_ring_fits(seg, shard, ACC_SMALL, units, 0)) {
         if (!is_empty(seg, shard, ACC_SMALL)) {
             pop_small(seg, shard, budget);
         } else if (!acc_ring_skip_lap(seg, shard, ACC_SMALL, units)) {

@@ -44,8 +44,8 @@ uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t r
     return units <= left ? units : left + units;
 }
 
-bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
-    return acc_ring_used(seg, shard, ring) + acc_ring_need(seg, shard, ring, units) <=
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units, uint64_t spare) {
+    return acc_ring_used(seg, shard, ring) + acc_ring_need(seg, shard, ring, units) + spare <=
            seg->geometry.ring_units[ring];
 }
 

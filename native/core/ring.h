@@ -230,7 +230,8 @@ bool acc_ring_sound(const struct acc_segment *seg, uint32_t shard, uint32_t ring
 uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
 /* Units that must be free for an item of `units` to go in at the tail, with the padding before the ring's end. */
 uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
-bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
+/* Does it go in, and leave `spare` units free?  (They need not be in one piece.) */
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units, uint64_t spare);
 
 /* Everything an item is made of. */
 struct acc_parts {
