@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from accelerator import codec, local, policy, runtime
 from accelerator.config import AreaConfig
 from accelerator.durations import seconds
-from accelerator.entry import CacheMode, Entry, ReadOptions
+from accelerator.entry import MISS, CacheMode, Entry, ReadOptions
 from accelerator.errors import BackendError, ConfigError, LoaderError, SerializationError
 from accelerator.local import UNSET
 from accelerator.observability import diagnostics, oplog
@@ -32,6 +32,7 @@ OBJECT_CACHE_BYTES: Final = 16 << 20
 """Decoded objects that a process keeps, by their encoded size; less beside a small segment."""
 
 _HIT_METHODS: Final = ("get", "mget", "set")
+_native_get: Final = local.AreaBase.get
 _COUNTER: Final = {name: number for number, name in enumerate(local.COUNTERS)}
 _LOCAL_HIT: Final = _COUNTER["local_hit"]
 _LOCAL_MISS: Final = _COUNTER["local_miss"]
@@ -199,11 +200,10 @@ class LevelCache(local.AreaBase):
         Raises:
             LoaderError: *loader* raised.
         """
-        since = self._begin()
-        chosen = ReadOptions.of(options, read_options)
-        found = self._find(key, chosen)
-        if found is not None or chosen.disable_load:
-            return None if found is None else found[0]
+        value = self._known(key, options, read_options)
+        if value is not MISS:
+            return value
+        since = oplog.started()
         token = self._token(key)
         self._count(_LOAD)
         try:
@@ -228,9 +228,9 @@ class LevelCache(local.AreaBase):
             (key, self._life(value, ttl), self._encode("mset", key, value, since))
             for key, value in mapping.items()
         ]
-        for key, life, encoded in prepared:
-            self._put("mset", key, encoded, life, since)
-        oplog.succeeded(self._config.area, "mset", "ok", since)
+        stored = [self._put("mset", key, encoded, life, since) for key, life, encoded in prepared]
+        if all(stored):
+            oplog.succeeded(self._config.area, "mset", "ok", since)
 
     def add(self, key: Any, value: Any, ttl: Any = UNSET, **options: Any) -> bool:
         """
@@ -417,11 +417,10 @@ class LevelCache(local.AreaBase):
         **read_options: Any,
     ) -> Any:
         """Do as get_or_load(); *loader* may be async."""
-        since = self._begin()
-        chosen = ReadOptions.of(options, read_options)
-        found = self._find(key, chosen)
-        if found is not None or chosen.disable_load:
-            return None if found is None else found[0]
+        value = self._known(key, options, read_options)
+        if value is not MISS:
+            return value
+        since = oplog.started()
         token = self._token(key)
         self._count(_LOAD)
         try:
@@ -564,6 +563,16 @@ class LevelCache(local.AreaBase):
         if not self._bound:
             self._attach()
         return oplog.started()
+
+    def _known(self, key: Any, options: ReadOptions | None, read_options: dict[str, Any]) -> Any:
+        """What a get_or_load() answers without loading; MISS if it must load."""
+        if options is None and not read_options:
+            return _native_get(self, key, MISS)  # not a subclass's, which may come back here
+        chosen = ReadOptions.of(options, read_options)
+        found = self._find(key, chosen)
+        if found is None:
+            return None if chosen.disable_load else MISS
+        return found[0]
 
     def _find(
         self, key: Any, options: ReadOptions

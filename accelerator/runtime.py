@@ -83,16 +83,23 @@ class _Runtime:
         self.lock = segment.PatientLock()
         self.attachment: Attachment | None = None
         self.configured: dict[str, Any] = {}
-        self.caches: weakref.WeakSet[local.AreaBase] = weakref.WeakSet()
+        # By id: a subclass may define equality; and a copy of it can be taken while others add.
+        self.caches: weakref.WeakValueDictionary[int, local.AreaBase] = (
+            weakref.WeakValueDictionary()
+        )
+        self.former: Attachment | None = None
         self.max_value_size = _MAX_VALUE_SIZE
         self.spare: local.Segment | None = None
         self.complained: set[str] = set()
 
     def use(self, attachment: Attachment | None) -> None:
         """Make every cache bind anew at its next operation."""
+        self.former = self.attachment  # kept: other threads may be inside its memory right now
         self.attachment = attachment
-        for cache in list(self.caches):
-            cache._unbind()
+        for reference in self.caches.valuerefs():
+            cache = reference()
+            if cache is not None:
+                cache._unbind()
 
 
 _runtime = _Runtime()
@@ -202,7 +209,7 @@ def diagnostics() -> dict[str, Any]:
 
 def add(cache: local.AreaBase, max_value_size: int) -> None:
     """Know a cache: it has to bind anew after detach(), and a new segment must fit its values."""
-    _runtime.caches.add(cache)
+    _runtime.caches[id(cache)] = cache
     _runtime.max_value_size = max(_runtime.max_value_size, max_value_size)
 
 
@@ -225,7 +232,7 @@ def current() -> Attachment:
             if attachment is None:
                 return _first(_resolve({}, _runtime.configured), None, strict=strict)
             return _enter_again(attachment, None, strict=strict)
-        except CacheError as error:
+        except Exception as error:
             if strict:
                 raise
             return _degrade(error)

@@ -255,10 +255,10 @@ class TestBadSettings:
     ) -> None:
         """Even a fault of our own does not stop the server."""
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise RuntimeError("a fault")
 
-        monkeypatch.setattr(runtime, "_supervisor", fail)
+        monkeypatch.setattr(runtime, "_without_redis", fail)
         accelerator.attach(name=name)
         assert 1 <= len(messages(caplog, logging.ERROR))
         cache = LevelCache()
