@@ -183,11 +183,6 @@ static void operate(struct fuzz *f) {
     }
 }
 
-static void ignore_violation(void *context, const char *text) {
-    (void)context;
-    (void)text;
-}
-
 /* The slower things, which must hold as well. */
 static void maintain(struct fuzz *f) {
     uint64_t counters[ACC_COUNTERS];
