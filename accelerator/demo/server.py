@@ -72,14 +72,15 @@ class Server:
     async def wait_ready(self, counters: Path, workers: int) -> None:
         """Wait until *workers* workers have loaded the application."""
         deadline = time.monotonic() + START_SECONDS
-        while not (len(self.workers()) >= workers and self.workers() <= counting_workers(counters)):
+        # A worker opens its counter when it has loaded the application.
+        while len(self.workers() & counting_workers(counters)) < workers:
             if self._process.poll() is not None:
                 problem = f"Gunicorn ended with status {self._process.returncode}"
                 raise ServerError(f"{problem}.\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 problem = f"Gunicorn's workers were not up after {START_SECONDS:.0f} s"
                 raise ServerError(f"{problem}.\n{self.log_tail()}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     def log_tail(self) -> str:
         """The end of what Gunicorn and its workers wrote."""
