@@ -3,8 +3,10 @@
 import faulthandler
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
@@ -12,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WATCHDOG_SECONDS = 120.0
 """Far above the slowest unmarked test on two busy cores; a hang is a hang, not slowness."""
+GRACE_SECONDS = 20.0
 
 _terminal_fd = pytest.StashKey[int]()
 
@@ -40,17 +43,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """
-    End the whole run, with the traceback of every thread, when one test hangs.
+    End a test that hangs, with the traceback of every thread.
 
-    faulthandler's own thread does it, so a test that hangs in C with the GIL held is ended as well.
+    A signal fails the one test.  If it cannot, because the test hangs in C or with every exception
+    caught, faulthandler's own thread, which needs no GIL, ends the whole run a little later.
     """
     marker = item.get_closest_marker("watchdog")
     seconds = marker.args[0] if marker else WATCHDOG_SECONDS
-    faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[_terminal_fd])
+    terminal = item.config.stash[_terminal_fd]
+
+    def fail(signum: int, frame: FrameType | None) -> None:
+        faulthandler.dump_traceback(file=terminal)
+        pytest.fail(f"hung: no end after {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=terminal)
     try:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def copy_of_standard_error(config: pytest.Config) -> int:
