@@ -90,7 +90,7 @@ class _Runtime:
         self.former: Attachment | None = None
         self.max_value_size = _MAX_VALUE_SIZE
         self.spare: local.Segment | None = None
-        self.complained: set[str] = set()
+        self.complained: set[str | None] = set()
 
     def use(self, attachment: Attachment | None) -> None:
         """Make every cache bind anew at its next operation."""
@@ -235,6 +235,7 @@ def current() -> Attachment:
         except Exception as error:
             if strict:
                 raise
+            _complain(error)
             return _degrade(error)
 
 
@@ -371,11 +372,7 @@ def _why_private(settings: Settings) -> str | None:
 
 def _carry_on(error: Exception) -> None:
     """Log why attach() could not do what it was asked, and see to it that caches work."""
-    setting = getattr(error, "setting", None) or type(error).__name__
-    if setting not in _runtime.complained:
-        _runtime.complained.add(setting)
-        expected = isinstance(error, CacheError)
-        LOG.error("attach: setting %s: %s", setting, error, exc_info=None if expected else error)
+    _complain(error)
     try:
         with _runtime.lock.held():
             if _runtime.attachment is None:
@@ -384,9 +381,18 @@ def _carry_on(error: Exception) -> None:
         LOG.exception("attach: no cache at all")
 
 
+def _complain(error: Exception) -> None:
+    """One ERROR per setting, however many workers' hooks and caches run into it."""
+    setting = getattr(error, "setting", None)
+    if setting not in _runtime.complained:
+        _runtime.complained.add(setting)
+        expected = isinstance(error, CacheError)
+        what = f"setting {setting}" if setting else type(error).__name__
+        LOG.error("attach: %s: %s", what, error, exc_info=None if expected else error)
+
+
 def _degrade(error: Exception) -> Attachment:
     """Own memory and default settings, because the settings given cannot be followed."""
-    LOG.warning("This process caches in its own memory, alone: %s", error)
     settings = Settings()
     name = _runtime.attachment.name if _runtime.attachment else derived_name()
     _runtime.use(_private(settings, name, degraded=str(error)))

@@ -140,6 +140,9 @@ class Request:
     heartbeat: Callable[[], object] = field(default=lambda: None)
     """Called now and then while a large segment is created (Gunicorn kills silent workers)."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.size // _PAGE * _PAGE)
+
 
 class _StartOver(Exception):  # noqa: N818  no error: the file was replaced, look again
     pass

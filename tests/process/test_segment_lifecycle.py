@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,6 +60,14 @@ def locked_from_outside(path: Path, start: int, length: int) -> bool:
 
 def alive_from_outside(name: str) -> bool:
     return locked_from_outside(file_of(name).path, _native.LIVENESS_BASE, 0)
+
+
+def interpreters_module() -> ModuleType:
+    """Python's own module for interpreters, which has had several names."""
+    for candidate in ("_interpreters", "_xxsubinterpreters"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(candidate)
+    pytest.skip("this Python has no interpreters module")
 
 
 def make_old(path: Path) -> None:
@@ -581,6 +591,34 @@ class TestLiveness:
             assert alive_from_outside(name)
             assert taken.fileno() != mine.fd
         assert attach(name) is mine
+
+    def test_other_interpreter(self, name: str) -> None:
+        """A second interpreter of this process, which has a registry of its own, does no harm."""
+        interpreters = interpreters_module()
+        attach(name)
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            "import accelerator\n"
+            "from accelerator import segment\n"
+            f"accelerator.configure(name={name!r}, size={SIZE})\n"
+            "accelerator.LevelCache('area').set('key', 1)\n"
+            "if segment.AVAILABLE:\n"
+            f"    segment.survey(); segment.collect({UID})\n"
+            "    try:\n"
+            f"        segment.unlink({name!r}, {UID})\n"
+            "    except accelerator.NotAttached:\n"
+            "        pass\n"
+            "    else:\n"
+            "        raise AssertionError('unlinked a segment that is in use')\n"
+            "accelerator.detach()\n"
+        )
+        other = interpreters.create()
+        failure = interpreters.run_string(other, code)
+        assert failure is None, failure
+        assert alive_from_outside(name)
+        interpreters.destroy(other)
+        time.sleep(0.3)  # a few ticks
+        assert alive_from_outside(name)
 
     def test_given_back(self, name: str) -> None:
         """After leave() nothing is held, and attach() enters again through the same mapping."""

@@ -159,6 +159,11 @@ class TestAttach:
         cache.set("key", b"x" * (1 << 20))
         assert 1 << 20 == len(cache.get("key"))
 
+    def test_odd_size(self, name: str) -> None:
+        """A size need not be a number of whole pages."""
+        accelerator.attach(name=name, size=10_000_001, strict=True)
+        assert 10_000_001 // 4096 * 4096 == attachment().memory.size
+
     def test_detach(self, name: str) -> None:
         """After detach() the process is gone from the segment; the next use attaches again."""
         accelerator.attach(name=name)
@@ -229,7 +234,9 @@ class TestBadSettings:
         cache = LevelCache()
         cache.set("key", 1)
         assert 1 == cache.get("key")
-        assert any("ACCELERATOR_SIZE" in line for line in messages(caplog, logging.WARNING))
+        (line,) = messages(caplog, logging.ERROR)
+        assert "setting size" in line
+        assert "ACCELERATOR_SIZE" in line
 
     @pytest.mark.parametrize("text", ["1", "true", "yes"])
     def test_strict_environment(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
