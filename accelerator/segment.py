@@ -459,6 +459,7 @@ def _create(fd: int, request: Request) -> None:
         if _fits(fd, size, request):
             break
     else:
+        posix_ipc.unlink_shared_memory(request.file.posix_name)
         raise _Refused(f"not even {size / 2**20:g} MiB are free in {SHM_DIR}; {CURE}")
     _native.format_segment(
         fd,
