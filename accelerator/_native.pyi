@@ -1,7 +1,9 @@
 """Types of the C extension: one mapped segment, and the area type that LevelCache inherits."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, final
+
+from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 
@@ -56,6 +58,7 @@ CACHE_NULL: Final = 32
 OFF: Final = 64
 """Nothing is cached: every read misses, every write is dropped."""
 
+@final
 class UnsetType: ...
 
 UNSET: Final[UnsetType]
@@ -86,6 +89,8 @@ def key_hash(segment: Segment, area: str, key: object) -> int:
 def install(cls: type) -> None:
     """Give *cls* (a subclass of Area) the hit methods as descriptors of its own: an inherited one is slower."""
 
+@final
+@disjoint_base
 class Segment:
     """
     One mapped segment.
@@ -94,7 +99,7 @@ class Segment:
     process's liveness lock.  The mapping lives as long as the process.
     """
 
-    def __init__(self, fd: int, size: int, *, readonly: bool = False) -> None: ...
+    def __new__(cls, fd: int, size: int, *, readonly: bool = False) -> Segment: ...
     @classmethod
     def private(cls, size: int, max_value_size: int) -> Segment:
         """The same structure in anonymous memory of this process (no file, no other process)."""
@@ -150,6 +155,7 @@ class Segment:
     def raw(self) -> memoryview:
         """Tests: the mapped bytes, writable."""
 
+@disjoint_base
 class Area:
     """
     One area in one segment: the hit path.
@@ -178,13 +184,13 @@ class Area:
     def _bound(self) -> bool: ...
 
     # The hit methods.  Everything but a plain hit (or plain miss) goes to the Python method named beside it.
-    def get(self, key: Any, default: _T = ..., *, options: Any = None, **read_options: Any) -> Any | _T:
+    def get(self, key: Any, default: _T = ..., /, *, options: Any = None, **read_options: Any) -> Any | _T:
         """-> ``_miss(key, default, options, read_options)``"""
-    def mget(self, keys: Iterable[Any], default: Any = None, *, options: Any = None, **read_options: Any) -> dict[Any, Any]:
+    def mget(self, keys: Iterable[Any], default: Any = None, /, *, options: Any = None, **read_options: Any) -> dict[Any, Any]:
         """-> ``_mmiss(missing_keys, result, default, options, read_options)``, which fills *result* in place"""
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: object, /) -> bool:
         """-> ``_contains_miss(key)``"""
-    def set(self, key: Any, value: Any, ttl: Any = UNSET, **options: Any) -> None:
+    def set(self, key: Any, value: Any, ttl: Any = UNSET, /, **options: Any) -> None:
         """-> ``_set(key, value, ttl, options)`` unless raw type, PLAIN_SET, ttl UNSET/None/int/float and no options"""
 
     # Primitives for Python.  Times are seconds from now; ttl None: no expiry.  All may be called from any thread.
