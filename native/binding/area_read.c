@@ -116,7 +116,7 @@ static void object_keep(AreaObject *self, PyObject *key_object, const struct acc
     }
     struct object_entry entry = {
         .tagged = object_tag(key_object, hash),
-        .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | 1,
+        .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | OBJECT_PLACE,
         .word = found->word,
         .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
         .life = twice ? view->sequence : view->record.expire_at,
@@ -346,7 +346,7 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     struct acc_bucket *bucket = acc_slot_bucket(slot);
     found.slot = (struct acc_slot){bucket, (uint32_t)(slot - bucket->word)};
     found.word = entry->word;
-    const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)1);
+    const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)OBJECT_OTHER);
     if (acc_unlikely(!acc_view_load_at(item, acc_word_offset(entry->word), &found.view))) {
         return 0;
     }
@@ -360,26 +360,60 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     return acc_likely(taken == TAKEN) ? 1 : taken == FAILED ? -1 : 0;
 }
 
-/* 1 hit (counted), 0 look it up, -1 exception.  The caller has asked objects_usable(). */
-static inline int read_remembered(AreaObject *self, PyObject *key, PyObject **out) {
+enum remembered { MUST_LOOK, HIT, MISSING, RAISED };
+
+/* Is it certain that no word is the key's?  None in its bucket has its tag, and nothing that belongs there lies elsewhere. */
+static inline bool bucket_lacks(const struct acc_bucket *bucket, uint16_t tag) {
+    return acc_bucket_match(bucket, tag) == 0 && !acc_bucket_overflowed(bucket);
+}
+
+/* The caller has asked objects_usable().  A hit is counted. */
+static inline enum remembered read_remembered(AreaObject *self, PyObject *key, PyObject **out) {
+    const struct acc_segment *seg = self->area.seg;
     const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
-    if (entry == NULL || acc_unlikely(!object_current(self->area.seg, entry))) {
-        return 0;
+    if (entry == NULL) {
+        return MUST_LOOK;
     }
-    uint64_t *slot = object_slot(self->area.seg, entry);
+    if (acc_unlikely(entry->held == OBJECT_ABSENT)) {
+        const struct acc_bucket *bucket = (const struct acc_bucket *)object_slot(seg, entry);
+        return bucket_lacks(bucket, (uint16_t)entry->word) ? MISSING : MUST_LOOK;
+    }
+    if (acc_unlikely(!object_current(seg, entry))) {
+        return MUST_LOOK;
+    }
+    uint64_t *slot = object_slot(seg, entry);
     enum acc_counter counter = ACC_OBJECT_HIT;
-    if (object_is_place(entry)) {
+    if (acc_likely(object_is_object(entry))) {
+        *out = Py_NewRef((PyObject *)entry->held);
+    } else {
         int found = read_place(self, entry, out);
         if (acc_unlikely(found != 1)) {
-            return found;
+            return found < 0 ? RAISED : MUST_LOOK;
         }
         counter = ACC_LOCAL_HIT;
-    } else {
-        *out = Py_NewRef((PyObject *)entry->held);
     }
     raise_mark_of(slot);
     acc_count_own(&self->area.stats->counter[counter], 1);
-    return 1;
+    return HIT;
+}
+
+/* Where to look for an absent key next time, so that its hash need not be computed again. */
+static void remember_absent(AreaObject *self, PyObject *key_object, const struct acc_home *home,
+                            const struct acc_bucket *bucket) {
+    uint64_t slot = (uint64_t)((const uint8_t *)bucket - self->area.seg->base) / ACC_UNIT;
+    if (!object_key_type(key_object) || (uintptr_t)key_object >> OBJECT_KEY_BITS != 0) {
+        return;
+    }
+    Py_hash_t hash = object_key_hash(key_object);
+    struct object_entry entry = {
+        .tagged = object_tag(key_object, hash),
+        .held = OBJECT_ABSENT,
+        .word = home->tag,
+        .slot = (uint32_t)slot,
+    };
+    if (object_find(self->objects, key_object, hash) == NULL) {
+        object_cache_put_absent(self->objects, hash, &entry);
+    }
 }
 
 /* --- get --------------------------------------------------------------------------------------------------- */
@@ -405,19 +439,13 @@ static inline void count_negative(AreaObject *self, const PyObject *object) {
     }
 }
 
-/* The commonest miss: no word of the bucket has the key's tag, and nothing that belongs here lies elsewhere. */
-static inline bool certainly_absent(const AreaObject *self, const struct acc_key *key) {
-    struct acc_home home = acc_home_of(self->area.seg, key->hash);
-    const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
-    return acc_bucket_match(bucket, home.tag) == 0 && !acc_bucket_overflowed(bucket);
-}
-
 /* 1 hit, 0 miss, -1 exception; a hit is counted. */
 static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
-    if (objects_usable(self) && object_key_type(key_object)) {
-        int found = read_remembered(self, key_object, out);
-        if (acc_likely(found != 0)) {
-            return found;
+    bool usable = objects_usable(self);
+    if (usable && object_key_type(key_object)) {
+        enum remembered remembered = read_remembered(self, key_object, out);
+        if (acc_likely(remembered != MUST_LOOK)) {
+            return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
         }
     }
     uint8_t buffer[KEY_BUFFER];
@@ -425,7 +453,12 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     if (!area_key(self, key_object, buffer, &key)) {
         return -1;
     }
-    if (certainly_absent(self, &key)) {
+    struct acc_home home = acc_home_of(self->area.seg, key.hash);
+    const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
+    if (bucket_lacks(bucket, home.tag)) {
+        if (usable) {
+            remember_absent(self, key_object, &home, bucket);
+        }
         return 0;
     }
     struct reading reading;

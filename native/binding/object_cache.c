@@ -133,8 +133,10 @@ static uint32_t choose(struct object_cache *cache, Py_hash_t hash, const struct 
                 return first + i;
             }
         }
-        if (set[0].tagged == 0 || set[1].tagged == 0) {
-            return first + (set[0].tagged != 0);
+        for (uint32_t i = 0; i < 2; i++) {
+            if (set[i].tagged == 0 || set[i].held == OBJECT_ABSENT) {
+                return first + i;
+            }
         }
         if (!grow(cache)) {
             return first + (cache->hand++ & 1);
@@ -153,7 +155,7 @@ static void shrink(struct object_cache *cache, uint32_t keep) {
 
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
                       uint32_t size) {
-    if (object_is_place(entry)) {
+    if (!object_is_object(entry)) {
         size = 0;
     } else if (size > cache->bytes_max / 8) {
         return;
@@ -170,4 +172,15 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
     }
     place(cache, at, entry, size);
     shrink(cache, at);
+}
+
+void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry) {
+    struct object_entry *set = object_cache_set(cache, hash);
+    for (uint32_t i = 0; i < 2; i++) {
+        if (set[i].tagged == 0) {
+            Py_INCREF(object_key(entry));
+            place(cache, (uint32_t)(set - cache->entries) + i, entry, 0);
+            return;
+        }
+    }
 }

@@ -42,7 +42,7 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
  * lines it touches are few. */
 struct object_entry {
     uintptr_t tagged;   /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
-    uintptr_t held;     /* the object; or, odd, where the item lies whose value is copied out at each read */
+    uintptr_t held;     /* the object; or an enum object_other in the low bits */
     uint64_t word;      /* the index word when the value was read: unchanged, it names the same bytes */
     uint32_t slot;      /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
     uint32_t life;      /* expire_at of those bytes; of an item with two copies the sequence that was read */
@@ -66,12 +66,19 @@ static inline bool object_same_hash(const struct object_entry *entry, Py_hash_t 
     return entry->tagged != 0 && (uint16_t)(entry->tagged >> OBJECT_KEY_BITS) == (uint16_t)hash;
 }
 
-static inline bool object_is_place(const struct object_entry *entry) {
-    return entry->held & 1;
+/* What else can be remembered of a key. */
+enum object_other {
+    OBJECT_PLACE = 1,  /* where the item lies whose value is copied out at each read (the address above these bits) */
+    OBJECT_ABSENT = 2, /* that it was absent: `slot` is its bucket, `word` its tag; to be looked for there again */
+    OBJECT_OTHER = 3,
+};
+
+static inline bool object_is_object(const struct object_entry *entry) {
+    return (entry->held & OBJECT_OTHER) == 0;
 }
 
 static inline PyObject *object_value(const struct object_entry *entry) {
-    return object_is_place(entry) ? NULL : (PyObject *)entry->held;
+    return object_is_object(entry) ? (PyObject *)entry->held : NULL;
 }
 
 /* The objects of one area, shared by all LevelCache objects of it that treat objects alike. */
@@ -94,6 +101,8 @@ void object_cache_free(struct object_cache *cache);
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg);
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
                       uint32_t size);
+/* The same for an absent key, which takes nobody's place. */
+void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry);
 
 /* Fibonacci hashing: the hash of an int is the int, and must be spread. */
 static inline struct object_entry *object_cache_set(const struct object_cache *cache, Py_hash_t hash) {
