@@ -181,13 +181,17 @@ def is_container(kind: type) -> bool:
 def is_too_deep(value: Any, left: int = MAX_DEPTH) -> bool:
     """Tell whether a value that can be packed has more than *left* levels (keys aside)."""
     kind = type(value)
+    if kind in _SCALARS:
+        return False
     if kind is dict:
         parts: Iterable[Any] = value.values()
     elif kind in {list, tuple, set, frozenset}:
         parts = value
     else:
-        # Of registered types only the packing itself limits the depth.
-        return False
+        extension = _by_type.get(kind)
+        if extension is None or extension.leaf:
+            return False
+        parts = [part for _, part in extension.parts(value)]
     # Most containers hold no others; map() and issuperset() find that out without a loop here.
     if left > 0 and _SCALARS.issuperset(map(type, parts)):
         return False

@@ -17,6 +17,7 @@ _OFFSET: Final = struct.Struct("<q")  # microseconds
 _NAIVE: Final = b"\0"
 _FIXED: Final = b"\1"
 _ZONE: Final = b"\2"
+_NAMED: Final = b"\3"
 
 
 class Unsupported(Exception):  # noqa: N818  becomes a SerializationError with the path
@@ -110,8 +111,8 @@ def _dump_zone(zone: tzinfo | None) -> bytes:
         return _NAIVE
     if type(zone) is timezone:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # pickle's own way
-        micros = offset // timedelta(microseconds=1)
-        return _FIXED + _OFFSET.pack(micros) + b"".join(each.encode() for each in name)
+        micros = _OFFSET.pack(offset // timedelta(microseconds=1))
+        return _NAMED + micros + name[0].encode() if name else _FIXED + micros
     if type(zone) is ZoneInfo and zone.key is not None:
         return _ZONE + zone.key.encode()
     raise Unsupported(
@@ -124,10 +125,10 @@ def _load_zone(data: bytes) -> tzinfo | None:
     kind, rest = data[:1], data[1:]
     if kind == _NAIVE and not rest:
         return None
-    if kind == _FIXED:
+    if kind in {_FIXED, _NAMED}:
         (micros,) = _OFFSET.unpack_from(rest)
-        offset, name = timedelta(microseconds=micros), rest[_OFFSET.size :]
-        return timezone(offset, name.decode()) if name else timezone(offset)
+        offset, name = timedelta(microseconds=micros), rest[_OFFSET.size :].decode()
+        return timezone(offset, name) if kind == _NAMED else timezone(offset)
     if kind == _ZONE:
         return ZoneInfo(rest.decode())
     raise ValueError("no zone")
