@@ -1,5 +1,6 @@
-/* The hit path.  A hit runs no Python frame: first the objects this process has decoded, each proven current by the
- * words in shared memory; then the segment itself; everything else falls through to a Python method. */
+/* The hit path.  A hit runs no Python frame: first the objects this process has decoded, each
+ * proven current by the words in shared memory; then the segment itself; everything else falls
+ * through to a Python method. */
 #include "state.h"
 
 #include "lock.h"
@@ -8,10 +9,11 @@
 #define SAMPLE_MASK 63u
 #define STACK_COPY 1024
 
-/* --- decoded objects ------------------------------------------------------------------------------------ */
+/* --- decoded objects -------------------------------------------------------------------------- */
 
 #ifdef Py_GIL_DISABLED
-/* Without a GIL an entry could be replaced while it is read; values are then decoded from the segment each time. */
+/* Without a GIL an entry could be replaced while it is read; values are then decoded from the
+ * segment each time. */
 #define OBJECTS 0
 #else
 #define OBJECTS 1
@@ -31,7 +33,8 @@ static inline Py_hash_t object_key_hash(PyObject *key) {
     return PyObject_Hash(key); /* of str, int and bytes: cannot fail */
 }
 
-static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key, Py_hash_t hash) {
+static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key,
+                                               Py_hash_t hash) {
     struct object_entry *set = object_cache_set(cache, hash);
     uintptr_t tagged = object_tag(key, hash);
     if (acc_likely(set[0].tagged == tagged)) {
@@ -48,12 +51,15 @@ static inline struct object_entry *object_find(const struct object_cache *cache,
     return NULL;
 }
 
-static inline uint64_t *object_slot(const struct acc_segment *seg, const struct object_entry *entry) {
+static inline uint64_t *object_slot(const struct acc_segment *seg,
+                                    const struct object_entry *entry) {
     return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
 }
 
-/* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read where they lie. */
-static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry, uint64_t word) {
+/* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
+ * where they lie. */
+static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
+                          uint64_t word) {
     const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
     uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
     const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
@@ -66,10 +72,11 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
            (expire_at == 0 || !acc_clock_passed(expire_at, acc_now(seg)));
 }
 
-/* If the index word is what it was when the value was read, then the segment holds this very value now: words are never
- * used twice, a delete that has returned has replaced it, and whoever finds an item overtaken by a delete replaces it
- * before he says so.  So the key's generation, which every read of the segment itself compares, needs no load here.
- * Nor does the expiry: it is part of the bytes that the word names. */
+/* If the index word is what it was when the value was read, then the segment holds this very value
+ * now: words are never used twice, a delete that has returned has replaced it, and whoever finds an
+ * item overtaken by a delete replaces it before he says so.  So the key's generation, which every
+ * read of the segment itself compares, needs no load here. Nor does the expiry: it is part of the
+ * bytes that the word names. */
 static inline bool object_current(const struct acc_segment *seg, const struct object_entry *entry) {
     if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
         uint64_t word = acc_load_acquire(object_slot(seg, entry));
@@ -102,10 +109,12 @@ static inline void raise_mark_of(uint64_t *slot) {
 }
 
 /* Remember, for the next read of this key, its object or where its item lies. */
-static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found, PyObject *value) {
+static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found,
+                        PyObject *value) {
     const struct acc_view *view = &found->view;
     bool twice = acc_view_twice(view);
-    uint64_t slot = (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
+    uint64_t slot =
+        (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     if (!objects_usable(self) || view->record.area_count != self->objects->area_count ||
         (twice && value == NULL)) {
         return;
@@ -124,7 +133,7 @@ static void object_keep(AreaObject *self, PyObject *key_object, const struct acc
     object_cache_put(self->objects, hash, &entry, acc_record_size(&view->record));
 }
 
-/* --- reading the segment --------------------------------------------------------------------------------- */
+/* --- reading the segment ---------------------------------------------------------------------- */
 
 /* What became of one attempt to take a value out. */
 enum taken { TAKEN, AGAIN, GONE, FAILED };
@@ -133,7 +142,8 @@ static bool verify_wanted(AreaObject *self, bool keep) {
     return keep || (self->flags & AREA_VERIFY_FULL) != 0 || (self->sample++ & SAMPLE_MASK) == 0;
 }
 
-/* The bytes are a private copy now, and whole: found is valid.  A wrong sum is memory damage: drop the item. */
+/* The bytes are a private copy now, and whole: found is valid.  A wrong sum is memory damage: drop
+ * the item. */
 static enum taken check_sum(AreaObject *self, const struct acc_found *found, const void *copy) {
     const struct acc_record *record = &found->view.record;
     if (acc_likely(acc_value_sum(copy, acc_record_size(record)) == record->value_sum)) {
@@ -142,7 +152,8 @@ static enum taken check_sum(AreaObject *self, const struct acc_found *found, con
     return acc_read_drop_corrupt(&self->area, found->slot, found->word) ? GONE : AGAIN;
 }
 
-static enum taken take_bytes(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+static enum taken take_bytes(AreaObject *self, const struct acc_found *found, bool verify,
+                             PyObject **out) {
     Py_ssize_t size = acc_record_size(&found->view.record);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {
@@ -162,7 +173,8 @@ static enum taken take_bytes(AreaObject *self, const struct acc_found *found, bo
 }
 
 /* Text is checked while it is decoded, so it is copied out whole first. */
-static enum taken take_text(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+static enum taken take_text(AreaObject *self, const struct acc_found *found, bool verify,
+                            PyObject **out) {
     size_t size = acc_record_size(&found->view.record);
     char small[STACK_COPY];
     char *copy = size <= sizeof small ? small : PyMem_Malloc(size);
@@ -188,7 +200,8 @@ static enum taken take_text(AreaObject *self, const struct acc_found *found, boo
     return taken;
 }
 
-static enum taken take_number(AreaObject *self, const struct acc_found *found, bool is_int, PyObject **out) {
+static enum taken take_number(AreaObject *self, const struct acc_found *found, bool is_int,
+                              PyObject **out) {
     uint8_t copy[8];
     if (acc_record_size(&found->view.record) != sizeof copy) {
         return acc_read_drop_corrupt(&self->area, found->slot, found->word) ? GONE : AGAIN;
@@ -211,8 +224,10 @@ static enum taken take_number(AreaObject *self, const struct acc_found *found, b
     return *out == NULL ? FAILED : TAKEN;
 }
 
-/* A copy of the value: the object itself for the raw types, else the payload, to be decoded when no lock is held. */
-static enum taken take(AreaObject *self, const struct acc_found *found, bool verify, PyObject **out) {
+/* A copy of the value: the object itself for the raw types, else the payload, to be decoded when no
+ * lock is held. */
+static enum taken take(AreaObject *self, const struct acc_found *found, bool verify,
+                       PyObject **out) {
     switch (acc_record_code(&found->view.record)) {
     case ACC_CODE_STR: return take_text(self, found, verify, out);
     case ACC_CODE_INT: return take_number(self, found, true, out);
@@ -243,13 +258,15 @@ struct wanted {
 };
 
 /* One attempt: find, judge, copy.  Runs no Python code. */
-static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct acc_found *found, PyObject **out) {
+static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct acc_found *found,
+                          PyObject **out) {
     enum acc_status status = acc_read_find(&self->area, &wanted->home, wanted->key, found);
     if (status != ACC_OK) {
         return status == ACC_RACE ? AGAIN : GONE;
     }
     const struct acc_record *record = &found->view.record;
-    enum acc_age age = record->expire_at == 0 ? ACC_FRESH : acc_record_age(record, acc_now(self->area.seg));
+    enum acc_age age =
+        record->expire_at == 0 ? ACC_FRESH : acc_record_age(record, acc_now(self->area.seg));
     if (acc_unlikely(!acc_found_live(&self->area, found, wanted->key->hash)) || age == ACC_GONE ||
         (age == ACC_STALE && !wanted->stale)) {
         return acc_read_valid(found) ? GONE : AGAIN;
@@ -257,13 +274,16 @@ static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct 
     return take(self, found, verify_wanted(self, wanted->keep), out);
 }
 
-/* Decode a payload through Python's _decode, which answers (object, immutable), or None for what cannot be decoded. */
-static enum taken decode(AreaObject *self, const struct acc_found *found, PyObject **object, bool *immutable) {
+/* Decode a payload through Python's _decode, which answers (object, immutable), or None for what
+ * cannot be decoded. */
+static enum taken decode(AreaObject *self, const struct acc_found *found, PyObject **object,
+                         bool *immutable) {
     PyObject *payload = *object;
     PyObject *code = PyLong_FromLong(acc_record_code(&found->view.record));
     PyObject *pair = NULL;
     if (code != NULL) {
-        pair = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_decode, code, payload, NULL);
+        pair = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_decode, code,
+                                          payload, NULL);
         Py_DECREF(code);
     }
     Py_DECREF(payload);
@@ -286,9 +306,10 @@ static enum taken decode(AreaObject *self, const struct acc_found *found, PyObje
     return FAILED;
 }
 
-/* Rewritten faster than it can be read: once more while nobody may write; then it counts as a miss. */
-static enum taken attempt_locked(AreaObject *self, const struct wanted *wanted, struct acc_found *found,
-                                 PyObject **out) {
+/* Rewritten faster than it can be read: once more while nobody may write; then it counts as a miss.
+ */
+static enum taken attempt_locked(AreaObject *self, const struct wanted *wanted,
+                                 struct acc_found *found, PyObject **out) {
     struct acc_segment *seg = self->area.seg;
     acc_count(self->area.stats, ACC_READ_RACE);
     if (!acc_lock_take(seg, wanted->home.shard, 0)) {
@@ -299,13 +320,14 @@ static enum taken attempt_locked(AreaObject *self, const struct wanted *wanted, 
     return taken;
 }
 
-int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark, bool stale,
-                     struct reading *out) {
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark,
+                     bool stale, struct reading *out) {
     if (acc_unlikely((self->flags & AREA_OFF) != 0)) {
         return 0;
     }
     bool keep = OBJECTS && self->objects != NULL && object_key_type(key_object);
-    struct wanted wanted = {key_object, key, acc_home_of(self->area.seg, key->hash), mark, stale, keep};
+    struct wanted wanted = {key_object, key,   acc_home_of(self->area.seg, key->hash),
+                            mark,       stale, keep};
     struct acc_found found;
     PyObject *object = NULL;
     enum taken taken = AGAIN;
@@ -335,10 +357,11 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
     return 1;
 }
 
-/* --- what is remembered ------------------------------------------------------------------------------------ */
+/* --- what is remembered ----------------------------------------------------------------------- */
 
-/* Copy out the value of an item whose place is known: no hash, no search, no key to compare, because the word that named
- * this item for this key still does.  1 hit, 0 look it up, -1 exception. */
+/* Copy out the value of an item whose place is known: no hash, no search, no key to compare,
+ * because the word that named this item for this key still does.  1 hit, 0 look it up, -1
+ * exception. */
 static inline int read_place(AreaObject *self, const struct object_entry *entry, PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
     struct acc_found found;
@@ -352,7 +375,8 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     }
     bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;
     bool verify = (++self->sample & SAMPLE_MASK) == 0;
-    enum taken taken = bytes && !verify ? take_bytes(self, &found, false, out) : take(self, &found, verify, out);
+    enum taken taken =
+        bytes && !verify ? take_bytes(self, &found, false, out) : take(self, &found, verify, out);
     bool immutable;
     if (!bytes && taken == TAKEN && !is_raw(&found.view.record)) {
         taken = decode(self, &found, out, &immutable);
@@ -362,7 +386,8 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
 
 enum remembered { MUST_LOOK, HIT, MISSING, RAISED };
 
-/* Is it certain that no word is the key's?  None in its bucket has its tag, and nothing that belongs there lies elsewhere. */
+/* Is it certain that no word is the key's?  None in its bucket has its tag, and nothing that
+ * belongs there lies elsewhere. */
 static inline bool bucket_lacks(const struct acc_bucket *bucket, uint16_t tag) {
     return acc_bucket_match(bucket, tag) == 0 && !acc_bucket_overflowed(bucket);
 }
@@ -416,9 +441,10 @@ static void remember_absent(AreaObject *self, PyObject *key_object, const struct
     }
 }
 
-/* --- get --------------------------------------------------------------------------------------------------- */
+/* --- get -------------------------------------------------------------------------------------- */
 
-static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObject *options, PyObject *more) {
+static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObject *options,
+                      PyObject *more) {
     if ((self->flags & AREA_PLAIN_MISS) != 0 && options == Py_None && more == NULL) {
         acc_count_own(&self->area.stats->counter[ACC_LOCAL_MISS], 1);
         return Py_NewRef(fallback);
@@ -427,8 +453,8 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     if (given == NULL) {
         return NULL;
     }
-    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_miss, key, fallback,
-                                                  options, given, NULL);
+    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_miss, key,
+                                                  fallback, options, given, NULL);
     Py_DECREF(given);
     return answer;
 }
@@ -483,14 +509,16 @@ static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fal
     return found < 0 ? NULL : miss(self, key, fallback, Py_None, NULL);
 }
 
-/* Keyword arguments of get and mget: default and options apart from the read options.  False with an exception. */
-static bool split_keywords(PyObject *const *values, PyObject *kwnames, const char *method, PyObject **fallback,
-                           PyObject **options, PyObject **more) {
+/* Keyword arguments of get and mget: default and options apart from the read options.  False with
+ * an exception. */
+static bool split_keywords(PyObject *const *values, PyObject *kwnames, const char *method,
+                           PyObject **fallback, PyObject **options, PyObject **more) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kwnames); i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (PyUnicode_CompareWithASCIIString(name, "default") == 0) {
             if (*fallback != NULL) {
-                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument 'default'", method);
+                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument 'default'",
+                             method);
                 return false;
             }
             *fallback = values[i];
@@ -508,11 +536,14 @@ static bool split_keywords(PyObject *const *values, PyObject *kwnames, const cha
     return true;
 }
 
-static PyObject *get_with_keywords(AreaObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL, *answer = NULL;
+static PyObject *get_with_keywords(AreaObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames) {
+    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL,
+             *answer = NULL;
     if (split_keywords(args + nargs, kwnames, "get", &fallback, &options, &more)) {
         fallback = fallback == NULL ? Py_None : fallback;
-        /* Options may forbid what a plain hit returns (max_staleness and the like): Python decides. */
+        /* Options may forbid what a plain hit returns (max_staleness and the like): Python decides.
+         */
         answer = options == Py_None && more == NULL ? get_plain(self, args[0], fallback)
                  : area_ready(self)                 ? miss(self, args[0], fallback, options, more)
                                                     : NULL;
@@ -524,7 +555,8 @@ static PyObject *get_with_keywords(AreaObject *self, PyObject *const *args, Py_s
 PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     AreaObject *self = (AreaObject *)op;
     if (acc_unlikely(nargs < 1 || nargs > 2)) {
-        PyErr_Format(PyExc_TypeError, "get() takes a key and a default (%zd positional arguments given)", nargs);
+        PyErr_Format(PyExc_TypeError,
+                     "get() takes a key and a default (%zd positional arguments given)", nargs);
         return NULL;
     }
     if (acc_unlikely(kwnames != NULL)) {
@@ -533,15 +565,18 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
     return get_plain(self, args[0], nargs == 2 ? args[1] : Py_None);
 }
 
-/* --- mget -------------------------------------------------------------------------------------------------- */
+/* --- mget ------------------------------------------------------------------------------------- */
 
 #define BATCH 32
 
-/* Bring near what a batch will touch before the first of it is needed: entries, then index words and values. */
+/* Bring near what a batch will touch before the first of it is needed: entries, then index words
+ * and values. */
 static void prefetch_remembered(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
     struct object_entry *sets[BATCH];
     for (Py_ssize_t i = 0; i < n; i++) {
-        sets[i] = object_key_type(keys[i]) ? object_cache_set(self->objects, object_key_hash(keys[i])) : NULL;
+        sets[i] = object_key_type(keys[i])
+                      ? object_cache_set(self->objects, object_key_hash(keys[i]))
+                      : NULL;
         __builtin_prefetch(sets[i]);
     }
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -605,7 +640,8 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-/* Codecs are user code and may change the caller's list: the key is held, and the size asked again. */
+/* Codecs are user code and may change the caller's list: the key is held, and the size asked again.
+ */
 static bool mget_one(struct mget *m, PyObject *key) {
     PyObject *object;
     Py_INCREF(key);
@@ -619,7 +655,8 @@ static bool mget_all(struct mget *m, PyObject *keys) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
         if (i % BATCH == 0 && objects_usable(m->self)) {
             Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
-            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i, left < BATCH ? left : BATCH);
+            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
+                                left < BATCH ? left : BATCH);
         }
         if (!mget_one(m, PySequence_Fast_GET_ITEM(keys, i))) {
             return false;
@@ -628,7 +665,8 @@ static bool mget_all(struct mget *m, PyObject *keys) {
     return true;
 }
 
-/* What is missing goes to Python, which fills the result in place; a plain area's misses only count. */
+/* What is missing goes to Python, which fills the result in place; a plain area's misses only
+ * count. */
 static bool mget_finish(struct mget *m, PyObject *options, PyObject *more) {
     AreaObject *self = m->self;
     if (m->missing == NULL) {
@@ -639,10 +677,11 @@ static bool mget_finish(struct mget *m, PyObject *options, PyObject *more) {
         return true;
     }
     PyObject *given = more == NULL ? PyDict_New() : Py_NewRef(more);
-    PyObject *answer = given == NULL ? NULL
-                                     : PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_mmiss,
-                                                                  m->missing, m->result, m->fallback, options,
-                                                                  given, NULL);
+    PyObject *answer =
+        given == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_mmiss, m->missing,
+                                         m->result, m->fallback, options, given, NULL);
     Py_XDECREF(given);
     Py_XDECREF(answer);
     return answer != NULL;
@@ -657,7 +696,8 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
     if (sequence == NULL) {
         return NULL;
     }
-    struct mget m = {.self = self, .fallback = fallback, .result = new_dict(PySequence_Fast_GET_SIZE(sequence))};
+    struct mget m = {
+        .self = self, .fallback = fallback, .result = new_dict(PySequence_Fast_GET_SIZE(sequence))};
     bool done = m.result != NULL;
     if (done && (options != Py_None || more != NULL)) {
         /* Options may forbid what a plain hit returns: Python reads every key. */
@@ -678,18 +718,22 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
 
 PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     if (nargs < 1 || nargs > 2) {
-        PyErr_Format(PyExc_TypeError, "mget() takes keys and a default (%zd positional arguments given)", nargs);
+        PyErr_Format(PyExc_TypeError,
+                     "mget() takes keys and a default (%zd positional arguments given)", nargs);
         return NULL;
     }
-    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL, *answer = NULL;
-    if (kwnames == NULL || split_keywords(args + nargs, kwnames, "mget", &fallback, &options, &more)) {
-        answer = mget_keys((AreaObject *)op, args[0], fallback == NULL ? Py_None : fallback, options, more);
+    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL,
+             *answer = NULL;
+    if (kwnames == NULL ||
+        split_keywords(args + nargs, kwnames, "mget", &fallback, &options, &more)) {
+        answer = mget_keys((AreaObject *)op, args[0], fallback == NULL ? Py_None : fallback,
+                           options, more);
     }
     Py_XDECREF(more);
     return answer;
 }
 
-/* --- in ----------------------------------------------------------------------------------------------------- */
+/* --- in --------------------------------------------------------------------------------------- */
 
 int area_contains(PyObject *op, PyObject *key_object) {
     AreaObject *self = (AreaObject *)op;
@@ -711,8 +755,7 @@ int area_contains(PyObject *op, PyObject *key_object) {
     if ((self->flags & AREA_PLAIN_MISS) != 0) {
         return 0;
     }
-    PyObject *answer =
-        PyObject_CallMethodOneArg(op, self->binding->str_contains_miss, key_object);
+    PyObject *answer = PyObject_CallMethodOneArg(op, self->binding->str_contains_miss, key_object);
     if (answer == NULL) {
         return -1;
     }

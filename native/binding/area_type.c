@@ -1,11 +1,13 @@
 /* The type that LevelCache inherits: its state, and how it is bound to a segment. */
 #include "state.h"
 
-/* What an unbound area compares its incarnation with: never equal, so every operation asks Python to attach. */
+/* What an unbound area compares its incarnation with: never equal, so every operation asks Python
+ * to attach. */
 static uint32_t no_incarnation = 0;
 
 static void unbind(AreaObject *self) {
-    self->area = (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
+    self->area =
+        (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
     self->objects = NULL;
     Py_CLEAR(self->segment);
 }
@@ -49,7 +51,8 @@ bool area_ready_slow(AreaObject *self) {
         if (self->area.seg != NULL && acc_area_enter(&self->area)) {
             return true;
         }
-        /* Never bound, detached, or the segment is gone for this process: Python attaches (and binds). */
+        /* Never bound, detached, or the segment is gone for this process: Python attaches (and
+         * binds). */
         unbind(self);
         PyObject *answer = PyObject_CallMethodNoArgs((PyObject *)self, self->binding->str_attach);
         if (answer == NULL) {
@@ -87,8 +90,16 @@ static bool units_of(PyObject *seconds, uint32_t *out) {
 }
 
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"segment", "area", "ttl", "null_ttl", "stale_ttl", "jitter", "max_value_size",
-                            "object_cache_bytes", "flags", NULL};
+    static char *names[] = {"segment",
+                            "area",
+                            "ttl",
+                            "null_ttl",
+                            "stale_ttl",
+                            "jitter",
+                            "max_value_size",
+                            "object_cache_bytes",
+                            "flags",
+                            NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *segment, *ttl, *null_ttl;
     const char *name;
@@ -96,9 +107,10 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     double stale_ttl, jitter;
     unsigned int max_value_size, flags;
     unsigned long long object_bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#$OOddIKI:_bind", names, self->binding->segment_type,
-                                     &segment, &name, &name_size, &ttl, &null_ttl, &stale_ttl, &jitter,
-                                     &max_value_size, &object_bytes, &flags)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#$OOddIKI:_bind", names,
+                                     self->binding->segment_type, &segment, &name, &name_size, &ttl,
+                                     &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
+                                     &flags)) {
         return NULL;
     }
     uint32_t life, null_life;
@@ -106,11 +118,13 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         return NULL;
     }
     if (!(jitter >= 0 && jitter <= 1) || !(stale_ttl >= 0)) {
-        PyErr_SetString(PyExc_ValueError, "_bind: jitter must be within 0 to 1, stale_ttl not below 0");
+        PyErr_SetString(PyExc_ValueError,
+                        "_bind: jitter must be within 0 to 1, stale_ttl not below 0");
         return NULL;
     }
     struct acc_area area;
-    enum acc_status status = acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)name_size, &area);
+    enum acc_status status =
+        acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)name_size, &area);
     if (status != ACC_OK) {
         return raise_status(status, "opening an area");
     }
@@ -203,11 +217,13 @@ static PyObject *area_hash(PyObject *op, PyObject *key_object) {
 
 static PyMethodDef area_methods[] = {
     {"get", FAST(area_get), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("get($self, key, default=None, /, *, options=None, **read_options)\n--\n\nRead one key.")},
+     PyDoc_STR(
+         "get($self, key, /, default=None, *, options=None, **read_options)\n--\n\nRead one key.")},
     {"mget", FAST(area_mget), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("mget($self, keys, default=None, /, *, options=None, **read_options)\n--\n\nRead many keys.")},
+     PyDoc_STR("mget($self, keys, /, default=None, *, options=None, **read_options)\n--\n\n"
+               "Read many keys.")},
     {"set", FAST(area_set), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("set($self, key, value, ttl=..., /, **options)\n--\n\nStore one key.")},
+     PyDoc_STR("set($self, key, value, /, ttl=..., **options)\n--\n\nStore one key.")},
     {"_bind", FAST(area_bind), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_unbind", area_unbind, METH_NOARGS, NULL},
     {"_store", FAST(area_store), METH_VARARGS | METH_KEYWORDS, NULL},
@@ -230,14 +246,10 @@ static PyGetSetDef area_getset[] = {
 };
 
 static PyType_Slot area_slots[] = {
-    {Py_tp_new, area_new},
-    {Py_tp_dealloc, area_dealloc},
-    {Py_tp_traverse, area_traverse},
-    {Py_tp_clear, area_gc_clear},
-    {Py_tp_methods, area_methods},
-    {Py_tp_getset, area_getset},
-    {Py_sq_contains, area_contains},
-    {0, NULL},
+    {Py_tp_new, area_new},           {Py_tp_dealloc, area_dealloc},
+    {Py_tp_traverse, area_traverse}, {Py_tp_clear, area_gc_clear},
+    {Py_tp_methods, area_methods},   {Py_tp_getset, area_getset},
+    {Py_sq_contains, area_contains}, {0, NULL},
 };
 
 PyType_Spec area_spec = {

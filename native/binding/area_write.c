@@ -1,12 +1,13 @@
-/* Writes: set, whose plain form runs no Python frame, and the primitives that LevelCache's other methods use.
+/* Writes: set, whose plain form runs no Python frame, and the primitives that LevelCache's other
+ * methods use.
  *
- * A write first tries the lock with the GIL held (it is free almost always, and held for less than a GIL switch costs);
- * only then it waits, with the GIL released. */
+ * A write first tries the lock with the GIL held (it is free almost always, and held for less than
+ * a GIL switch costs); only then it waits, with the GIL released. */
 #include "state.h"
 
 #include "lock.h"
 
-/* --- lives ------------------------------------------------------------------------------------------------- */
+/* --- lives ------------------------------------------------------------------------------------ */
 
 static uint64_t next_random(AreaObject *self) {
     uint64_t x = self->random;
@@ -16,7 +17,8 @@ static uint64_t next_random(AreaObject *self) {
     return self->random = x;
 }
 
-/* A configured life from now, shortened by a random part so that what was written together does not end together. */
+/* A configured life from now, shortened by a random part so that what was written together does not
+ * end together. */
 static void configured_life(AreaObject *self, uint32_t life, struct acc_write *write) {
     uint32_t now = write->loaded_at;
     if (life == 0) {
@@ -33,13 +35,15 @@ static void configured_life(AreaObject *self, uint32_t life, struct acc_write *w
     }
 }
 
-static void given_life(uint32_t now, double ttl, double stale_ttl, uint32_t *expire_at, uint32_t *stale_until) {
+static void given_life(uint32_t now, double ttl, double stale_ttl, uint32_t *expire_at,
+                       uint32_t *stale_until) {
     *expire_at = acc_clock_after(now, ttl);
     *stale_until = stale_ttl > 0 ? acc_clock_after(*expire_at, stale_ttl) : 0;
 }
 
 /* ttl None: no expiry. */
-static bool life_from(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at, uint32_t *stale_until) {
+static bool life_from(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
+                      uint32_t *stale_until) {
     *expire_at = *stale_until = 0;
     if (ttl == Py_None) {
         return true;
@@ -49,7 +53,8 @@ static bool life_from(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *e
         return false;
     }
     if (!(seconds > 0) || !(stale_ttl >= 0)) {
-        PyErr_SetString(PyExc_ValueError, "a life must be more than 0 seconds, a stale life not less than 0");
+        PyErr_SetString(PyExc_ValueError,
+                        "a life must be more than 0 seconds, a stale life not less than 0");
         return false;
     }
     given_life(now, seconds, stale_ttl, expire_at, stale_until);
@@ -66,16 +71,15 @@ static struct held hold(AreaObject *self) {
     return (struct held){self->area, (SegmentObject *)Py_NewRef(self->segment)};
 }
 
-/* --- store ------------------------------------------------------------------------------------------------- */
+/* --- store ------------------------------------------------------------------------------------ */
 
-static enum acc_status store_and_count(AreaObject *self, const struct acc_key *key, const struct acc_write *write) {
+static enum acc_status store_and_count(AreaObject *self, const struct acc_key *key,
+                                       const struct acc_write *write) {
     enum acc_status status = acc_store(&self->area, key, write, 0);
     if (acc_unlikely(status == ACC_BUSY)) {
         struct held held = hold(self);
-        Py_BEGIN_ALLOW_THREADS
-        status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
-        Py_END_ALLOW_THREADS
-        Py_DECREF(held.segment);
+        Py_BEGIN_ALLOW_THREADS status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
+        Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     }
     struct acc_stats *stats = self->area.stats;
     switch (status) {
@@ -92,7 +96,8 @@ static enum acc_status store_and_count(AreaObject *self, const struct acc_key *k
     return status;
 }
 
-/* A value of a raw type, as bytes that live as long as the object or `number`.  False: not a raw type. */
+/* A value of a raw type, as bytes that live as long as the object or `number`.  False: not a raw
+ * type. */
 static bool raw_value(PyObject *value, uint8_t number[8], struct acc_write *write) {
     Py_ssize_t size = 8;
     const void *data = number;
@@ -137,8 +142,9 @@ static bool plain_ttl(PyObject *ttl, struct binding *binding) {
     if (ttl == NULL || ttl == binding->unset || ttl == Py_None) {
         return true;
     }
-    /* Within what needs no judgement; everything else (0, negative, NaN, text, timedelta) is Python's. */
-    double seconds = PyFloat_CheckExact(ttl) ? PyFloat_AS_DOUBLE(ttl)
+    /* Within what needs no judgement; everything else (0, negative, NaN, text, timedelta) is
+     * Python's. */
+    double seconds = PyFloat_CheckExact(ttl)  ? PyFloat_AS_DOUBLE(ttl)
                      : PyLong_CheckExact(ttl) ? PyLong_AsDouble(ttl)
                                               : -1.0;
     if (seconds == -1.0) {
@@ -164,24 +170,28 @@ static int set_plain(AreaObject *self, PyObject *key_object, PyObject *value, Py
         configured_life(self, self->life, &write);
     } else if (ttl != Py_None) {
         given_life(write.loaded_at, PyFloat_AsDouble(ttl),
-                   (double)self->stale_life / ACC_UNITS_PER_SECOND, &write.expire_at, &write.stale_until);
+                   (double)self->stale_life / ACC_UNITS_PER_SECOND, &write.expire_at,
+                   &write.stale_until);
     }
     store_and_count(self, &key, &write);
     return 1;
 }
 
-static PyObject *set_in_python(AreaObject *self, PyObject *key, PyObject *value, PyObject *ttl, PyObject *more) {
+static PyObject *set_in_python(AreaObject *self, PyObject *key, PyObject *value, PyObject *ttl,
+                               PyObject *more) {
     PyObject *given = more == NULL ? PyDict_New() : Py_NewRef(more);
     if (given == NULL) {
         return NULL;
     }
-    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_set, key, value,
-                                                  ttl == NULL ? self->binding->unset : ttl, given, NULL);
+    PyObject *answer =
+        PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_set, key, value,
+                                   ttl == NULL ? self->binding->unset : ttl, given, NULL);
     Py_DECREF(given);
     return answer;
 }
 
-static bool set_keywords(PyObject *const *values, PyObject *kwnames, PyObject **ttl, PyObject **more) {
+static bool set_keywords(PyObject *const *values, PyObject *kwnames, PyObject **ttl,
+                         PyObject **more) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kwnames); i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (PyUnicode_CompareWithASCIIString(name, "ttl") == 0) {
@@ -192,7 +202,8 @@ static bool set_keywords(PyObject *const *values, PyObject *kwnames, PyObject **
             *ttl = values[i];
             continue;
         }
-        if ((*more == NULL && (*more = PyDict_New()) == NULL) || PyDict_SetItem(*more, name, values[i]) != 0) {
+        if ((*more == NULL && (*more = PyDict_New()) == NULL) ||
+            PyDict_SetItem(*more, name, values[i]) != 0) {
             return false;
         }
     }
@@ -202,7 +213,8 @@ static bool set_keywords(PyObject *const *values, PyObject *kwnames, PyObject **
 PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     AreaObject *self = (AreaObject *)op;
     if (nargs < 2 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError, "set() takes a key, a value and a ttl (%zd positional arguments given)",
+        PyErr_Format(PyExc_TypeError,
+                     "set() takes a key, a value and a ttl (%zd positional arguments given)",
                      nargs);
         return NULL;
     }
@@ -219,7 +231,7 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
     return answer;
 }
 
-/* --- primitives ---------------------------------------------------------------------------------------------- */
+/* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"key", "code", "payload", "ttl", "stale_ttl", "mode", "token", NULL};
@@ -228,8 +240,8 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     Py_buffer payload;
     double stale_ttl;
     int code, mode = ACC_SET;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iO:_store", names, &key_object, &code, &payload, &ttl,
-                                     &stale_ttl, &mode, &token)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iO:_store", names, &key_object, &code,
+                                     &payload, &ttl, &stale_ttl, &mode, &token)) {
         return NULL;
     }
     struct acc_write write = {.data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode};
@@ -291,7 +303,8 @@ PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object;
     int touch = 1, stale = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$pp:_read", names, &key_object, &touch, &stale)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$pp:_read", names, &key_object, &touch,
+                                     &stale)) {
         return NULL;
     }
     uint8_t buffer[KEY_BUFFER];
@@ -306,8 +319,9 @@ PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
     }
     const struct acc_record *record = &reading.record;
     uint32_t now = acc_now(self->area.seg);
-    PyObject *ttl = record->expire_at == 0 ? Py_NewRef(Py_None)
-                                           : PyFloat_FromDouble(seconds_between(now, record->expire_at));
+    PyObject *ttl = record->expire_at == 0
+                        ? Py_NewRef(Py_None)
+                        : PyFloat_FromDouble(seconds_between(now, record->expire_at));
     if (ttl == NULL) {
         Py_DECREF(reading.object);
         return NULL;
@@ -338,10 +352,8 @@ PyObject *area_expire(PyObject *op, PyObject *key_object) {
     }
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = acc_expire(&held.area, &key, ACC_LOCK_BUDGET_NS);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS status = acc_expire(&held.area, &key, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     return PyBool_FromLong(status == ACC_OK);
 }
 
@@ -359,10 +371,9 @@ PyObject *area_touch(PyObject *op, PyObject *args) {
     }
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = acc_touch(&held.area, &key, expire_at, stale_until, ACC_LOCK_BUDGET_NS);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS status =
+        acc_touch(&held.area, &key, expire_at, stale_until, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     if (status == ACC_ESYS) {
         return PyErr_NoMemory();
     }
@@ -377,7 +388,8 @@ PyObject *area_incr(PyObject *op, PyObject *args) {
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     uint32_t expire_at, stale_until;
-    if (!PyArg_ParseTuple(args, "OLOOd:_incr", &key_object, &delta, &initial_object, &ttl, &stale_ttl)) {
+    if (!PyArg_ParseTuple(args, "OLOOd:_incr", &key_object, &delta, &initial_object, &ttl,
+                          &stale_ttl)) {
         return NULL;
     }
     if (initial_object != Py_None) {
@@ -394,16 +406,19 @@ PyObject *area_incr(PyObject *op, PyObject *args) {
     int64_t value = 0;
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = acc_incr(&held.area, &key, delta, initial_object == Py_None ? NULL : &first, expire_at, stale_until,
-                      ACC_LOCK_BUDGET_NS, &value);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS status =
+        acc_incr(&held.area, &key, delta, initial_object == Py_None ? NULL : &first, expire_at,
+                 stale_until, ACC_LOCK_BUDGET_NS, &value);
+    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     switch (status) {
     case ACC_OK: return PyLong_FromLongLong(value);
     case ACC_NOT_FOUND: return Py_NewRef(Py_None);
-    case ACC_BAD_TYPE: PyErr_SetString(PyExc_TypeError, "the cached value is no 64-bit int"); return NULL;
-    case ACC_OVERFLOW: PyErr_SetString(PyExc_OverflowError, "the result does not fit 64 bits"); return NULL;
+    case ACC_BAD_TYPE:
+        PyErr_SetString(PyExc_TypeError, "the cached value is no 64-bit int");
+        return NULL;
+    case ACC_OVERFLOW:
+        PyErr_SetString(PyExc_OverflowError, "the result does not fit 64 bits");
+        return NULL;
     default:
         acc_count(self->area.stats, ACC_LOCK_GIVEUP);
         PyErr_SetString(PyExc_BlockingIOError, acc_status_text(status));

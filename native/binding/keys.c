@@ -1,6 +1,7 @@
 /* Keys: a type tag and a payload, so that 1, "1", True and b"1" are four keys.
  *
- * str and bytes are hashed and compared where they lie; the other types are written into the caller's buffer. */
+ * str and bytes are hashed and compared where they lie; the other types are written into the
+ * caller's buffer. */
 #include "state.h"
 
 enum tag {
@@ -15,13 +16,15 @@ enum tag {
 };
 
 static bool too_long(PyObject *object) {
-    PyErr_Format(PyExc_ValueError,
-                 "a cache key of type %.100s is longer than %d bytes encoded: hash long keys before use",
-                 Py_TYPE(object)->tp_name, KEY_BUFFER);
+    PyErr_Format(
+        PyExc_ValueError,
+        "a cache key of type %.100s is longer than %d bytes encoded: hash long keys before use",
+        Py_TYPE(object)->tp_name, KEY_BUFFER);
     return false;
 }
 
-static bool put(struct acc_key *out, uint8_t tag, const void *data, Py_ssize_t size, PyObject *object) {
+static bool put(struct acc_key *out, uint8_t tag, const void *data, Py_ssize_t size,
+                PyObject *object) {
     if (size > (Py_ssize_t)ACC_KEY_MAX) {
         return too_long(object);
     }
@@ -39,14 +42,16 @@ static bool encode_text(PyObject *object, struct acc_key *out) {
     const char *text = PyUnicode_AsUTF8AndSize(object, &size);
     if (text == NULL) {
         PyErr_Clear(); /* its message would show a part of the key */
-        PyErr_SetString(PyExc_ValueError, "a cache key of type str holds a lone surrogate, which has no UTF-8 form");
+        PyErr_SetString(PyExc_ValueError,
+                        "a cache key of type str holds a lone surrogate, which has no UTF-8 form");
         return false;
     }
     return put(out, TAG_STR, text, size, object);
 }
 
 /* A type that is not one of ours: let accelerator.keys.encode find its base value, or refuse it. */
-static bool encode_other(struct binding *binding, PyObject *object, uint8_t *buffer, struct acc_key *out) {
+static bool encode_other(struct binding *binding, PyObject *object, uint8_t *buffer,
+                         struct acc_key *out) {
     PyObject *encoded = PyObject_CallOneArg(binding->encode_other, object);
     if (encoded == NULL) {
         return false;
@@ -67,7 +72,8 @@ static bool encode_other(struct binding *binding, PyObject *object, uint8_t *buf
     return done;
 }
 
-static bool encode_int(struct binding *binding, PyObject *object, uint8_t *buffer, struct acc_key *out) {
+static bool encode_int(struct binding *binding, PyObject *object, uint8_t *buffer,
+                       struct acc_key *out) {
     int overflow;
     long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
     if (overflow != 0) {
@@ -80,7 +86,8 @@ static bool encode_int(struct binding *binding, PyObject *object, uint8_t *buffe
     return put(out, TAG_INT, buffer, 8, object);
 }
 
-static bool encode_uuid(struct binding *binding, PyObject *object, uint8_t *buffer, struct acc_key *out) {
+static bool encode_uuid(struct binding *binding, PyObject *object, uint8_t *buffer,
+                        struct acc_key *out) {
     PyObject *bytes = PyObject_GetAttr(object, binding->str_bytes);
     if (bytes == NULL) {
         return false;
@@ -95,7 +102,8 @@ static bool encode_uuid(struct binding *binding, PyObject *object, uint8_t *buff
 }
 
 /* Each element with its length before it: no separator that a value could imitate. */
-static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buffer, struct acc_key *out) {
+static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buffer,
+                         struct acc_key *out) {
     uint8_t element[KEY_BUFFER];
     Py_ssize_t end = 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); i++) {
@@ -121,7 +129,8 @@ static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buf
     return put(out, TAG_TUPLE, buffer, end, object);
 }
 
-bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *out) {
+bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                struct acc_key *out) {
     if (acc_likely(PyUnicode_CheckExact(object))) {
         return encode_text(object, out);
     }

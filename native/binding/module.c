@@ -1,4 +1,5 @@
-/* Multi-phase initialisation of accelerator._native: heap types and per-interpreter state, nothing static. */
+/* Multi-phase initialisation of accelerator._native: heap types and per-interpreter state, nothing
+ * static. */
 #include "state.h"
 
 #include "maintenance.h"
@@ -15,7 +16,7 @@ struct binding *binding_of_type(PyTypeObject *type) {
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 
-/* --- functions ------------------------------------------------------------------------------------------------------ */
+/* --- functions -------------------------------------------------------------------------------- */
 
 static PyObject *boot_id(PyObject *module, PyObject *unused) {
     (void)module;
@@ -68,11 +69,13 @@ static PyObject *key_hash(PyObject *module, PyObject *args) {
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     struct acc_area area;
-    if (!PyArg_ParseTuple(args, "O!s#O:key_hash", binding->segment_type, &segment, &name, &size, &key_object) ||
+    if (!PyArg_ParseTuple(args, "O!s#O:key_hash", binding->segment_type, &segment, &name, &size,
+                          &key_object) ||
         !key_encode(binding, key_object, buffer, &key)) {
         return NULL;
     }
-    enum acc_status status = acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)size, &area);
+    enum acc_status status =
+        acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)size, &area);
     if (status != ACC_OK) {
         return raise_status(status, "finding an area");
     }
@@ -83,14 +86,15 @@ static PyMethodDef functions[] = {
     {"sys_boot_id", boot_id, METH_NOARGS, NULL},
     {"sys_namespaces", namespaces, METH_NOARGS, NULL},
     {"peek_header", binding_peek_header, METH_O, NULL},
-    {"format_segment", (PyCFunction)(void (*)(void))binding_format_segment, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"format_segment", (PyCFunction)(void (*)(void))binding_format_segment,
+     METH_VARARGS | METH_KEYWORDS, NULL},
     {"encode_key", encode_key, METH_O, NULL},
     {"key_hash", key_hash, METH_VARARGS, NULL},
     {"install", binding_install, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-/* --- state ------------------------------------------------------------------------------------------------------------ */
+/* --- state ------------------------------------------------------------------------------------ */
 
 static PyObject *unset_repr(PyObject *self) {
     (void)self;
@@ -183,18 +187,23 @@ static bool add_constants(PyObject *module) {
             return false;
         }
     }
-    return add_unsigned(module, "LAYOUT", acc_layout()) && add_unsigned(module, "MIN_SIZE", acc_min_size()) &&
+    return add_unsigned(module, "LAYOUT", acc_layout()) &&
+           add_unsigned(module, "MIN_SIZE", acc_min_size()) &&
            add_unsigned(module, "MAX_SIZE", acc_max_size()) && add_counters(module);
 }
 
 static int execute(PyObject *module) {
     struct binding *b = PyModule_GetState(module);
-    bool done = add_type(module, &b->segment_type, &segment_spec) && add_type(module, &b->area_type, &area_spec) &&
-                add_type(module, &b->unset_type, &unset_spec) && import_from(&b->uuid_type, "uuid", "UUID") &&
-                import_from(&b->encode_other, "accelerator.keys", "encode") && intern(&b->str_attach, "_attach") &&
-                intern(&b->str_miss, "_miss") && intern(&b->str_mmiss, "_mmiss") &&
+    bool done = add_type(module, &b->segment_type, &segment_spec) &&
+                add_type(module, &b->area_type, &area_spec) &&
+                add_type(module, &b->unset_type, &unset_spec) &&
+                import_from(&b->uuid_type, "uuid", "UUID") &&
+                import_from(&b->encode_other, "accelerator.keys", "encode") &&
+                intern(&b->str_attach, "_attach") && intern(&b->str_miss, "_miss") &&
+                intern(&b->str_mmiss, "_mmiss") &&
                 intern(&b->str_contains_miss, "_contains_miss") && intern(&b->str_set, "_set") &&
-                intern(&b->str_decode, "_decode") && intern(&b->str_bytes, "bytes") && add_constants(module);
+                intern(&b->str_decode, "_decode") && intern(&b->str_bytes, "bytes") &&
+                add_constants(module);
     if (!done) {
         return -1;
     }

@@ -1,7 +1,8 @@
-/* Decoded objects of this process.  Each is returned only after the words that prove it current have been read again in
- * shared memory, so it is never older than the segment.
+/* Decoded objects of this process.  Each is returned only after the words that prove it current
+ * have been read again in shared memory, so it is never older than the segment.
  *
- * Sets of two entries, a line each; grows while it is useful, up to ENTRIES_MAX; bounded in bytes as well. */
+ * Sets of two entries, a line each; grows while it is useful, up to ENTRIES_MAX; bounded in bytes
+ * as well. */
 #include "state.h"
 
 #define SETS_MIN 256u
@@ -71,7 +72,8 @@ int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg
     return 0;
 }
 
-static void place(struct object_cache *cache, uint32_t i, const struct object_entry *entry, uint32_t size) {
+static void place(struct object_cache *cache, uint32_t i, const struct object_entry *entry,
+                  uint32_t size) {
     cache->entries[i] = *entry;
     cache->sizes[i] = size;
     cache->bytes += size;
@@ -81,8 +83,10 @@ static void place(struct object_cache *cache, uint32_t i, const struct object_en
 /* Twice the sets.  Entries keep their references; the one that finds no place is dropped. */
 static bool grow(struct object_cache *cache) {
     struct object_cache old = *cache;
-    /* Sets of two overflow by chance long before the table is full: twice the room costs less than decoding again. */
-    if (old.used < old.sets / 4 * 3 || old.sets * 4 > ENTRIES_MAX || allocate(cache, old.sets * 2) != 0) {
+    /* Sets of two overflow by chance long before the table is full: twice the room costs less than
+     * decoding again. */
+    if (old.used < old.sets / 4 * 3 || old.sets * 4 > ENTRIES_MAX ||
+        allocate(cache, old.sets * 2) != 0) {
         *cache = old;
         return false;
     }
@@ -124,12 +128,14 @@ bool object_key_equal(PyObject *seen, PyObject *key) {
 }
 
 /* Where an entry goes: over its older self, in a free place, else over one of the two in turn. */
-static uint32_t choose(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry) {
+static uint32_t choose(struct object_cache *cache, Py_hash_t hash,
+                       const struct object_entry *entry) {
     for (;;) {
         struct object_entry *set = object_cache_set(cache, hash);
         uint32_t first = (uint32_t)(set - cache->entries);
         for (uint32_t i = 0; i < 2; i++) {
-            if (object_same_hash(&set[i], hash) && object_key_equal(object_key(&set[i]), object_key(entry))) {
+            if (object_same_hash(&set[i], hash) &&
+                object_key_equal(object_key(&set[i]), object_key(entry))) {
                 return first + i;
             }
         }
@@ -174,7 +180,8 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
     shrink(cache, at);
 }
 
-void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry) {
+void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
+                             const struct object_entry *entry) {
     struct object_entry *set = object_cache_set(cache, hash);
     for (uint32_t i = 0; i < 2; i++) {
         if (set[i].tagged == 0) {

@@ -53,7 +53,8 @@ static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     }
     struct acc_segment *seg;
     enum acc_status status = acc_segment_map(fd, size, readonly, &seg);
-    return status == ACC_OK ? (PyObject *)wrap(type, seg) : raise_status(status, "mapping a segment");
+    return status == ACC_OK ? (PyObject *)wrap(type, seg)
+                            : raise_status(status, "mapping a segment");
 }
 
 static PyObject *segment_private(PyObject *type, PyObject *args) {
@@ -72,7 +73,8 @@ static int segment_traverse(PyObject *op, visitproc visit, void *arg) {
     SegmentObject *self = (SegmentObject *)op;
     Py_VISIT(Py_TYPE(op));
     for (size_t i = 0; i < self->objects_count; i++) {
-        int result = self->objects[i] == NULL ? 0 : object_cache_traverse(self->objects[i], visit, arg);
+        int result =
+            self->objects[i] == NULL ? 0 : object_cache_traverse(self->objects[i], visit, arg);
         if (result != 0) {
             return result;
         }
@@ -101,8 +103,7 @@ static void segment_dealloc(PyObject *op) {
     }
     PyMem_RawFree(self->objects);
     if (self->seg != NULL) {
-        Py_BEGIN_ALLOW_THREADS
-        acc_segment_close(self->seg);
+        Py_BEGIN_ALLOW_THREADS acc_segment_close(self->seg);
         Py_END_ALLOW_THREADS
     }
     type->tp_free(op);
@@ -113,7 +114,7 @@ static struct acc_segment *seg_of(PyObject *op) {
     return ((SegmentObject *)op)->seg;
 }
 
-/* --- methods --------------------------------------------------------------------------------------------------- */
+/* --- methods ---------------------------------------------------------------------------------- */
 
 static PyObject *segment_register(PyObject *op, PyObject *unused) {
     (void)unused;
@@ -126,10 +127,8 @@ static PyObject *segment_register(PyObject *op, PyObject *unused) {
 
 static PyObject *segment_unregister(PyObject *op, PyObject *unused) {
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS
-    acc_segment_unregister(seg_of(op));
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS acc_segment_unregister(seg_of(op));
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static bool slot_alive(const struct acc_segment *seg, uint32_t incarnation) {
@@ -139,8 +138,9 @@ static bool slot_alive(const struct acc_segment *seg, uint32_t incarnation) {
 static PyObject *describe_process(const struct acc_segment *seg, const struct acc_process *slot,
                                   uint32_t incarnation) {
     double attached = (double)(acc_clock_ms() - slot->attached) / 1000.0;
-    return Py_BuildValue("{s:I,s:I,s:O,s:d,s:O}", "pid", slot->pid, "incarnation", incarnation, "alive",
-                         slot_alive(seg, incarnation) ? Py_True : Py_False, "attached", attached, "self",
+    return Py_BuildValue("{s:I,s:I,s:O,s:d,s:O}", "pid", slot->pid, "incarnation", incarnation,
+                         "alive", slot_alive(seg, incarnation) ? Py_True : Py_False, "attached",
+                         attached, "self",
                          incarnation == acc_incarnation(seg) ? Py_True : Py_False);
 }
 
@@ -219,10 +219,8 @@ static PyObject *segment_set_clock_shift(PyObject *op, PyObject *arg) {
 
 static PyObject *segment_measure(PyObject *op, PyObject *unused) {
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS
-    acc_segment_measure(seg_of(op));
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS acc_segment_measure(seg_of(op));
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static void append_text(void *list, const char *text) {
@@ -260,7 +258,8 @@ static PyObject *segment_lock_shard(PyObject *op, PyObject *arg) {
     if (!shard_from(op, arg, &shard)) {
         return NULL;
     }
-    if (acc_segment_register(seg_of(op)) != ACC_OK || !acc_lock_take(seg_of(op), shard, ACC_LOCK_BUDGET_NS)) {
+    if (acc_segment_register(seg_of(op)) != ACC_OK ||
+        !acc_lock_take(seg_of(op), shard, ACC_LOCK_BUDGET_NS)) {
         return raise_status(ACC_BUSY, "locking a shard");
     }
     Py_RETURN_NONE;
@@ -282,7 +281,7 @@ static PyObject *segment_raw(PyObject *op, PyObject *unused) {
                                    seg->readonly ? PyBUF_READ : PyBUF_WRITE);
 }
 
-/* --- stats ------------------------------------------------------------------------------------------------------- */
+/* --- stats ------------------------------------------------------------------------------------ */
 
 static bool put_number(PyObject *dict, const char *name, uint64_t n) {
     PyObject *number = PyLong_FromUnsignedLongLong(n);
@@ -297,7 +296,8 @@ static bool put_own(PyObject *dict, const char *name, PyObject *value) {
     return done;
 }
 
-static PyObject *area_stats(const struct acc_segment *seg, uint32_t id, uint64_t entries, uint64_t bytes) {
+static PyObject *area_stats(const struct acc_segment *seg, uint32_t id, uint64_t entries,
+                            uint64_t bytes) {
     uint64_t sums[ACC_COUNTERS];
     PyObject *dict = PyDict_New();
     acc_stats_sum(seg, id, sums);
@@ -311,7 +311,8 @@ static PyObject *area_stats(const struct acc_segment *seg, uint32_t id, uint64_t
     return dict;
 }
 
-static PyObject *areas_stats(const struct acc_segment *seg, const uint64_t *entries, const uint64_t *bytes) {
+static PyObject *areas_stats(const struct acc_segment *seg, const uint64_t *entries,
+                             const uint64_t *bytes) {
     PyObject *dict = PyDict_New();
     for (uint32_t i = 0; dict != NULL && i < seg->geometry.areas; i++) {
         const struct acc_area_slot *slot = acc_area_slot(seg, i);
@@ -331,7 +332,8 @@ static PyObject *areas_stats(const struct acc_segment *seg, const uint64_t *entr
 }
 
 static PyObject *prefix_name(const struct acc_prefix *prefix) {
-    return PyUnicode_DecodeUTF8(prefix->name, (Py_ssize_t)strnlen(prefix->name, sizeof prefix->name), "replace");
+    return PyUnicode_DecodeUTF8(prefix->name,
+                                (Py_ssize_t)strnlen(prefix->name, sizeof prefix->name), "replace");
 }
 
 static PyObject *segment_summary(const struct acc_segment *seg, const struct acc_totals *totals) {
@@ -346,17 +348,23 @@ static PyObject *segment_summary(const struct acc_segment *seg, const struct acc
         !put_own(dict, "private", PyBool_FromLong(seg->is_private)) ||
         !put_number(dict, "size", g->size) || !put_number(dict, "layout", acc_layout()) ||
         !put_number(dict, "created", acc_header(seg)->prefix.created) ||
-        !put_number(dict, "shards", g->shards) || !put_number(dict, "max_value_size", g->max_value_size) ||
+        !put_number(dict, "shards", g->shards) ||
+        !put_number(dict, "max_value_size", g->max_value_size) ||
         !put_number(dict, "max_item", acc_evict_units_max(seg) * ACC_UNIT) ||
-        !put_number(dict, "fixed_bytes", g->ring_at) || !put_number(dict, "data_bytes", totals->data_bytes) ||
+        !put_number(dict, "fixed_bytes", g->ring_at) ||
+        !put_number(dict, "data_bytes", totals->data_bytes) ||
         !put_number(dict, "used_bytes", totals->used_bytes) ||
-        !put_number(dict, "live_bytes", totals->live_bytes) || !put_number(dict, "entries", totals->entries) ||
+        !put_number(dict, "live_bytes", totals->live_bytes) ||
+        !put_number(dict, "entries", totals->entries) ||
         !put_number(dict, "index_slots", (uint64_t)g->shards * g->buckets * ACC_BUCKET_SLOTS) ||
-        !put_number(dict, "index_bytes", (uint64_t)g->shards * g->buckets * sizeof(struct acc_bucket)) ||
-        !put_number(dict, "ghost_bytes", (uint64_t)g->shards * g->ghost_lines * sizeof(struct acc_ghosts)) ||
+        !put_number(dict, "index_bytes",
+                    (uint64_t)g->shards * g->buckets * sizeof(struct acc_bucket)) ||
+        !put_number(dict, "ghost_bytes",
+                    (uint64_t)g->shards * g->ghost_lines * sizeof(struct acc_ghosts)) ||
         !put_number(dict, "generation_slots", g->generations) ||
-        !put_number(dict, "process_slots", g->processes) || !put_number(dict, "area_slots", g->areas) ||
-        !put_number(dict, "resets", resets) || !put_number(dict, "dead_owner_takeover", takeovers) ||
+        !put_number(dict, "process_slots", g->processes) ||
+        !put_number(dict, "area_slots", g->areas) || !put_number(dict, "resets", resets) ||
+        !put_number(dict, "dead_owner_takeover", takeovers) ||
         !put_number(dict, "stats_lost", acc_load_relaxed(&acc_header(seg)->stats_lost))) {
         Py_CLEAR(dict);
     }
@@ -372,10 +380,8 @@ static PyObject *segment_stats(PyObject *op, PyObject *unused) {
     if (gauges == NULL) {
         return PyErr_NoMemory();
     }
-    Py_BEGIN_ALLOW_THREADS
-    acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
-    Py_END_ALLOW_THREADS
-    PyObject *answer = PyDict_New();
+    Py_BEGIN_ALLOW_THREADS acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
+    Py_END_ALLOW_THREADS PyObject *answer = PyDict_New();
     if (answer == NULL || !put_own(answer, "segment", segment_summary(seg, &totals)) ||
         !put_own(answer, "areas", areas_stats(seg, gauges, gauges + areas)) ||
         !put_own(answer, "processes", segment_alive(op, NULL))) {
@@ -385,7 +391,7 @@ static PyObject *segment_stats(PyObject *op, PyObject *unused) {
     return answer;
 }
 
-/* --- format and peek ----------------------------------------------------------------------------------------------- */
+/* --- format and peek -------------------------------------------------------------------------- */
 
 PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"fd", "size", "name", "max_value_size", "boot_id", "time_ns", NULL};
@@ -396,8 +402,9 @@ PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwa
     unsigned int max_value_size;
     const char *boot_id;
     Py_ssize_t boot_size;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK$sIy#K:format_segment", names, &fd, &size, &identity.name,
-                                     &max_value_size, &boot_id, &boot_size, &time_ns)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iK$sIy#K:format_segment", names, &fd, &size,
+                                     &identity.name, &max_value_size, &boot_id, &boot_size,
+                                     &time_ns)) {
         return NULL;
     }
     if (boot_size != (Py_ssize_t)sizeof identity.boot_id) {
@@ -407,10 +414,8 @@ PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwa
     memcpy(identity.boot_id, boot_id, sizeof identity.boot_id);
     identity.time_ns = time_ns;
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = acc_segment_format(fd, size, max_value_size, &identity);
-    Py_END_ALLOW_THREADS
-    if (status != ACC_OK) {
+    Py_BEGIN_ALLOW_THREADS status = acc_segment_format(fd, size, max_value_size, &identity);
+    Py_END_ALLOW_THREADS if (status != ACC_OK) {
         return raise_status(status, "formatting a segment");
     }
     Py_RETURN_NONE;
@@ -432,18 +437,17 @@ PyObject *binding_peek_header(PyObject *module, PyObject *data) {
         Py_RETURN_NONE;
     }
     prefix.library[sizeof prefix.library - 1] = '\0';
-    return Py_BuildValue("{s:O,s:s,s:I,s:K,s:y#,s:I,s:N,s:K,s:K,s:s,s:(KK)}", "magic_ok", Py_True,
-                         "library_version", prefix.library, "layout", prefix.layout, "size",
-                         (unsigned long long)prefix.size, "boot_id", prefix.boot_id,
-                         (Py_ssize_t)sizeof prefix.boot_id, "uid", prefix.uid, "name", prefix_name(&prefix),
-                         "created", (unsigned long long)prefix.created, "time_ns",
-                         (unsigned long long)prefix.time_ns, "state",
-                         prefix.state == ACC_STATE_READY ? "ready" : "new", "supervisor",
-                         (unsigned long long)prefix.supervisor_pid,
-                         (unsigned long long)prefix.supervisor_start);
+    return Py_BuildValue(
+        "{s:O,s:s,s:I,s:K,s:y#,s:I,s:N,s:K,s:K,s:s,s:(KK)}", "magic_ok", Py_True, "library_version",
+        prefix.library, "layout", prefix.layout, "size", (unsigned long long)prefix.size, "boot_id",
+        prefix.boot_id, (Py_ssize_t)sizeof prefix.boot_id, "uid", prefix.uid, "name",
+        prefix_name(&prefix), "created", (unsigned long long)prefix.created, "time_ns",
+        (unsigned long long)prefix.time_ns, "state",
+        prefix.state == ACC_STATE_READY ? "ready" : "new", "supervisor",
+        (unsigned long long)prefix.supervisor_pid, (unsigned long long)prefix.supervisor_start);
 }
 
-/* --- type ------------------------------------------------------------------------------------------------------------ */
+/* --- type ------------------------------------------------------------------------------------- */
 
 static PyObject *get_fd(PyObject *op, void *closure) {
     (void)closure;

@@ -14,9 +14,9 @@ struct binding {
     PyTypeObject *area_type;
     PyTypeObject *unset_type;
     PyObject *unset;
-    PyObject *uuid_type;      /* uuid.UUID */
-    PyObject *encode_other;   /* accelerator.keys.encode: for types this file does not know */
-    PyObject *str_attach;     /* names of the Python methods that the hit path falls through to */
+    PyObject *uuid_type;    /* uuid.UUID */
+    PyObject *encode_other; /* accelerator.keys.encode: for types this file does not know */
+    PyObject *str_attach;   /* names of the Python methods that the hit path falls through to */
     PyObject *str_miss;
     PyObject *str_mmiss;
     PyObject *str_contains_miss;
@@ -27,31 +27,36 @@ struct binding {
 
 struct binding *binding_of_type(PyTypeObject *type);
 
-/* --- keys.c -------------------------------------------------------------------------------------------- */
+/* --- keys.c ----------------------------------------------------------------------------------- */
 
 #define KEY_BUFFER (ACC_KEY_MAX + 1)
 #define KEY_TAG_STR 's'
 
-/* Tag and payload of a key; `buffer` holds what is not simply the object's own memory.  The hash is not set.
- * False with TypeError or ValueError, which name the type and never the key. */
-bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *out);
+/* Tag and payload of a key; `buffer` holds what is not simply the object's own memory.  The hash is
+ * not set. False with TypeError or ValueError, which name the type and never the key. */
+bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                struct acc_key *out);
 
-/* --- object_cache.c ------------------------------------------------------------------------------------ */
+/* --- object_cache.c --------------------------------------------------------------------------- */
 
-/* A decoded object and what proves it current.  Two of them are one cache line: a hit among many keys is as fast as the
- * lines it touches are few. */
+/* A decoded object and what proves it current.  Two of them are one cache line: a hit among many
+ * keys is as fast as the lines it touches are few. */
 struct object_entry {
-    uintptr_t tagged;   /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
-    uintptr_t held;     /* the object; or an enum object_other in the low bits */
-    uint64_t word;      /* the index word when the value was read: unchanged, it names the same bytes */
-    uint32_t slot;      /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
-    uint32_t life;      /* expire_at of those bytes; of an item with two copies the sequence that was read */
+    uintptr_t
+        tagged; /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
+    uintptr_t held; /* the object; or an enum object_other in the low bits */
+    uint64_t word;  /* the index word when the value was read: unchanged, it names the same bytes */
+    uint32_t
+        slot; /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
+    uint32_t
+        life; /* expire_at of those bytes; of an item with two copies the sequence that was read */
 };
 _Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
 #define OBJECT_TWICE (1u << 31)
 
-/* Addresses of objects have 48 bits; what differs in the hash is told apart without looking at the key. */
+/* Addresses of objects have 48 bits; what differs in the hash is told apart without looking at the
+ * key. */
 #define OBJECT_KEY_BITS 48
 
 static inline uintptr_t object_tag(PyObject *key, Py_hash_t hash) {
@@ -68,8 +73,10 @@ static inline bool object_same_hash(const struct object_entry *entry, Py_hash_t 
 
 /* What else can be remembered of a key. */
 enum object_other {
-    OBJECT_PLACE = 1,  /* where the item lies whose value is copied out at each read (the address above these bits) */
-    OBJECT_ABSENT = 2, /* that it was absent: `slot` is its bucket, `word` its tag; to be looked for there again */
+    OBJECT_PLACE = 1,  /* where the item lies whose value is copied out at each read (the address
+                          above these bits) */
+    OBJECT_ABSENT = 2, /* that it was absent: `slot` is its bucket, `word` its tag; to be looked for
+                          there again */
     OBJECT_OTHER = 3,
 };
 
@@ -102,25 +109,27 @@ int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
                       uint32_t size);
 /* The same for an absent key, which takes nobody's place. */
-void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry);
+void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
+                             const struct object_entry *entry);
 
 /* Fibonacci hashing: the hash of an int is the int, and must be spread. */
-static inline struct object_entry *object_cache_set(const struct object_cache *cache, Py_hash_t hash) {
+static inline struct object_entry *object_cache_set(const struct object_cache *cache,
+                                                    Py_hash_t hash) {
     return &cache->entries[((uint64_t)hash * 0x9e3779b97f4a7c15ull >> cache->shift) * 2];
 }
 
 bool object_key_equal(PyObject *seen, PyObject *key);
 
-/* --- segment_type.c ------------------------------------------------------------------------------------ */
+/* --- segment_type.c --------------------------------------------------------------------------- */
 
 typedef struct {
-    PyObject_HEAD
-    struct acc_segment *seg;
+    PyObject_HEAD struct acc_segment *seg;
     struct object_cache **objects; /* [area][enum object_kind] */
     size_t objects_count;
 } SegmentObject;
 
-/* What objects are kept for reads of an area: immutable ones, all, none (only where the items lie). */
+/* What objects are kept for reads of an area: immutable ones, all, none (only where the items lie).
+ */
 enum object_kind { OBJECTS_AUTO, OBJECTS_SHARED, OBJECTS_COPY, OBJECT_KINDS };
 
 /* The object cache of an area, made when first asked for.  NULL with an exception. */
@@ -133,7 +142,7 @@ PyObject *raise_status(enum acc_status status, const char *doing);
 PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *binding_peek_header(PyObject *module, PyObject *data);
 
-/* --- area_type.c, area_read.c, area_write.c ------------------------------------------------------------ */
+/* --- area_type.c, area_read.c, area_write.c --------------------------------------------------- */
 
 enum area_flag {
     AREA_PLAIN_MISS = 1,
@@ -146,9 +155,8 @@ enum area_flag {
 };
 
 typedef struct {
-    PyObject_HEAD
-    struct acc_area area; /* area.seg NULL: not bound */
-    struct object_cache *objects; /* belongs to `segment`; NULL: nothing may be remembered */
+    PyObject_HEAD struct acc_area area; /* area.seg NULL: not bound */
+    struct object_cache *objects;       /* belongs to `segment`; NULL: nothing may be remembered */
     uint32_t flags;
     struct binding *binding;
     SegmentObject *segment;
@@ -168,7 +176,8 @@ static inline bool area_ready(AreaObject *self) {
     return acc_area_entered(&self->area) || area_ready_slow(self);
 }
 
-static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER], struct acc_key *key) {
+static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                            struct acc_key *key) {
     /* What key_encode() does for almost every key there is, without the call. */
     if (acc_likely(PyUnicode_CheckExact(object)) && PyUnicode_IS_COMPACT_ASCII(object) &&
         acc_likely(PyUnicode_GET_LENGTH(object) <= (Py_ssize_t)ACC_KEY_MAX)) {
@@ -192,8 +201,8 @@ struct reading {
 };
 
 /* 1: found, 0: not there, -1: exception. */
-int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark, bool stale,
-                     struct reading *out);
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark,
+                     bool stale, struct reading *out);
 
 PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -1,7 +1,8 @@
 /* The one public header of the core: a cache in one shared segment, for many processes.
  *
  * The core knows no Python.  It returns a status: it does not print, exit, raise or keep a global.
- * Times given to it are in units of ACC_UNIT_NS (see clock.h), durations of waiting in nanoseconds. */
+ * Times given to it are in units of ACC_UNIT_NS (see clock.h), durations of waiting in nanoseconds.
+ */
 #ifndef ACCELERATOR_H
 #define ACCELERATOR_H
 
@@ -11,9 +12,12 @@
 
 enum acc_status {
     ACC_OK = 0,
-    ACC_NOT_STORED = 1, /* nothing changed: present (add), absent (touch), or overtaken by a delete (fill) */
-    ACC_TOO_LARGE = 2,  /* does not fit this segment; an explicit write has dropped the key's older copy */
-    ACC_BUSY = 3,       /* lock not to be had within the budget; an explicit write has dropped the older copy */
+    ACC_NOT_STORED =
+        1, /* nothing changed: present (add), absent (touch), or overtaken by a delete (fill) */
+    ACC_TOO_LARGE =
+        2, /* does not fit this segment; an explicit write has dropped the key's older copy */
+    ACC_BUSY =
+        3, /* lock not to be had within the budget; an explicit write has dropped the older copy */
     ACC_NOT_FOUND = 4,
     ACC_BAD_TYPE = 5,   /* incr on something that is no 64-bit integer */
     ACC_OVERFLOW = 6,   /* incr past 64 bits */
@@ -44,7 +48,8 @@ enum acc_code {
 
 enum acc_store_mode { ACC_SET = 0, ACC_ADD = 1, ACC_FILL = 2 };
 
-/* Counters of one area; names in stats.c in the same order.  The first sixteen are the product's public ones. */
+/* Counters of one area; names in stats.c in the same order.  The first sixteen are the product's
+ * public ones. */
 enum acc_counter {
     ACC_LOCAL_HIT,
     ACC_LOCAL_MISS,
@@ -98,7 +103,7 @@ struct acc_write {
     uint8_t code;
     uint8_t mode; /* enum acc_store_mode */
     bool has_token;
-    uint32_t token_key;  /* with has_token: generations seen before the load */
+    uint32_t token_key; /* with has_token: generations seen before the load */
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
@@ -111,7 +116,7 @@ struct acc_write {
 #define ACC_VALUE_MAX (64u << 20)
 #define ACC_LOCK_BUDGET_NS 20000000ull
 
-/* --- segments ----------------------------------------------------------------------------------------- */
+/* --- segments --------------------------------------------------------------------------------- */
 
 uint32_t acc_layout(void);
 uint64_t acc_min_size(void);
@@ -125,14 +130,17 @@ struct acc_identity {
     uint32_t uid;
 };
 
-/* Write an empty segment over `size` bytes of fd and mark it ready.  The caller holds the init byte. */
+/* Write an empty segment over `size` bytes of fd and mark it ready.  The caller holds the init
+ * byte. */
 enum acc_status acc_segment_format(int fd, uint64_t size, uint32_t max_value_size,
                                    const struct acc_identity *identity);
 /* Map a ready segment.  The descriptor becomes the segment's. */
 enum acc_status acc_segment_map(int fd, uint64_t size, bool readonly, struct acc_segment **out);
-enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size, struct acc_segment **out);
+enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size,
+                                    struct acc_segment **out);
 
-/* Enter this process: liveness byte, slot, maintenance thread.  Idempotent; enters anew after a fork. */
+/* Enter this process: liveness byte, slot, maintenance thread.  Idempotent; enters anew after a
+ * fork. */
 enum acc_status acc_segment_register(struct acc_segment *seg);
 void acc_segment_unregister(struct acc_segment *seg);
 /* Leave, unmap, close the descriptor.  Nothing may use the segment any more. */
@@ -141,7 +149,7 @@ void acc_segment_empty(struct acc_segment *seg);
 void acc_segment_clear(struct acc_segment *seg);
 void acc_segment_measure(struct acc_segment *seg);
 
-/* --- areas -------------------------------------------------------------------------------------------- */
+/* --- areas ------------------------------------------------------------------------------------ */
 
 enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
                               struct acc_area *out);

@@ -1,4 +1,5 @@
-/* Owns the area slots.  A slot is filled, then shown by its state: killed before that, it is free. */
+/* Owns the area slots.  A slot is filled, then shown by its state: killed before that, it is free.
+ */
 #include "area.h"
 #include "lock.h"
 
@@ -25,7 +26,8 @@ static bool find_slot(const struct acc_segment *seg, const char *name, size_t si
     return false;
 }
 
-static enum acc_status claim_slot(struct acc_segment *seg, const char *name, size_t size, uint32_t *out) {
+static enum acc_status claim_slot(struct acc_segment *seg, const char *name, size_t size,
+                                  uint32_t *out) {
     if (!acc_lock_take(seg, ACC_LOCK_AREAS, 10 * ACC_LOCK_BUDGET_NS)) {
         return ACC_BUSY;
     }
@@ -44,7 +46,8 @@ static enum acc_status claim_slot(struct acc_segment *seg, const char *name, siz
     return status;
 }
 
-enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size, struct acc_area *out) {
+enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
+                              struct acc_area *out) {
     if (size == 0 || size > ACC_AREA_NAME_MAX) {
         return ACC_TOO_LARGE;
     }

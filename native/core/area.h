@@ -5,19 +5,22 @@
 #include "hash.h"
 #include "stats.h"
 
-/* The keyed hash of a key of one area: the segment's random key, the area and the type tag are mixed into the key of
- * the hash, so that no two areas and no two types share a sequence of hashes. */
+/* The keyed hash of a key of one area: the segment's random key, the area and the type tag are
+ * mixed into the key of the hash, so that no two areas and no two types share a sequence of hashes.
+ */
 static inline uint64_t acc_hash_in_area(const struct acc_segment *seg, uint32_t area, uint8_t tag,
                                         const uint8_t *data, size_t size) {
     return acc_siphash(seg->hash_key[0] ^ (uint64_t)(area + 1) * 0x9e3779b97f4a7c15ull,
                        seg->hash_key[1] ^ (uint64_t)tag << 32, data, size);
 }
 
-/* After a fork or a fence: this process's identity and counter block.  False: it cannot register. */
+/* After a fork or a fence: this process's identity and counter block.  False: it cannot register.
+ */
 bool acc_area_enter(struct acc_area *area);
 
-/* True if this process may act (write, count) under the identity that the area last saw.  One comparison, because
- * it stands before every hit: false in a fork child (the page reads 0), after a fence, and before the first entry. */
+/* True if this process may act (write, count) under the identity that the area last saw.  One
+ * comparison, because it stands before every hit: false in a fork child (the page reads 0), after a
+ * fence, and before the first entry. */
 static inline bool acc_area_entered(const struct acc_area *area) {
     return acc_likely(area->incarnation == acc_load_relaxed(area->incarnation_now));
 }

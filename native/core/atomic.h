@@ -1,7 +1,8 @@
 /* Named wrappers over C11 atomics, so that every memory order is visible at its use.
  *
- * Words that live in the segment are plain integers in layout.h (their size and place must not depend on
- * how a compiler spells _Atomic); all access to a word that another process may touch goes through here. */
+ * Words that live in the segment are plain integers in layout.h (their size and place must not
+ * depend on how a compiler spells _Atomic); all access to a word that another process may touch
+ * goes through here. */
 #ifndef ACC_ATOMIC_H
 #define ACC_ATOMIC_H
 
@@ -23,15 +24,17 @@
 #define acc_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 
 static inline bool acc_cas32(uint32_t *word, uint32_t seen, uint32_t wanted) {
-    return __atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
 }
 
 static inline bool acc_cas64(uint64_t *word, uint64_t seen, uint64_t wanted) {
-    return __atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
 }
 
-/* Counters have one writing process.  With a GIL its threads take turns, so a plain load and store is enough
- * (and half the price of a locked add); without one the add is atomic. */
+/* Counters have one writing process.  With a GIL its threads take turns, so a plain load and store
+ * is enough (and half the price of a locked add); without one the add is atomic. */
 static inline void acc_count_own(uint64_t *counter, uint64_t n) {
 #ifdef ACC_NO_GIL
     acc_add_relaxed(counter, n);

@@ -1,7 +1,8 @@
 /* The writes of accelerator.h, composed from the modules below.
  *
- * A write holds the key's shard lock.  An explicit write (set, add) that cannot be stored, for whatever reason, deletes
- * its key: the caller asked for the old value to end.  A fill may vanish silently.  A delete needs no lock. */
+ * A write holds the key's shard lock.  An explicit write (set, add) that cannot be stored, for
+ * whatever reason, deletes its key: the caller asked for the old value to end.  A fill may vanish
+ * silently.  A delete needs no lock. */
 #include "accelerator.h"
 #include "evict.h"
 #include "lock.h"
@@ -10,21 +11,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-void acc_token(struct acc_area *area, const struct acc_key *key, uint32_t *key_count, uint32_t *area_count) {
+void acc_token(struct acc_area *area, const struct acc_key *key, uint32_t *key_count,
+               uint32_t *area_count) {
     const struct acc_segment *seg = area->seg;
     uint32_t group = acc_generation_index(seg, key->hash);
     *key_count = acc_generation_count(acc_load_acquire(acc_generation_word(seg, group)));
     *area_count = (uint32_t)acc_load_acquire(area->generation);
 }
 
-/* --- delete ------------------------------------------------------------------------------------------- */
+/* --- delete ----------------------------------------------------------------------------------- */
 
 bool acc_delete(struct acc_area *area, const struct acc_key *key) {
     struct acc_segment *seg = area->seg;
     struct acc_home home = acc_home_of(seg, key->hash);
     uint64_t *group = acc_generation_word(seg, acc_generation_index(seg, key->hash));
-    /* From here on no reader accepts the item, nor a fill that began before.  Killed after this: deleted, and the
-     * word is cleared by whoever finds its item dead. */
+    /* From here on no reader accepts the item, nor a fill that began before.  Killed after this:
+     * deleted, and the word is cleared by whoever finds its item dead. */
     uint64_t before = acc_generation_bump(group, key->hash);
     struct acc_found found;
     /* Each failure means that another process got something done; the bound is for garbage. */
@@ -49,7 +51,7 @@ bool acc_delete(struct acc_area *area, const struct acc_key *key) {
     return true;
 }
 
-/* --- store -------------------------------------------------------------------------------------------- */
+/* --- store ------------------------------------------------------------------------------------ */
 
 /* A write in progress under the lock. */
 struct op {
@@ -65,16 +67,18 @@ struct op {
 static void look_up(struct op *op) {
     struct acc_segment *seg = op->area->seg;
     enum acc_status status = ACC_RACE;
-    /* With the lock held only a delete can race, and it leaves nothing to find; the bound is for garbage. */
+    /* With the lock held only a delete can race, and it leaves nothing to find; the bound is for
+     * garbage. */
     for (int tries = 0; status == ACC_RACE && tries < 64; tries++) {
         status = acc_read_find(op->area, &op->home, op->key, &op->old);
     }
     op->has_old = status == ACC_OK;
     uint32_t group = acc_generation_index(seg, op->key->hash);
-    op->generation = op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
+    op->generation =
+        op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
     op->area_count = (uint32_t)acc_load_acquire(op->area->generation);
-    if (op->has_old && acc_unlikely(!acc_generation_valid(op->generation, op->old.view.record.key_count,
-                                                          op->key->hash))) {
+    if (op->has_old && acc_unlikely(!acc_generation_valid(
+                           op->generation, op->old.view.record.key_count, op->key->hash))) {
         acc_read_help_delete(op->area, &op->old);
         op->has_old = false; /* deleted: what comes now is new */
     }
@@ -104,16 +108,19 @@ static struct acc_parts parts_of(const struct op *op, const struct acc_write *wr
         .key_size = op->key->size + 1,
         .tag = op->key->tag,
         .area = (uint16_t)op->area->id,
-        .record = {
-            .size_code = write->size | (uint32_t)write->code << 26,
-            .expire_at = write->expire_at,
-            .stale_until = write->stale_until,
-            .loaded_at = write->loaded_at,
-            /* A delete or clear between here and the publication makes the item be born dead, as it should. */
-            .key_count = write->has_token ? write->token_key : acc_generation_count(op->generation),
-            .area_count = write->has_token ? write->token_area : op->area_count,
-            .value_sum = write->value_sum,
-        },
+        .record =
+            {
+                .size_code = write->size | (uint32_t)write->code << 26,
+                .expire_at = write->expire_at,
+                .stale_until = write->stale_until,
+                .loaded_at = write->loaded_at,
+                /* A delete or clear between here and the publication makes the item be born dead,
+                   as it should. */
+                .key_count =
+                    write->has_token ? write->token_key : acc_generation_count(op->generation),
+                .area_count = write->has_token ? write->token_area : op->area_count,
+                .value_sum = write->value_sum,
+            },
     };
 }
 
@@ -130,10 +137,11 @@ static bool rewrite_in_place(const struct op *op, const struct acc_parts *parts)
     return true;
 }
 
-/* A key that comes back while its last copy is among the newest of its ring is rewritten often: give it two copies, so
- * that from now on it is rewritten where it lies and pushes nobody out.  The newest half of small, because dead copies
- * there cost as much room as the second one; the newest eighth of main, which is read rather than written (with more
- * than that the simulated hit ratio falls by up to 0.3 points, with half of small by 0.05). */
+/* A key that comes back while its last copy is among the newest of its ring is rewritten often:
+ * give it two copies, so that from now on it is rewritten where it lies and pushes nobody out.  The
+ * newest half of small, because dead copies there cost as much room as the second one; the newest
+ * eighth of main, which is read rather than written (with more than that the simulated hit ratio
+ * falls by up to 0.3 points, with half of small by 0.05). */
 static bool rewritten_often(const struct op *op, uint32_t ring) {
     const struct acc_segment *seg = op->area->seg;
     uint64_t tail = acc_shard(seg, op->home.shard)->ring[ring].tail;
@@ -152,7 +160,8 @@ static uint32_t choose_ring(struct op *op, uint64_t units) {
         uint32_t ring = acc_word_ring(op->old.word);
         return ring == ACC_SMALL && units > seg->geometry.ring_units[ACC_SMALL] ? ACC_MAIN : ring;
     }
-    if (acc_ghost_take(seg, op->home.shard, op->key->hash) || units > seg->geometry.ring_units[ACC_SMALL]) {
+    if (acc_ghost_take(seg, op->home.shard, op->key->hash) ||
+        units > seg->geometry.ring_units[ACC_SMALL]) {
         return ACC_MAIN;
     }
     return ACC_SMALL;
@@ -160,8 +169,9 @@ static uint32_t choose_ring(struct op *op, uint64_t units) {
 
 static void link_new(struct op *op, uint64_t word, uint8_t mark) {
     struct acc_segment *seg = op->area->seg;
-    /* Replacing the word that was seen: old and new change places at one store.  It has changed if the old item was
-     * deleted, or if making room moved or evicted it: then look again, a key never has two words. */
+    /* Replacing the word that was seen: old and new change places at one store.  It has changed if
+     * the old item was deleted, or if making room moved or evicted it: then look again, a key never
+     * has two words. */
     while (op->has_old) {
         if (acc_index_replace(op->old.slot, op->old.word, word, mark)) {
             acc_view_retire(&op->old.view);
@@ -226,7 +236,8 @@ static void prefetch(const struct acc_segment *seg, const struct acc_home *home,
     __builtin_prefetch(&acc_shard(seg, home->shard)->ring, 1);
 }
 
-static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key, uint64_t budget_ns) {
+static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key,
+                  uint64_t budget_ns) {
     op->area = area;
     op->key = key;
     op->home = acc_home_of(area->seg, key->hash);
@@ -242,8 +253,8 @@ static void end(const struct op *op) {
     acc_lock_give(op->area->seg, op->home.shard);
 }
 
-enum acc_status acc_store(struct acc_area *area, const struct acc_key *key, const struct acc_write *write,
-                          uint64_t budget_ns) {
+enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
+                          const struct acc_write *write, uint64_t budget_ns) {
     struct op op;
     enum acc_status status = ACC_TOO_LARGE;
     if (write->size < ACC_VALUE_MAX) {
@@ -256,23 +267,25 @@ enum acc_status acc_store(struct acc_area *area, const struct acc_key *key, cons
         }
     }
     /* budget 0 is the try of a caller who comes back with one. */
-    if ((status == ACC_TOO_LARGE || (status == ACC_BUSY && budget_ns != 0)) && write->mode != ACC_FILL) {
+    if ((status == ACC_TOO_LARGE || (status == ACC_BUSY && budget_ns != 0)) &&
+        write->mode != ACC_FILL) {
         acc_delete(area, key);
     }
     return status;
 }
 
-/* --- read, change, write ------------------------------------------------------------------------------ */
+/* --- read, change, write ---------------------------------------------------------------------- */
 
-/* A write that keeps the value: copied before the lock is taken, stored only if nothing has changed meanwhile. */
+/* A write that keeps the value: copied before the lock is taken, stored only if nothing has changed
+ * meanwhile. */
 struct copy {
     uint8_t *value;
     uint32_t capacity;
     struct acc_found found;
 };
 
-static enum acc_status copy_value(struct acc_area *area, const struct acc_key *key, const struct acc_home *home,
-                                  struct copy *copy) {
+static enum acc_status copy_value(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_home *home, struct copy *copy) {
     for (int tries = 0; tries < ACC_READ_TRIES; tries++) {
         enum acc_status status = acc_read_find_bounded(area, home, key, &copy->found);
         if (status != ACC_OK) {
@@ -298,11 +311,13 @@ static enum acc_status copy_value(struct acc_area *area, const struct acc_key *k
 }
 
 static bool same_item(const struct op *op, const struct acc_found *seen) {
-    return op->has_old && op->old.word == seen->word && op->old.view.sequence == seen->view.sequence;
+    return op->has_old && op->old.word == seen->word &&
+           op->old.view.sequence == seen->view.sequence;
 }
 
 /* The value as it was, with the given life. */
-static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at, uint32_t stale_until) {
+static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at,
+                                   uint32_t stale_until) {
     const struct acc_record *record = &copy->found.view.record;
     return (struct acc_write){
         .data = copy->value,
@@ -345,7 +360,8 @@ enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint
     return status == ACC_NOT_FOUND ? ACC_NOT_STORED : status == ACC_RACE ? ACC_BUSY : status;
 }
 
-/* Forget the fresh life, keep the stale copy.  The bump fences loads in flight; the copy is stored again behind it. */
+/* Forget the fresh life, keep the stale copy.  The bump fences loads in flight; the copy is stored
+ * again behind it. */
 enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns) {
     struct acc_segment *seg = area->seg;
     struct acc_home home = acc_home_of(seg, key->hash);
@@ -361,13 +377,14 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
     const struct acc_record *record = &copy.found.view.record;
     uint32_t now = acc_now(seg);
     /* Killed after the bump: deleted, stale copy and all. */
-    uint64_t before =
-        acc_generation_bump(acc_generation_word(seg, acc_generation_index(seg, key->hash)), key->hash);
+    uint64_t before = acc_generation_bump(
+        acc_generation_word(seg, acc_generation_index(seg, key->hash)), key->hash);
     bool stored = false;
     if (keep && record->stale_until != 0 && !acc_clock_passed(record->stale_until, now) &&
         acc_generation_valid(before, record->key_count, key->hash)) {
         struct acc_write write = kept_value(&copy, now == 0 ? 1 : now, record->stale_until);
-        /* Valid from our bump on and no later: a delete just before or just after it is not undone. */
+        /* Valid from our bump on and no later: a delete just before or just after it is not undone.
+         */
         write.has_token = true;
         write.token_key = acc_generation_count(before) + 1;
         write.token_area = record->area_count;
@@ -382,8 +399,8 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
     return fresh ? ACC_OK : ACC_NOT_FOUND;
 }
 
-static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *initial, uint32_t expire_at,
-                                   uint32_t stale_until, int64_t *out) {
+static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *initial,
+                                   uint32_t expire_at, uint32_t stale_until, int64_t *out) {
     int64_t value = 0;
     const struct acc_record *record = &op->old.view.record;
     struct acc_write write = {.size = 8, .code = ACC_CODE_INT, .mode = ACC_SET};
@@ -412,8 +429,9 @@ static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *
     return store_locked(op, &write);
 }
 
-enum acc_status acc_incr(struct acc_area *area, const struct acc_key *key, int64_t delta, const int64_t *initial,
-                         uint32_t expire_at, uint32_t stale_until, uint64_t budget_ns, int64_t *out) {
+enum acc_status acc_incr(struct acc_area *area, const struct acc_key *key, int64_t delta,
+                         const int64_t *initial, uint32_t expire_at, uint32_t stale_until,
+                         uint64_t budget_ns, int64_t *out) {
     struct op op;
     if (!begin(&op, area, key, budget_ns)) {
         return ACC_BUSY;

@@ -1,8 +1,8 @@
 /* Time in the segment: 32-bit units of 4 ms of CLOCK_MONOTONIC.
  *
- * The coarse clock costs 3 ns and itself moves in steps of 1 to 10 ms.  The circle of 32 bits is 198 days;
- * lives are cut at 90 days, and the measurement drops what has been expired for long, so "before" and "after" are
- * never in doubt.  0 means never. */
+ * The coarse clock costs 3 ns and itself moves in steps of 1 to 10 ms.  The circle of 32 bits is
+ * 198 days; lives are cut at 90 days, and the measurement drops what has been expired for long, so
+ * "before" and "after" are never in doubt.  0 means never. */
 #ifndef ACC_CLOCK_H
 #define ACC_CLOCK_H
 
@@ -17,7 +17,8 @@
 static inline uint32_t acc_clock_units(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint32_t)((uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND + (uint64_t)now.tv_nsec / ACC_UNIT_NS);
+    return (uint32_t)((uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND +
+                      (uint64_t)now.tv_nsec / ACC_UNIT_NS);
 }
 
 static inline bool acc_clock_passed(uint32_t end, uint32_t now) {
@@ -27,7 +28,8 @@ static inline bool acc_clock_passed(uint32_t end, uint32_t now) {
 uint64_t acc_clock_ns(void);
 uint64_t acc_clock_ms(void);
 
-/* `seconds` after `now`, rounded up to a unit, cut at ACC_LIFE_MAX, and never the 0 that means never. */
+/* `seconds` after `now`, rounded up to a unit, cut at ACC_LIFE_MAX, and never the 0 that means
+ * never. */
 uint32_t acc_clock_after(uint32_t now, double seconds);
 
 #endif

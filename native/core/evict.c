@@ -1,9 +1,9 @@
 /* Owns the ghosts, the marks' fall, and head and mid of both rings.
  *
- * Everything here runs with the shard lock held.  The order that keeps a kill harmless, for every victim: its index
- * word is replaced (by 0, or by its new place, whose bytes are already complete); then head rises; only then may
- * anyone write over its bytes.  Killed between the first two: the oldest item is one that no word names, and the
- * next hand drops it. */
+ * Everything here runs with the shard lock held.  The order that keeps a kill harmless, for every
+ * victim: its index word is replaced (by 0, or by its new place, whose bytes are already complete);
+ * then head rises; only then may anyone write over its bytes.  Killed between the first two: the
+ * oldest item is one that no word names, and the next hand drops it. */
 #include "evict.h"
 
 #define REAP_ITEMS 8
@@ -29,25 +29,28 @@ static uint64_t hash_of(const struct acc_segment *seg, const struct acc_view *vi
                             view->common.key_size - 1u);
 }
 
-static bool generations_valid(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash) {
+static bool generations_valid(const struct acc_segment *seg, const struct acc_view *view,
+                              uint64_t hash) {
     uint64_t word = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
     return acc_generation_valid(word, view->record.key_count, hash) &&
            (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
                view->record.area_count;
 }
 
-/* --- looking ahead ------------------------------------------------------------------------------------ */
+/* --- looking ahead ---------------------------------------------------------------------------- */
 
 static struct acc_ghosts *ghost_line(const struct acc_segment *seg, uint32_t shard, uint64_t hash) {
     uint32_t where = (uint32_t)(acc_remix(hash, 0xa3b195354a39b70dull) >> 32);
     return acc_ghost_line(seg, shard, acc_range(where, seg->geometry.ghost_lines));
 }
 
-static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand) {
+static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard,
+                                  enum acc_hand hand) {
     return &seg->ahead[shard * ACC_HANDS + hand];
 }
 
-static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash, bool ghost) {
+static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash,
+                          bool ghost) {
     struct acc_home home = acc_home_of(seg, hash);
     __builtin_prefetch(acc_home_first(seg, &home), 1);
     __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
@@ -56,9 +59,11 @@ static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_
     }
 }
 
-/* Every few steps of a hand: verify the next few items, hash their keys and fetch the lines that judging them will need.
- * Together they take hardly longer than one of them would.  False: what stands at `from` does not verify. */
-static bool look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand, uint64_t from) {
+/* Every few steps of a hand: verify the next few items, hash their keys and fetch the lines that
+ * judging them will need. Together they take hardly longer than one of them would.  False: what
+ * stands at `from` does not verify. */
+static bool look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand,
+                       uint64_t from) {
     struct acc_ahead *ahead = ahead_of(seg, shard, hand);
     uint32_t ring = hand == ACC_HAND_MAIN ? ACC_MAIN : ACC_SMALL;
     uint64_t tail = acc_shard(seg, shard)->ring[ring].tail;
@@ -72,7 +77,8 @@ static bool look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_h
             break;
         }
         *item = (struct acc_ahead_item){.offset = from, .units = (uint32_t)units};
-        item->nothing = status != ACC_OK || acc_view_dead(&view) || view.common.area >= seg->geometry.areas;
+        item->nothing =
+            status != ACC_OK || acc_view_dead(&view) || view.common.area >= seg->geometry.areas;
         if (!item->nothing) {
             item->hash = hash_of(seg, &view);
             prefetch_home(seg, shard, item->hash, hand != ACC_HAND_MID);
@@ -84,8 +90,8 @@ static bool look_ahead(const struct acc_segment *seg, uint32_t shard, enum acc_h
 }
 
 /* What a hand finds at an offset between head and tail; NULL: it does not verify. */
-static const struct acc_ahead_item *ahead_at(const struct acc_segment *seg, uint32_t shard, enum acc_hand hand,
-                                             uint64_t offset) {
+static const struct acc_ahead_item *ahead_at(const struct acc_segment *seg, uint32_t shard,
+                                             enum acc_hand hand, uint64_t offset) {
     struct acc_ahead *ahead = ahead_of(seg, shard, hand);
     while (ahead->at < ahead->n && ahead->item[ahead->at].offset < offset) {
         ahead->at++;
@@ -105,7 +111,8 @@ static bool retired(const struct acc_segment *seg, uint32_t shard, uint32_t ring
 }
 
 /* Whose item is it, does a word name it, and is it alive? */
-static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash, struct victim *v) {
+static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash,
+                    struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
     v->hash = hash;
@@ -117,12 +124,13 @@ static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash
     }
     v->mark = acc_load_relaxed(acc_slot_mark(v->slot));
     if (generations_valid(seg, view, hash)) {
-        bool gone = view->record.expire_at != 0 && acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
+        bool gone =
+            view->record.expire_at != 0 && acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
         v->life = gone ? EXPIRED : LIVE;
     }
 }
 
-/* --- ghosts ------------------------------------------------------------------------------------------- */
+/* --- ghosts ----------------------------------------------------------------------------------- */
 
 static uint32_t ghost_shift(const struct acc_segment *seg) {
     uint32_t slots = seg->geometry.buckets * ACC_BUCKET_SLOTS;
@@ -171,7 +179,7 @@ bool acc_ghost_take(struct acc_segment *seg, uint32_t shard, uint64_t hash) {
     return false;
 }
 
-/* --- taking items out --------------------------------------------------------------------------------- */
+/* --- taking items out ------------------------------------------------------------------------- */
 
 static void drop(struct acc_segment *seg, uint32_t shard, const struct victim *v) {
     if (v->word != 0) {
@@ -207,8 +215,8 @@ void acc_evict_ensure_sound(struct acc_segment *seg, uint32_t shard) {
     }
 }
 
-/* The oldest item of a ring that something may still name; what nothing names is stepped over.  False: the ring is
- * empty now. */
+/* The oldest item of a ring that something may still name; what nothing names is stepped over.
+ * False: the ring is empty now. */
 static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struct victim *v) {
     struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
     enum acc_hand hand = ring == ACC_MAIN ? ACC_HAND_MAIN : ACC_HAND_SMALL;
@@ -232,9 +240,10 @@ static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struc
     return false;
 }
 
-/* --- moving ------------------------------------------------------------------------------------------- */
+/* --- moving ----------------------------------------------------------------------------------- */
 
-/* Free units that main keeps, so that what is re-inserted does not overlap what it is copied from. */
+/* Free units that main keeps, so that what is re-inserted does not overlap what it is copied from.
+ */
 static uint64_t slack(const struct acc_segment *seg) {
     return seg->geometry.ring_units[ACC_MAIN] / 64;
 }
@@ -250,15 +259,16 @@ static struct acc_parts parts_of(const struct acc_view *view) {
     };
 }
 
-/* Copy to main's newest end; then the word.  The old bytes are untouched, so a reader never misses the item. */
+/* Copy to main's newest end; then the word.  The old bytes are untouched, so a reader never misses
+ * the item. */
 static void move_to_main(struct acc_segment *seg, uint32_t shard, const struct victim *v,
                          const struct acc_parts *parts, uint8_t mark) {
     uint64_t offset = acc_ring_append(seg, shard, ACC_MAIN, parts);
     acc_index_replace(v->slot, v->word, acc_word_make(v->home.tag, ACC_MAIN, offset), mark);
 }
 
-/* The same for an item that does not fit beside itself: through memory of ours.  Between the two stores of its word
- * a reader misses it, and a kill loses it (one item, as promised). */
+/* The same for an item that does not fit beside itself: through memory of ours.  Between the two
+ * stores of its word a reader misses it, and a kill loses it (one item, as promised). */
 static bool move_through_scratch(struct acc_segment *seg, uint32_t shard, const struct victim *v,
                                  struct acc_parts *parts, uint8_t mark) {
     uint64_t size = (uint64_t)parts->key_size + acc_record_size(&parts->record);
@@ -299,7 +309,7 @@ static bool reinsert(struct acc_segment *seg, uint32_t shard, const struct victi
     return move_through_scratch(seg, shard, v, &parts, mark);
 }
 
-/* --- the hands ---------------------------------------------------------------------------------------- */
+/* --- the hands -------------------------------------------------------------------------------- */
 
 static void pop_main(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
     struct victim v;
@@ -323,11 +333,14 @@ static void pop_main(struct acc_segment *seg, uint32_t shard, struct acc_budget 
 }
 
 static bool crowded(const struct acc_segment *seg, uint32_t shard) {
-    return (int32_t)acc_load_relaxed(&acc_shard(seg, shard)->entries) >= (int32_t)seg->geometry.entries_max;
+    return (int32_t)acc_load_relaxed(&acc_shard(seg, shard)->entries) >=
+           (int32_t)seg->geometry.entries_max;
 }
 
-static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units, struct acc_budget *budget) {
-    while (!acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg)) && !is_empty(seg, shard, ACC_MAIN)) {
+static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units,
+                           struct acc_budget *budget) {
+    while (!acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg)) &&
+           !is_empty(seg, shard, ACC_MAIN)) {
         pop_main(seg, shard, budget);
     }
 }
@@ -340,8 +353,8 @@ static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget
     struct acc_parts parts = parts_of(&v.view);
     uint64_t units = acc_parts_units(&parts);
     bool admit = v.life == LIVE && units <= acc_evict_units_max(seg) &&
-                 (v.mark != 0 || (!crowded(seg, shard) &&
-                                  acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg))));
+                 (v.mark != 0 ||
+                  (!crowded(seg, shard) && acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg))));
     if (admit) {
         make_room_main(seg, shard, units, budget);
         move_to_main(seg, shard, &v, &parts, 0);
@@ -378,8 +391,10 @@ bool acc_evict_make_room(struct acc_segment *seg, uint32_t shard, uint32_t ring,
 
 void acc_evict_make_entry(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget) {
     for (int step = 0; step < ENTRY_STEPS && crowded(seg, shard); step++) {
-        /* The index is full before the bytes are (small items): keep small's tenth of what is used. */
-        uint64_t small = acc_ring_used(seg, shard, ACC_SMALL), main = acc_ring_used(seg, shard, ACC_MAIN);
+        /* The index is full before the bytes are (small items): keep small's tenth of what is used.
+         */
+        uint64_t small = acc_ring_used(seg, shard, ACC_SMALL),
+                 main = acc_ring_used(seg, shard, ACC_MAIN);
         if (small * 9 > main) {
             pop_small(seg, shard, budget);
         } else {
@@ -399,7 +414,8 @@ void acc_evict_reap(struct acc_segment *seg, uint32_t shard, struct acc_budget *
     struct victim v;
     for (int n = 0; n < REAP_ITEMS && oldest(seg, shard, ACC_MAIN, &v); n++) {
         if (v.life == LIVE) {
-            /* Dead bytes behind a live item are out of the hand's reach: move the live one out of the way. */
+            /* Dead bytes behind a live item are out of the hand's reach: move the live one out of
+             * the way. */
             if (squeeze-- <= 0 || !reinsert(seg, shard, &v, v.mark, budget)) {
                 return;
             }
@@ -420,10 +436,12 @@ void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard) {
         r->mid = r->head;
     }
     uint64_t young = acc_ring_used(seg, shard, ACC_SMALL) / 4;
-    for (int step = 0; step < MID_STEPS && acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail) > young; step++) {
+    for (int step = 0;
+         step < MID_STEPS && acc_offset_distance(seg, ACC_SMALL, r->mid, r->tail) > young; step++) {
         const struct acc_ahead_item *item = ahead_at(seg, shard, ACC_HAND_MID, r->mid);
         if (item == NULL) {
-            r->mid = r->tail; /* a garbage mid is no reason to drop the ring; a garbage item is found by the hand */
+            r->mid = r->tail; /* a garbage mid is no reason to drop the ring; a garbage item is
+                                 found by the hand */
             return;
         }
         if (!item->nothing && !retired(seg, shard, ACC_SMALL, r->mid)) {
@@ -445,13 +463,14 @@ void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
     }
 }
 
-/* --- both buckets full -------------------------------------------------------------------------------- */
+/* --- both buckets full ------------------------------------------------------------------------ */
 
 /* How much a slot is worth keeping: dead nothing, then by mark, small before main. */
 static int worth(const struct acc_segment *seg, const struct acc_home *home, struct acc_slot slot,
                  struct victim *v) {
     uint64_t word = acc_load_relaxed(acc_slot_word(slot));
-    if (word == 0 || !acc_view_load(seg, home->shard, acc_word_ring(word), acc_word_offset(word), &v->view)) {
+    if (word == 0 ||
+        !acc_view_load(seg, home->shard, acc_word_ring(word), acc_word_offset(word), &v->view)) {
         v->word = word;
         v->slot = slot;
         v->life = DEAD;

@@ -1,8 +1,9 @@
-/* Eviction: S3-FIFO over two rings and ghosts (Yang et al., SOSP 2023), with the changes that were measured to pay on
- * real request traces (docs/explanation/eviction.md).
+/* Eviction: S3-FIFO over two rings and ghosts (Yang et al., SOSP 2023), with the changes that were
+ * measured to pay on real request traces (docs/explanation/eviction.md).
  *
- * New items enter the small ring, 10 % of the space; what was hit there moves to main, the rest leaves a ghost; a key
- * that comes back while its ghost is young enters main.  A hit only raises a mark. */
+ * New items enter the small ring, 10 % of the space; what was hit there moves to main, the rest
+ * leaves a ghost; a key that comes back while its ghost is young enters main.  A hit only raises a
+ * mark. */
 #ifndef ACC_EVICT_H
 #define ACC_EVICT_H
 
@@ -37,8 +38,8 @@ void acc_evict_make_entry(struct acc_segment *seg, uint32_t shard, struct acc_bu
 void acc_evict_from_buckets(struct acc_segment *seg, const struct acc_home *home);
 /* After an insertion into small: take the marks of what has left its newest quarter. */
 void acc_evict_move_mid(struct acc_segment *seg, uint32_t shard);
-/* The next write to this shard will write behind small's tail: bring the lines near now.  (Many shards are more streams
- * than a processor follows by itself.) */
+/* The next write to this shard will write behind small's tail: bring the lines near now.  (Many
+ * shards are more streams than a processor follows by itself.) */
 void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard);
 /* Does a young ghost say that this key was here lately?  Takes the ghost. */
 bool acc_ghost_take(struct acc_segment *seg, uint32_t shard, uint64_t hash);

@@ -8,7 +8,8 @@ uint64_t acc_generation_bump(uint64_t *word, uint64_t hash) {
         if (run < UINT16_MAX) {
             run++;
         }
-        uint64_t next = (uint64_t)(acc_generation_count(seen) + 1) << 32 | (uint64_t)print << 16 | run;
+        uint64_t next =
+            (uint64_t)(acc_generation_count(seen) + 1) << 32 | (uint64_t)print << 16 | run;
         /* A failed CAS means that another delete went through: the loop is lock-free. */
         if (acc_cas64(word, seen, next)) {
             return seen;

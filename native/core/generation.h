@@ -1,8 +1,9 @@
 /* Generations: one word per group of keys, one per area.  Bumping is the delete.
  *
- * A key's word is {count 32, fingerprint 16, run 16}.  The count rises with every delete in the group; `run` is how
- * many of the last bumps came from the key with `fingerprint`.  A stamp is valid if it equals the count, or if all
- * bumps since were another key's run: a key that is deleted all the time costs its neighbours nothing. */
+ * A key's word is {count 32, fingerprint 16, run 16}.  The count rises with every delete in the
+ * group; `run` is how many of the last bumps came from the key with `fingerprint`.  A stamp is
+ * valid if it equals the count, or if all bumps since were another key's run: a key that is deleted
+ * all the time costs its neighbours nothing. */
 #ifndef ACC_GENERATION_H
 #define ACC_GENERATION_H
 

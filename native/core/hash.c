@@ -1,5 +1,6 @@
-/* Checksum of values: against memory errors and stray writes, not against an attacker (who has the segment anyway).
- * Four lanes of multiply-fold, 64 bytes a step, because it is paid on every write. */
+/* Checksum of values: against memory errors and stray writes, not against an attacker (who has the
+ * segment anyway). Four lanes of multiply-fold, 64 bytes a step, because it is paid on every write.
+ */
 #include "hash.h"
 
 #define P0 0xa0761d6478bd642full

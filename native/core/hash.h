@@ -30,7 +30,8 @@ static inline uint64_t acc_get_tail(const uint8_t *p, size_t n) {
     if (n == 0) {
         return 0;
     }
-    return (uint64_t)p[0] | (uint64_t)p[n >> 1] << (8 * (n >> 1)) | (uint64_t)p[n - 1] << (8 * (n - 1));
+    return (uint64_t)p[0] | (uint64_t)p[n >> 1] << (8 * (n >> 1)) |
+           (uint64_t)p[n - 1] << (8 * (n - 1));
 }
 
 #define ACC_SIP_ROUND                                                                              \
@@ -47,9 +48,9 @@ static inline uint64_t acc_get_tail(const uint8_t *p, size_t n) {
         v2 = acc_rotl(v2, 32);                                                                     \
     } while (0)
 
-/* SipHash-1-3 (Aumasson, Bernstein 2012; one round a word, three to finish, as Rust and CPython use it).
- * Keyed, so that whoever chooses the keys of a web app cannot fill one bucket.  In the header because it is a
- * third of a hit. */
+/* SipHash-1-3 (Aumasson, Bernstein 2012; one round a word, three to finish, as Rust and CPython use
+ * it). Keyed, so that whoever chooses the keys of a web app cannot fill one bucket.  In the header
+ * because it is a third of a hit. */
 static inline uint64_t acc_siphash(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) {
     uint64_t v0 = k0 ^ 0x736f6d6570736575ull;
     uint64_t v1 = k1 ^ 0x646f72616e646f6dull;

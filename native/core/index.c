@@ -37,10 +37,12 @@ static void put_first_free(struct acc_bucket *bucket, uint64_t word, uint8_t mar
     }
 }
 
-bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word, uint8_t mark) {
+bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word,
+                      uint8_t mark) {
     struct acc_bucket *bucket = acc_home_first(seg, home);
     uint32_t free_first = count_free(bucket);
-    /* The first while it has room to spare, so that most lookups need one line; then the emptier of the two. */
+    /* The first while it has room to spare, so that most lookups need one line; then the emptier of
+     * the two. */
     if (free_first < 3) {
         struct acc_bucket *second = acc_home_second(seg, home);
         uint32_t free_second = count_free(second);
@@ -64,7 +66,8 @@ bool acc_index_replace(struct acc_slot slot, uint64_t seen, uint64_t word, uint8
     return true;
 }
 
-bool acc_index_remove(struct acc_segment *seg, uint32_t shard, struct acc_slot slot, uint64_t seen) {
+bool acc_index_remove(struct acc_segment *seg, uint32_t shard, struct acc_slot slot,
+                      uint64_t seen) {
     if (!acc_cas64(acc_slot_word(slot), seen, 0)) {
         return false;
     }

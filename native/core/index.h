@@ -1,14 +1,15 @@
 /* The index: hashed buckets of seven words, two buckets a key.
  *
- * A word is {tag 16, ring 1, offset 47}.  Only the holder of the shard lock stores one other than 0; anyone may
- * replace the word he saw by 0 (that is a delete).  So a move, which replaces the word it saw by another, can never
- * undo a delete. */
+ * A word is {tag 16, ring 1, offset 47}.  Only the holder of the shard lock stores one other than
+ * 0; anyone may replace the word he saw by 0 (that is a delete).  So a move, which replaces the
+ * word it saw by another, can never undo a delete. */
 #ifndef ACC_INDEX_H
 #define ACC_INDEX_H
 
 #include "ring.h"
 
-/* (The thread sanitizer takes the plain way: it cannot know that each word of a vector load is read whole.) */
+/* (The thread sanitizer takes the plain way: it cannot know that each word of a vector load is read
+ * whole.) */
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 #define ACC_MATCH_VECTOR 1
 #include <emmintrin.h>
@@ -19,7 +20,7 @@ struct acc_home {
     uint64_t hash;
     uint32_t shard;
     uint32_t first; /* bucket; the second is computed when it is needed, which is seldom */
-    uint16_t tag; /* never 0, so that no word is */
+    uint16_t tag;   /* never 0, so that no word is */
 };
 
 static inline uint32_t acc_home_shard(const struct acc_segment *seg, uint64_t hash) {
@@ -36,17 +37,19 @@ static inline struct acc_home acc_home_of(const struct acc_segment *seg, uint64_
     return home;
 }
 
-static inline struct acc_bucket *acc_home_first(const struct acc_segment *seg, const struct acc_home *home) {
+static inline struct acc_bucket *acc_home_first(const struct acc_segment *seg,
+                                                const struct acc_home *home) {
     return acc_bucket(seg, home->shard, home->first);
 }
 
-static inline struct acc_bucket *acc_home_second(const struct acc_segment *seg, const struct acc_home *home) {
+static inline struct acc_bucket *acc_home_second(const struct acc_segment *seg,
+                                                 const struct acc_home *home) {
     uint32_t where = (uint32_t)(acc_remix(home->hash, 0xd6e8feb86659fd93ull) >> 32);
     return acc_bucket(seg, home->shard, acc_range(where, seg->geometry.buckets));
 }
 
-/* Has anything that belongs into this bucket ever been put into its second one?  Set before such a word is stored, and
- * never taken back: a lookup that finds it unset is done after one line. */
+/* Has anything that belongs into this bucket ever been put into its second one?  Set before such a
+ * word is stored, and never taken back: a lookup that finds it unset is done after one line. */
 static inline bool acc_bucket_overflowed(const struct acc_bucket *bucket) {
     return acc_load_acquire(&bucket->mark[ACC_BUCKET_SLOTS]) != 0;
 }
@@ -67,8 +70,8 @@ static inline uint16_t acc_word_tag(uint64_t word) {
     return (uint16_t)(word >> 48);
 }
 
-/* Bit i * 4 is set if word i has this tag.  (Sixteen-byte loads: each word in them is read whole on every
- * processor we build for, and the caller loads the word again before he believes it.) */
+/* Bit i * 4 is set if word i has this tag.  (Sixteen-byte loads: each word in them is read whole on
+ * every processor we build for, and the caller loads the word again before he believes it.) */
 static inline uint32_t acc_bucket_match(const struct acc_bucket *bucket, uint16_t tag) {
 #ifdef ACC_MATCH_VECTOR
     const __m128i *words = (const __m128i *)bucket;
@@ -119,7 +122,8 @@ static inline void acc_mark_raise(uint8_t *mark) {
 bool acc_index_find(const struct acc_segment *seg, const struct acc_home *home, uint64_t word,
                     struct acc_slot *out);
 /* Put a new word in.  Shard lock held.  False: both buckets are full. */
-bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word, uint8_t mark);
+bool acc_index_insert(struct acc_segment *seg, const struct acc_home *home, uint64_t word,
+                      uint8_t mark);
 /* Replace what was seen.  False: it has been deleted meanwhile. */
 bool acc_index_replace(struct acc_slot slot, uint64_t seen, uint64_t word, uint8_t mark);
 /* Clear what was seen, by whomever.  False: it has changed. */

@@ -1,7 +1,7 @@
 /* Every byte that lives in the segment.
  *
- *   0        prefix       256 bytes that no version ever changes: any tool can recognise any segment
- *   256      header       hash key, counters of ids, geometry as created
+ *   0        prefix       256 bytes that no version ever changes: any tool can recognise any
+ * segment 256      header       hash key, counters of ids, geometry as created
  *   ...      processes    one slot per attached process
  *   ...      areas        name, generation and gauges of each area
  *   ...      statistics   counter blocks, one per process and area
@@ -11,8 +11,9 @@
  *   ...      ghosts       fingerprints of what was evicted
  *   ...      rings        per shard a small and a main ring of items
  *
- * The header repeats the geometry only to be compared: each process computes its own from the size it mapped and
- * trusts no offset or length that it reads here.  Offsets only, no pointers, no pthread object. */
+ * The header repeats the geometry only to be compared: each process computes its own from the size
+ * it mapped and trusts no offset or length that it reads here.  Offsets only, no pointers, no
+ * pthread object. */
 #ifndef ACC_LAYOUT_H
 #define ACC_LAYOUT_H
 
@@ -20,12 +21,15 @@
 #include <stdint.h>
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
-#define ACC_LAYOUT_VERSION 1u           /* raise by hand when a field changes its meaning but not its place */
+#define ACC_LAYOUT_VERSION                                                                         \
+    1u /* raise by hand when a field changes its meaning but not its place  \
+                               */
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
 
-/* Liveness: the process with incarnation n holds a write lock on byte ACC_LIVENESS_BASE + n of the file. */
+/* Liveness: the process with incarnation n holds a write lock on byte ACC_LIVENESS_BASE + n of the
+ * file. */
 #define ACC_LIVENESS_BASE (1ull << 40)
 #define ACC_INIT_BYTE (ACC_LIVENESS_BASE - 1)
 
@@ -69,7 +73,8 @@ struct acc_header {
     uint64_t reserved3[7];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
-_Static_assert(offsetof(struct acc_header, fresh_until) % ACC_LINE == 0, "readers load it: own line");
+_Static_assert(offsetof(struct acc_header, fresh_until) % ACC_LINE == 0,
+               "readers load it: own line");
 
 /* Written by its process, after the liveness byte is held; `incarnation` last. */
 struct acc_process {
@@ -85,7 +90,8 @@ _Static_assert(sizeof(struct acc_process) == ACC_LINE, "one line");
 #define ACC_AREA_NAME_MAX 104u
 
 struct acc_area_slot {
-    uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read loads it */
+    uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read
+                            loads it */
     uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
     uint64_t reserved0[6];
     uint32_t state; /* 1: claimed; stored last */
@@ -98,13 +104,15 @@ _Static_assert(sizeof(struct acc_area_slot) == 3 * ACC_LINE, "whole lines");
 
 #define ACC_STATS_SLOTS 47u
 
-/* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next process. */
+/* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next
+ * process. */
 struct acc_stats {
     uint32_t owner; /* incarnation */
     uint32_t area;  /* area id + 1; 0: free */
     uint64_t counter[ACC_STATS_SLOTS];
 };
-_Static_assert(sizeof(struct acc_stats) == 6 * ACC_LINE, "whole lines, so that no two processes share one");
+_Static_assert(sizeof(struct acc_stats) == 6 * ACC_LINE,
+               "whole lines, so that no two processes share one");
 
 struct acc_ring {
     uint64_t head; /* oldest item; raised before the bytes behind it are reused */
@@ -117,23 +125,24 @@ struct acc_shard {
     uint32_t reserved0[15];
     struct acc_ring ring[2]; /* stored only by the holder of the lock */
     uint64_t reserved1[2];
-    uint32_t ghost_clock;   /* evictions that left a ghost */
-    uint32_t entries;       /* about how many index words are in use; measured anew by the tick */
-    uint64_t main_live;     /* units of main that hold live items, as last measured; 0: not yet */
-    uint64_t resets;        /* rings dropped because a header in them did not verify */
-    uint64_t takeovers;     /* lock taken over from a dead process */
+    uint32_t ghost_clock; /* evictions that left a ghost */
+    uint32_t entries;     /* about how many index words are in use; measured anew by the tick */
+    uint64_t main_live;   /* units of main that hold live items, as last measured; 0: not yet */
+    uint64_t resets;      /* rings dropped because a header in them did not verify */
+    uint64_t takeovers;   /* lock taken over from a dead process */
     uint64_t reserved2[4];
 };
 _Static_assert(sizeof(struct acc_shard) == 3 * ACC_LINE, "whole lines");
 
 #define ACC_BUCKET_SLOTS 7u
 
-/* Index word: tag 16 | ring 1 | logical offset 47.  0: empty.  Only the holder of the shard lock stores a word
- * other than 0; anybody may CAS one to 0. */
+/* Index word: tag 16 | ring 1 | logical offset 47.  0: empty.  Only the holder of the shard lock
+ * stores a word other than 0; anybody may CAS one to 0. */
 struct acc_bucket {
     uint64_t word[ACC_BUCKET_SLOTS];
-    uint8_t mark[8]; /* hits since the last look of the eviction hand, 0 to 3; races lose one, harmlessly.
-                      * The eighth: something that belongs here was put into its second bucket */
+    uint8_t mark[8]; /* hits since the last look of the eviction hand, 0 to 3; races lose one,
+                      * harmlessly. The eighth: something that belongs here was put into its second
+                      * bucket */
 };
 _Static_assert(sizeof(struct acc_bucket) == ACC_LINE, "one lookup, one line");
 
@@ -144,12 +153,13 @@ struct acc_ghosts {
 };
 _Static_assert(sizeof(struct acc_ghosts) == ACC_LINE, "one line");
 
-/* --- items: what lies in a ring ----------------------------------------------------------------------- */
+/* --- items: what lies in a ring --------------------------------------------------------------- */
 
 enum acc_item_flag {
     ACC_ITEM_PAD = 1,   /* nothing: the rest of the ring up to its end */
     ACC_ITEM_TWICE = 2, /* room for two copies, of which `sequence & 1` is valid */
-    ACC_ITEM_DEAD = 4,  /* a hint, set after its index word was replaced: nothing names it; not in the check */
+    ACC_ITEM_DEAD =
+        4, /* a hint, set after its index word was replaced: nothing names it; not in the check */
 };
 
 struct acc_common {
@@ -159,7 +169,7 @@ struct acc_common {
 };
 
 struct acc_record {
-    uint32_t check;       /* mix of everything else in here, of acc_common, and of the logical offset */
+    uint32_t check; /* mix of everything else in here, of acc_common, and of the logical offset */
     uint32_t size_code;   /* value size 26 | code 6 */
     uint32_t expire_at;   /* logical end: fresh until then; 0: never */
     uint32_t stale_until; /* physical end: usable as stale until then; 0: as expire_at */

@@ -1,4 +1,5 @@
-/* Owns no memory.  Waits on a lock word with a futex, in slices, and asks between slices whether its holder lives. */
+/* Owns no memory.  Waits on a lock word with a futex, in slices, and asks between slices whether
+ * its holder lives. */
 #include "lock.h"
 
 #include <limits.h>
@@ -10,12 +11,14 @@
 #define SLICE_NS 2000000ull
 
 static void futex_wait(uint32_t *word, uint32_t seen, uint64_t ns) {
-    struct timespec wait = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    struct timespec wait = {.tv_sec = (time_t)(ns / 1000000000u),
+                            .tv_nsec = (long)(ns % 1000000000u)};
     syscall(SYS_futex, word, FUTEX_WAIT, seen, &wait, NULL, 0);
 }
 
 void acc_lock_wake(uint32_t *word) {
-    /* One is enough: whoever wakes takes the lock with the waiters bit set, so the next is woken in turn. */
+    /* One is enough: whoever wakes takes the lock with the waiters bit set, so the next is woken in
+     * turn. */
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
@@ -30,13 +33,14 @@ static bool spin(uint32_t *word, uint32_t mine) {
     return false;
 }
 
-/* While the tick has the intent closed (for two stores), nobody of this process may set the word. */
+/* While the tick has the intent closed (for two stores), nobody of this process may set the word.
+ */
 static bool is_open(const struct acc_segment *seg, uint32_t lock) {
     return !(acc_load_acquire(&seg->intent[lock]) & ACC_INTENT_CLOSED);
 }
 
-/* Sleep until the word changes.  Without intent, so that the tick can see that a word with our id is nobody's even while
- * all threads of this process wait for it. */
+/* Sleep until the word changes.  Without intent, so that the tick can see that a word with our id
+ * is nobody's even while all threads of this process wait for it. */
 static void sleep_on(struct acc_segment *seg, uint32_t lock, uint32_t seen, uint64_t ns) {
     acc_sub_release(&seg->intent[lock], 1u);
     futex_wait(acc_lock_word(seg, lock), seen, ns);
@@ -64,8 +68,10 @@ static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, ui
         return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
     }
     uint32_t owner = now & ~ACC_LOCK_WAITERS;
-    if (now == seen && acc_process_dead(seg, owner) && acc_cas32(word, now, mine | ACC_LOCK_WAITERS)) {
-        /* The dead holder's shard needs no repair: whatever prefix of his stores he made is a valid state. */
+    if (now == seen && acc_process_dead(seg, owner) &&
+        acc_cas32(word, now, mine | ACC_LOCK_WAITERS)) {
+        /* The dead holder's shard needs no repair: whatever prefix of his stores he made is a valid
+         * state. */
         if (lock != ACC_LOCK_AREAS) {
             acc_add_relaxed(&acc_shard(seg, lock)->takeovers, 1u);
         }

@@ -1,7 +1,9 @@
-/* Lock words: 32 bits in the segment, 0 free, else the incarnation of the holder and a bit "someone waits".
+/* Lock words: 32 bits in the segment, 0 free, else the incarnation of the holder and a bit "someone
+ * waits".
  *
- * Held for microseconds, never while user code runs.  A word of a dead process is taken over (acc_process_dead);
- * one of a stopped or slow process never: after its budget a waiter gives up, and his write is not stored. */
+ * Held for microseconds, never while user code runs.  A word of a dead process is taken over
+ * (acc_process_dead); one of a stopped or slow process never: after its budget a waiter gives up,
+ * and his write is not stored. */
 #ifndef ACC_LOCK_H
 #define ACC_LOCK_H
 
@@ -20,12 +22,14 @@ void acc_lock_wake(uint32_t *word);
 /* In acc_segment.intent: the tick is about to clear a word that nobody here holds. */
 #define ACC_INTENT_CLOSED (1u << 31)
 
-/* budget_ns 0: one try.  Blocks at most the budget (and a scheduling slice).  False too if this process is not
- * registered (any more): it has no id to hold a lock under. */
+/* budget_ns 0: one try.  Blocks at most the budget (and a scheduling slice).  False too if this
+ * process is not registered (any more): it has no id to hold a lock under. */
 static inline bool acc_lock_take(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns) {
-    /* Intent before the word: a word with my id and no intent was not set by me (see maintenance.c). */
+    /* Intent before the word: a word with my id and no intent was not set by me (see
+     * maintenance.c). */
     uint32_t intent = acc_add_acquire(&seg->intent[lock], 1u), mine = acc_incarnation(seg);
-    if (acc_likely(!(intent & ACC_INTENT_CLOSED) && mine != 0 && acc_cas32(acc_lock_word(seg, lock), 0, mine))) {
+    if (acc_likely(!(intent & ACC_INTENT_CLOSED) && mine != 0 &&
+                   acc_cas32(acc_lock_word(seg, lock), 0, mine))) {
         return true;
     }
     return acc_lock_take_slow(seg, lock, budget_ns);
@@ -33,8 +37,9 @@ static inline bool acc_lock_take(struct acc_segment *seg, uint32_t lock, uint64_
 
 static inline void acc_lock_give(struct acc_segment *seg, uint32_t lock) {
     uint32_t *word = acc_lock_word(seg, lock);
-    /* A waiter who announces himself between the load and the store is not woken and finds the word free at the end of
-     * his slice of 2 ms: cheaper for everyone than an exchange at each release. */
+    /* A waiter who announces himself between the load and the store is not woken and finds the word
+     * free at the end of his slice of 2 ms: cheaper for everyone than an exchange at each release.
+     */
     if (acc_likely(!(acc_load_relaxed(word) & ACC_LOCK_WAITERS))) {
         acc_store_release(word, 0u);
     } else {

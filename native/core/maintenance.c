@@ -1,7 +1,9 @@
-/* The tick, a native thread per process, started after the process has entered and never before a fork.
+/* The tick, a native thread per process, started after the process has entered and never before a
+ * fork.
  *
- * It proves that this process still holds what it thinks it holds (descriptor, liveness byte, lock words), and one
- * process of the host measures the gauges.  It can die at any moment: everything it stores is a hint or a repair. */
+ * It proves that this process still holds what it thinks it holds (descriptor, liveness byte, lock
+ * words), and one process of the host measures the gauges.  It can die at any moment: everything it
+ * stores is a hint or a repair. */
 #include "maintenance.h"
 
 #include <linux/futex.h>
@@ -17,10 +19,11 @@
 #define MEASURE_SHARE 100u /* at most this fraction of one CPU goes into measuring */
 #define LONG_EXPIRED (3600u * ACC_UNITS_PER_SECOND)
 
-/* --- lock words that carry our id by mistake ----------------------------------------------------------- */
+/* --- lock words that carry our id by mistake -------------------------------------------------- */
 
-/* Garbage may look like a living process; that process itself notices that it did not set it.  Only without intent,
- * and with the intent closed while the word is cleared: nobody of this process can be about to take it, or hold it. */
+/* Garbage may look like a living process; that process itself notices that it did not set it.  Only
+ * without intent, and with the intent closed while the word is cleared: nobody of this process can
+ * be about to take it, or hold it. */
 static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
     uint32_t *word = acc_lock_word(seg, lock);
     if ((acc_load_relaxed(word) & ~ACC_LOCK_WAITERS) != mine ||
@@ -35,7 +38,7 @@ static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
     }
 }
 
-/* --- gauges ------------------------------------------------------------------------------------------- */
+/* --- gauges ----------------------------------------------------------------------------------- */
 
 struct measure {
     struct acc_segment *seg;
@@ -45,19 +48,21 @@ struct measure {
     uint32_t words;
 };
 
-static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash, uint32_t now,
-                  bool *forget) {
+static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash,
+                  uint32_t now, bool *forget) {
     uint64_t group = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
     bool valid = acc_generation_valid(group, view->record.key_count, hash) &&
                  (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
                      view->record.area_count;
     bool gone = acc_record_age(&view->record, now) == ACC_GONE;
     /* What is long expired goes, so that the circle of the clock never brings it back to life. */
-    *forget = !valid || (gone && acc_clock_passed(acc_record_end(&view->record) + LONG_EXPIRED, now));
+    *forget =
+        !valid || (gone && acc_clock_passed(acc_record_end(&view->record) + LONG_EXPIRED, now));
     return valid && !gone;
 }
 
-/* Does the item lie between head and tail?  Both loaded after the word: if it has left since, the word has changed. */
+/* Does the item lie between head and tail?  Both loaded after the word: if it has left since, the
+ * word has changed. */
 static bool in_ring(const struct acc_segment *seg, uint32_t shard, const struct acc_view *view) {
     const struct acc_ring *r = &acc_shard(seg, shard)->ring[view->ring];
     uint64_t tail = acc_load_acquire(&r->tail), head = acc_load_acquire(&r->head);
@@ -66,12 +71,13 @@ static bool in_ring(const struct acc_segment *seg, uint32_t shard, const struct 
 }
 
 /* Is this a place where a lookup of the key would find the word? */
-static bool is_home(const struct acc_segment *seg, const struct acc_home *home, uint32_t shard, uint32_t bucket,
-                    uint64_t word) {
+static bool is_home(const struct acc_segment *seg, const struct acc_home *home, uint32_t shard,
+                    uint32_t bucket, uint64_t word) {
     if (home->shard != shard || home->tag != acc_word_tag(word)) {
         return false;
     }
-    const struct acc_bucket *at = acc_bucket(seg, shard, bucket), *first = acc_home_first(seg, home);
+    const struct acc_bucket *at = acc_bucket(seg, shard, bucket),
+                            *first = acc_home_first(seg, home);
     return at == first || (at == acc_home_second(seg, home) && acc_bucket_overflowed(first));
 }
 
@@ -140,8 +146,8 @@ static void measure_shard(struct measure *m, uint32_t shard) {
     }
 }
 
-void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals, uint64_t *area_entries,
-                             uint64_t *area_bytes) {
+void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals,
+                             uint64_t *area_entries, uint64_t *area_bytes) {
     struct measure m = {.seg = seg, .totals = totals, .entries = area_entries, .bytes = area_bytes};
     memset(totals, 0, sizeof *totals);
     for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
@@ -164,7 +170,8 @@ void acc_segment_measure(struct acc_segment *seg) {
     free(gauges);
 }
 
-/* One process of the host at a time, elected by the CAS; a measurer that dies is followed after a minute. */
+/* One process of the host at a time, elected by the CAS; a measurer that dies is followed after a
+ * minute. */
 static void measure_if_due(struct acc_segment *seg) {
     uint64_t *due = &acc_header(seg)->measured_at;
     uint64_t now = acc_clock_ms(), seen = acc_load_acquire(due);
@@ -176,7 +183,7 @@ static void measure_if_due(struct acc_segment *seg) {
     acc_store_release(due, done + (pause > MEASURE_MS ? pause : MEASURE_MS));
 }
 
-/* --- the thread --------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 void acc_maintenance_tick(struct acc_segment *seg) {
     uint32_t mine = acc_incarnation(seg);
@@ -257,7 +264,7 @@ void acc_segment_close(struct acc_segment *seg) {
     acc_segment_unmap(seg);
 }
 
-/* --- whole-segment operations -------------------------------------------------------------------------- */
+/* --- whole-segment operations ----------------------------------------------------------------- */
 
 void acc_segment_clear(struct acc_segment *seg) {
     for (uint32_t i = 0; i < seg->geometry.areas; i++) {
@@ -274,7 +281,7 @@ void acc_segment_empty(struct acc_segment *seg) {
     }
 }
 
-/* --- check -------------------------------------------------------------------------------------------- */
+/* --- check ------------------------------------------------------------------------------------ */
 
 struct checker {
     struct acc_segment *seg;
@@ -283,10 +290,11 @@ struct checker {
     uint32_t violations;
 };
 
-static void violation(struct checker *c, const char *what, uint32_t shard, uint32_t ring, uint64_t at) {
+static void violation(struct checker *c, const char *what, uint32_t shard, uint32_t ring,
+                      uint64_t at) {
     char text[160];
-    snprintf(text, sizeof text, "shard %u, %s ring, offset %llu: %s", shard, ring ? "main" : "small",
-             (unsigned long long)at, what);
+    snprintf(text, sizeof text, "shard %u, %s ring, offset %llu: %s", shard,
+             ring ? "main" : "small", (unsigned long long)at, what);
     c->violations++;
     c->report(c->context, text);
 }
@@ -315,14 +323,16 @@ static void check_word(struct checker *c, uint32_t shard, uint32_t bucket, uint6
     uint32_t ring = acc_word_ring(word);
     struct acc_view view;
     if (!acc_view_load(seg, shard, ring, acc_word_offset(word), &view)) {
-        violation(c, "an index word names what does not verify", shard, ring, acc_word_offset(word));
+        violation(c, "an index word names what does not verify", shard, ring,
+                  acc_word_offset(word));
         return;
     }
     uint64_t hash = acc_hash_in_area(seg, view.common.area, view.key[0], view.key + 1,
                                      view.common.key_size - 1u);
     struct acc_home home = acc_home_of(seg, hash);
     if (!is_home(seg, &home, shard, bucket, word)) {
-        violation(c, "an index word stands where its key does not belong", shard, ring, view.offset);
+        violation(c, "an index word stands where its key does not belong", shard, ring,
+                  view.offset);
     }
     if (!in_ring(seg, shard, &view)) {
         violation(c, "an index word names what has left the ring", shard, ring, view.offset);

@@ -17,13 +17,15 @@ struct acc_totals {
     uint64_t used_bytes; /* between head and tail */
 };
 
-/* Walk the index without any lock: totals, and per area if the arrays (one number an area) are given. */
-void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals, uint64_t *area_entries,
-                             uint64_t *area_bytes);
+/* Walk the index without any lock: totals, and per area if the arrays (one number an area) are
+ * given. */
+void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals,
+                             uint64_t *area_entries, uint64_t *area_bytes);
 
 typedef void acc_report(void *context, const char *text);
 
-/* Violated invariants of the stored structure, each reported; their number.  Takes the shard locks. */
+/* Violated invariants of the stored structure, each reported; their number.  Takes the shard locks.
+ */
 uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void *context);
 
 #endif

@@ -1,10 +1,12 @@
 /* Owns the process slots and the liveness bytes.
  *
- * Liveness is a POSIX record lock on one byte of the segment's file, beyond its end: the kernel drops it when the
- * process is gone, a fork child does not inherit it, and it works across PID namespaces.  Its one trap: closing any
- * descriptor of the file drops it too.  Therefore the second witness, and acc_process_assert().
+ * Liveness is a POSIX record lock on one byte of the segment's file, beyond its end: the kernel
+ * drops it when the process is gone, a fork child does not inherit it, and it works across PID
+ * namespaces.  Its one trap: closing any descriptor of the file drops it too.  Therefore the second
+ * witness, and acc_process_assert().
  *
- * Killed between taking the byte and filling the slot: the byte goes with the process, the slot was never shown. */
+ * Killed between taking the byte and filling the slot: the byte goes with the process, the slot was
+ * never shown. */
 #include "process.h"
 
 #include <errno.h>
@@ -22,8 +24,10 @@
 /* In a slot: claimed by this incarnation, the fields are not written yet. */
 #define SLOT_CLAIMED (1u << 31)
 
-static int byte_lock(const struct acc_segment *seg, int command, short type, uint64_t start, uint64_t size, struct flock *out) {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)size};
+static int byte_lock(const struct acc_segment *seg, int command, short type, uint64_t start,
+                     uint64_t size, struct flock *out) {
+    struct flock lock = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)size};
     int result;
     do {
         result = fcntl(acc_load_relaxed(&seg->fd), command, &lock);
@@ -40,7 +44,8 @@ static void give_byte(const struct acc_segment *seg, uint32_t incarnation) {
     }
 }
 
-/* Fields 3 (state) and 22 (start time) of /proc/PID/stat; the command name before them may hold anything. */
+/* Fields 3 (state) and 22 (start time) of /proc/PID/stat; the command name before them may hold
+ * anything. */
 static bool read_stat(uint32_t pid, char *state, uint64_t *start) {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
@@ -175,7 +180,8 @@ static void forget_parent(struct acc_segment *seg) {
     acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
     if (seg->is_private) {
-        /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody here. */
+        /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody
+         * here. */
         for (uint32_t i = 0; i < seg->geometry.shards; i++) {
             acc_shard(seg, i)->lock = 0;
         }
@@ -183,10 +189,12 @@ static void forget_parent(struct acc_segment *seg) {
     }
 }
 
-/* A new id and its liveness byte.  0 is nobody's; and where the count is garbage, an id may be another's. */
+/* A new id and its liveness byte.  0 is nobody's; and where the count is garbage, an id may be
+ * another's. */
 static enum acc_status take_incarnation(struct acc_segment *seg, uint32_t *out) {
     for (int tries = 0; tries < INCARNATION_TRIES; tries++) {
-        uint32_t incarnation = acc_add_relaxed(&acc_header(seg)->next_incarnation, 1u) & INCARNATION_MASK;
+        uint32_t incarnation =
+            acc_add_relaxed(&acc_header(seg)->next_incarnation, 1u) & INCARNATION_MASK;
         if (incarnation == 0) {
             continue;
         }
@@ -240,7 +248,8 @@ static void give_turn(struct acc_segment *seg) {
     acc_store_release(&seg->self->entering, 0u);
 }
 
-enum acc_status acc_process_enter(struct acc_segment *seg, void (*entered)(struct acc_segment *seg)) {
+enum acc_status acc_process_enter(struct acc_segment *seg,
+                                  void (*entered)(struct acc_segment *seg)) {
     take_turn(seg);
     enum acc_status status = enter(seg);
     if (status == ACC_OK && entered != NULL) {
@@ -294,7 +303,8 @@ bool acc_process_assert(struct acc_segment *seg) {
     if (!is_our_file(seg, seg->fd, &links) && !reopen(seg, &links)) {
         return false;
     }
-    /* Unlinked under us: the next process makes a new segment, and two would not hear each other. */
+    /* Unlinked under us: the next process makes a new segment, and two would not hear each other.
+     */
     return links != 0 &&
            byte_lock(seg, F_SETLK, F_WRLCK, ACC_LIVENESS_BASE + incarnation, 1, NULL) == 0;
 }

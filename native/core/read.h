@@ -1,8 +1,9 @@
 /* The lock-free read.  In a header, because it is the product.
  *
- * index word -> header copy -> key -> generations, expiry -> value -> fence -> item sequence and index word unchanged.
- * A word is replaced before its bytes are reused and offsets never repeat, so an unchanged word means that every byte
- * read in between was whole.  Readers never lock and never wait. */
+ * index word -> header copy -> key -> generations, expiry -> value -> fence -> item sequence and
+ * index word unchanged. A word is replaced before its bytes are reused and offsets never repeat, so
+ * an unchanged word means that every byte read in between was whole.  Readers never lock and never
+ * wait. */
 #ifndef ACC_READ_H
 #define ACC_READ_H
 
@@ -35,16 +36,20 @@ static inline bool acc_read_valid(const struct acc_found *found) {
            acc_load_relaxed(acc_slot_word(found->slot)) == found->word;
 }
 
-/* Drop a word whose item does not verify.  True if it was really corrupt, false if it had only just changed. */
+/* Drop a word whose item does not verify.  True if it was really corrupt, false if it had only just
+ * changed. */
 bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, uint64_t word);
 
-/* Look at one candidate.  ACC_OK: the key's item; ACC_NOT_FOUND: another key's; ACC_RACE: look again. */
-static inline __attribute__((always_inline)) enum acc_status acc_read_candidate(const struct acc_area *area, const struct acc_home *home,
-                                                 const struct acc_key *key, struct acc_found *found) {
+/* Look at one candidate.  ACC_OK: the key's item; ACC_NOT_FOUND: another key's; ACC_RACE: look
+ * again. */
+static inline __attribute__((always_inline)) enum acc_status acc_read_candidate(
+    const struct acc_area *area, const struct acc_home *home, const struct acc_key *key,
+    struct acc_found *found) {
     const struct acc_segment *seg = area->seg;
-    /* The generation before the item, so that a delete that returned before this call is always seen; and only now,
-     * because a miss need not pay for that line. */
-    found->generation = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
+    /* The generation before the item, so that a delete that returned before this call is always
+     * seen; and only now, because a miss need not pay for that line. */
+    found->generation =
+        acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
     found->word = acc_load_acquire(acc_slot_word(found->slot));
     if (acc_unlikely(acc_word_tag(found->word) != home->tag)) {
         return found->word == 0 ? ACC_NOT_FOUND : ACC_RACE;
@@ -64,8 +69,8 @@ static inline __attribute__((always_inline)) enum acc_status acc_read_candidate(
 }
 
 static inline __attribute__((always_inline)) enum acc_status acc_read_find_in(
-    const struct acc_area *area, struct acc_bucket *bucket, const struct acc_home *home, const struct acc_key *key,
-    struct acc_found *found) {
+    const struct acc_area *area, struct acc_bucket *bucket, const struct acc_home *home,
+    const struct acc_key *key, struct acc_found *found) {
     for (uint32_t match = acc_bucket_match(bucket, home->tag); match != 0; match &= match - 1) {
         found->slot = (struct acc_slot){bucket, (uint32_t)__builtin_ctz(match) >> 2};
         found->shard = home->shard;
@@ -78,10 +83,9 @@ static inline __attribute__((always_inline)) enum acc_status acc_read_find_in(
 }
 
 /* Find a key's item, dead or alive.  ACC_OK, ACC_NOT_FOUND, or ACC_RACE after one lost race. */
-static inline __attribute__((always_inline)) enum acc_status acc_read_find(const struct acc_area *area,
-                                                                           const struct acc_home *home,
-                                                                           const struct acc_key *key,
-                                                                           struct acc_found *found) {
+static inline __attribute__((always_inline)) enum acc_status acc_read_find(
+    const struct acc_area *area, const struct acc_home *home, const struct acc_key *key,
+    struct acc_found *found) {
     struct acc_bucket *first = acc_home_first(area->seg, home);
     enum acc_status status = acc_read_find_in(area, first, home, key, found);
     if (acc_likely(status != ACC_NOT_FOUND || !acc_bucket_overflowed(first))) {
@@ -90,17 +94,21 @@ static inline __attribute__((always_inline)) enum acc_status acc_read_find(const
     return acc_read_find_in(area, acc_home_second(area->seg, home), home, key, found);
 }
 
-/* An item that a delete has overtaken: make sure that nobody accepts it any more before "absent" is said.  (Objects that
- * processes have decoded are validated by the word alone, and a deleter may have died between his two stores.) */
-static inline void acc_read_help_delete(const struct acc_area *area, const struct acc_found *found) {
+/* An item that a delete has overtaken: make sure that nobody accepts it any more before "absent" is
+ * said.  (Objects that processes have decoded are validated by the word alone, and a deleter may
+ * have died between his two stores.) */
+static inline void acc_read_help_delete(const struct acc_area *area,
+                                        const struct acc_found *found) {
     if (!area->seg->readonly && acc_cas64(acc_slot_word(found->slot), found->word, 0)) {
         acc_sub_relaxed(&acc_shard(area->seg, found->shard)->entries, 1u);
     }
 }
 
 /* Not deleted, not cleared. */
-static inline bool acc_found_live(const struct acc_area *area, const struct acc_found *found, uint64_t hash) {
-    if (acc_unlikely(!acc_generation_valid(found->generation, found->view.record.key_count, hash))) {
+static inline bool acc_found_live(const struct acc_area *area, const struct acc_found *found,
+                                  uint64_t hash) {
+    if (acc_unlikely(
+            !acc_generation_valid(found->generation, found->view.record.key_count, hash))) {
         acc_read_help_delete(area, found);
         return false;
     }

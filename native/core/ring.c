@@ -1,5 +1,5 @@
-/* Owns the bytes of the rings and the positions head and tail.  Every function that stores is called with the
- * shard lock held. */
+/* Owns the bytes of the rings and the positions head and tail.  Every function that stores is
+ * called with the shard lock held. */
 #include "ring.h"
 
 bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
@@ -8,7 +8,8 @@ bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
         sizeof(struct acc_item_twice) + acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
     if ((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != ACC_ITEM_TWICE || units > left ||
         fixed > units * ACC_UNIT || view->common.key_size == 0) {
-        view->common.units_flags = 0; /* its sequence may lie outside the ring: nobody may look at it again */
+        view->common.units_flags =
+            0; /* its sequence may lie outside the ring: nobody may look at it again */
         return false;
     }
     const struct acc_item_twice *twice = (const struct acc_item_twice *)view->item;
@@ -26,7 +27,8 @@ uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t r
     return acc_offset_distance(seg, ring, acc_load_relaxed(&r->head), acc_load_relaxed(&r->tail));
 }
 
-/* 0 for a position that is garbage: what asks for room there goes on at the start of the next lap. */
+/* 0 for a position that is garbage: what asks for room there goes on at the start of the next lap.
+ */
 static uint64_t left_to_end(const struct acc_segment *seg, uint32_t ring, uint64_t offset) {
     uint64_t place = acc_place_of(seg, ring, offset), units = seg->geometry.ring_units[ring];
     return place < units ? units - place : 0;
@@ -39,18 +41,20 @@ bool acc_ring_sound(const struct acc_segment *seg, uint32_t shard, uint32_t ring
            acc_offset_distance(seg, ring, head, tail) <= seg->geometry.ring_units[ring];
 }
 
-uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
+uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                       uint64_t units) {
     uint64_t left = left_to_end(seg, ring, acc_shard(seg, shard)->ring[ring].tail);
     return units <= left ? units : left + units;
 }
 
-bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units, uint64_t spare) {
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units,
+                   uint64_t spare) {
     return acc_ring_used(seg, shard, ring) + acc_ring_need(seg, shard, ring, units) + spare <=
            seg->geometry.ring_units[ring];
 }
 
-enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
-                              struct acc_view *view, uint64_t *units) {
+enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                              uint64_t offset, struct acc_view *view, uint64_t *units) {
     struct acc_common common;
     if (left_to_end(seg, ring, offset) == 0) {
         return ACC_CORRUPT;
@@ -76,8 +80,8 @@ uint32_t acc_parts_units(const struct acc_parts *parts) {
     return acc_units_of(sizeof(struct acc_item) + (uint64_t)parts->key_size + value);
 }
 
-/* Fill up from the tail to the ring's end.  Raised tail: killed right after it, the walk finds the padding and goes on.
- * The new tail, at the start of the next lap whatever the old one was. */
+/* Fill up from the tail to the ring's end.  Raised tail: killed right after it, the walk finds the
+ * padding and goes on. The new tail, at the start of the next lap whatever the old one was. */
 static uint64_t pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t tail) {
     uint64_t left = left_to_end(seg, ring, tail);
     if (left != 0) {
@@ -119,16 +123,20 @@ static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct a
     twice->sequence = 0;
     twice->reserved = 0;
     put_key(at + sizeof *twice, parts);
-    put_value(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value, record);
+    put_value(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value,
+              record);
 }
 
-uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring, const struct acc_parts *parts) {
+uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                         const struct acc_parts *parts) {
     struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
     uint32_t units = acc_parts_units(parts);
-    /* The victims' index words were replaced before head rose past them.  This fence pairs with the reader's
-     * acquire fence: a reader that saw one of the bytes below also sees that its word has changed. */
+    /* The victims' index words were replaced before head rose past them.  This fence pairs with the
+     * reader's acquire fence: a reader that saw one of the bytes below also sees that its word has
+     * changed. */
     acc_fence_release();
-    /* Loaded once: whatever is scribbled over it from here on, what is written lies within the ring. */
+    /* Loaded once: whatever is scribbled over it from here on, what is written lies within the
+     * ring. */
     uint64_t offset = acc_load_relaxed(&r->tail);
     if (units > left_to_end(seg, ring, offset)) {
         offset = pad_to_end(seg, shard, ring, offset);
@@ -147,18 +155,20 @@ uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
     } else {
         put_once(at, parts, &common, &record);
     }
-    /* Killed after this store: a complete item that no index word names, dead when the hand comes by. */
+    /* Killed after this store: a complete item that no index word names, dead when the hand comes
+     * by. */
     acc_store_release(&r->tail, acc_offset_add(seg, ring, offset, units));
     return offset;
 }
 
-void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record, const uint8_t *value) {
+void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record,
+                      const uint8_t *value) {
     struct acc_item_twice *twice = (struct acc_item_twice *)view->item;
     uint32_t next = view->sequence + 1, copy = next & 1;
     struct acc_record fresh = *record;
     fresh.check = acc_item_check(view->offset, &view->common, &fresh, copy);
-    /* A slow reader may still be copying this copy (selected two sequences ago): behind this fence it is sure to
-     * see a newer sequence, and looks again. */
+    /* A slow reader may still be copying this copy (selected two sequences ago): behind this fence
+     * it is sure to see a newer sequence, and looks again. */
     acc_fence_release();
     memcpy(&twice->record[copy], &fresh, sizeof fresh);
     uint8_t *rooms = (uint8_t *)view->item + sizeof *twice +

@@ -1,11 +1,13 @@
 /* Append-only byte rings: offsets, headers of items, walking.
  *
- * A logical offset counts units and never repeats (2^47 of them are written in a ring's life at the earliest after
- * weeks of flat-out writing): low bits the place in the ring, above them the lap.  So the place needs no division,
- * and an index word that is unchanged still names the same bytes: it is the lap check.
+ * A logical offset counts units and never repeats (2^47 of them are written in a ring's life at the
+ * earliest after weeks of flat-out writing): low bits the place in the ring, above them the lap. So
+ * the place needs no division, and an index word that is unchanged still names the same bytes: it
+ * is the lap check.
  *
- * Who may store: only the holder of the shard lock.  What a killed holder leaves: `tail` moves only behind a complete
- * item and `head` only past items whose index words are gone, so between head and tail there are whole items. */
+ * Who may store: only the holder of the shard lock.  What a killed holder leaves: `tail` moves only
+ * behind a complete item and `head` only past items whose index words are gone, so between head and
+ * tail there are whole items. */
 #ifndef ACC_RING_H
 #define ACC_RING_H
 
@@ -38,8 +40,8 @@ static inline uint64_t acc_offset_add(const struct acc_segment *seg, uint32_t ri
 }
 
 /* Units from one offset to a later one. */
-static inline uint64_t acc_offset_distance(const struct acc_segment *seg, uint32_t ring, uint64_t from,
-                                           uint64_t to) {
+static inline uint64_t acc_offset_distance(const struct acc_segment *seg, uint32_t ring,
+                                           uint64_t from, uint64_t to) {
     uint32_t bits = seg->geometry.ring_bits[ring];
     uint64_t laps = (to >> bits) - (from >> bits);
     return laps * seg->geometry.ring_units[ring] + acc_place_of(seg, ring, to) -
@@ -66,9 +68,10 @@ static inline uint8_t acc_record_code(const struct acc_record *record) {
     return (uint8_t)(record->size_code >> 26);
 }
 
-/* The fixed fields of a header as four words and the sum, in the order they lie in memory.  Loaded once, and then
- * only used from here: what was verified is what is believed.  (Words and not the structs, because fields stored one
- * by one and loaded together again stall a processor for longer than the whole check takes.) */
+/* The fixed fields of a header as four words and the sum, in the order they lie in memory.  Loaded
+ * once, and then only used from here: what was verified is what is believed.  (Words and not the
+ * structs, because fields stored one by one and loaded together again stall a processor for longer
+ * than the whole check takes.) */
 struct acc_raw {
     uint64_t common;
     uint64_t size_expire;
@@ -89,9 +92,11 @@ static inline struct acc_raw acc_raw_load(const uint8_t *common, const uint8_t *
     };
 }
 
-static inline struct acc_raw acc_raw_of(const struct acc_common *common, const struct acc_record *record) {
+static inline struct acc_raw acc_raw_of(const struct acc_common *common,
+                                        const struct acc_record *record) {
     return (struct acc_raw){
-        .common = common->units_flags | (uint64_t)common->key_size << 32 | (uint64_t)common->area << 48,
+        .common =
+            common->units_flags | (uint64_t)common->key_size << 32 | (uint64_t)common->area << 48,
         .size_expire = record->size_code | (uint64_t)record->expire_at << 32,
         .stale_loaded = record->stale_until | (uint64_t)record->loaded_at << 32,
         .counts = record->key_count | (uint64_t)record->area_count << 32,
@@ -118,14 +123,16 @@ static inline struct acc_record acc_raw_record(const struct acc_raw *raw) {
     };
 }
 
-/* Check of a header: three multiply-folds over its fields, salted with the offset so that bytes of another lap or
- * place never verify. */
+/* Check of a header: three multiply-folds over its fields, salted with the offset so that bytes of
+ * another lap or place never verify. */
 static inline uint32_t acc_raw_check(const struct acc_raw *raw, uint64_t offset, uint32_t copy) {
     /* The low byte of units_flags holds the flags: we build for little-endian machines only. */
     uint64_t common = raw->common & ~(uint64_t)ACC_ITEM_DEAD;
     uint64_t salt = (offset & ACC_OFFSET_MASK) << 1 | copy;
-    uint64_t x = acc_fold(common ^ 0xa0761d6478bd642full, raw->size_expire ^ salt ^ 0xe7037ed1a0b428dbull);
-    uint64_t y = acc_fold(raw->stale_loaded ^ 0x8ebc6af09c88c6e3ull, raw->counts ^ 0x589965cc75374cc3ull);
+    uint64_t x =
+        acc_fold(common ^ 0xa0761d6478bd642full, raw->size_expire ^ salt ^ 0xe7037ed1a0b428dbull);
+    uint64_t y =
+        acc_fold(raw->stale_loaded ^ 0x8ebc6af09c88c6e3ull, raw->counts ^ 0x589965cc75374cc3ull);
     uint64_t z = acc_fold(x ^ raw->sum, y ^ 0x1d8e4e27c47d124full);
     return (uint32_t)(z ^ z >> 32);
 }
@@ -139,7 +146,7 @@ static inline uint32_t acc_item_check(uint64_t offset, const struct acc_common *
 /* A verified local copy of an item's header, and where its parts are. */
 struct acc_view {
     const uint8_t *item;
-    const uint8_t *key;   /* tag byte first */
+    const uint8_t *key; /* tag byte first */
     const uint8_t *value;
     uint64_t offset;
     uint32_t ring;
@@ -156,7 +163,8 @@ static inline bool acc_view_dead(const struct acc_view *view) {
     return acc_common_flags(&view->common) & ACC_ITEM_DEAD;
 }
 
-/* Note in the item that no word names it any more, so that the hands need not look.  Shard lock held. */
+/* Note in the item that no word names it any more, so that the hands need not look.  Shard lock
+ * held. */
 static inline void acc_view_retire(const struct acc_view *view) {
     uint32_t *units_flags = (uint32_t *)(uintptr_t)view->item;
     acc_store_relaxed(units_flags, view->common.units_flags | ACC_ITEM_DEAD);
@@ -172,8 +180,10 @@ static inline uint32_t acc_view_room(const struct acc_view *view) {
 /* The same for an item with two copies; view's item, offset, ring and common are filled in. */
 bool acc_view_load_twice(struct acc_view *view, uint64_t left);
 
-/* Verify the header of an item with one copy that lies at `item`, of which the caller knows that it lies in a ring. */
-static inline __attribute__((always_inline)) bool acc_view_load_at(const uint8_t *item, uint64_t offset,
+/* Verify the header of an item with one copy that lies at `item`, of which the caller knows that it
+ * lies in a ring. */
+static inline __attribute__((always_inline)) bool acc_view_load_at(const uint8_t *item,
+                                                                   uint64_t offset,
                                                                    struct acc_view *view) {
     struct acc_raw raw = acc_raw_load(item, item + sizeof view->common);
     view->item = item;
@@ -190,10 +200,12 @@ static inline __attribute__((always_inline)) bool acc_view_load_at(const uint8_t
            bytes <= (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
 }
 
-/* Copy and verify the header of the item at `offset`.  Nothing that is read here is believed before the check has
- * passed, and then every part still has to lie within the item and the item within the ring. */
-static inline __attribute__((always_inline)) bool acc_view_load(const struct acc_segment *seg, uint32_t shard,
-                                                                uint32_t ring, uint64_t offset,
+/* Copy and verify the header of the item at `offset`.  Nothing that is read here is believed before
+ * the check has passed, and then every part still has to lie within the item and the item within
+ * the ring. */
+static inline __attribute__((always_inline)) bool acc_view_load(const struct acc_segment *seg,
+                                                                uint32_t shard, uint32_t ring,
+                                                                uint64_t offset,
                                                                 struct acc_view *view) {
     uint64_t place = acc_place_of(seg, ring, offset);
     uint64_t units_max = seg->geometry.ring_units[ring];
@@ -211,33 +223,39 @@ static inline __attribute__((always_inline)) bool acc_view_load(const struct acc
         view->common = common;
         return acc_view_load_twice(view, units_max - place);
     }
-    return acc_view_load_at(item, offset, view) && place + acc_common_units(&view->common) <= units_max;
+    return acc_view_load_at(item, offset, view) &&
+           place + acc_common_units(&view->common) <= units_max;
 }
 
-/* Has an item with two copies been rewritten since it was loaded?  (Call behind an acquire fence.) */
+/* Has an item with two copies been rewritten since it was loaded?  (Call behind an acquire fence.)
+ */
 static inline bool acc_view_current(const struct acc_view *view) {
     return !acc_view_twice(view) ||
-           acc_load_relaxed(&((const struct acc_item_twice *)view->item)->sequence) == view->sequence;
+           acc_load_relaxed(&((const struct acc_item_twice *)view->item)->sequence) ==
+               view->sequence;
 }
 
 /* What stands at `offset`, which lies in [head, tail): its units in `*units`.
  * ACC_OK an item, in *view; ACC_NOT_FOUND padding; ACC_CORRUPT. */
-enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t offset,
-                              struct acc_view *view, uint64_t *units);
+enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                              uint64_t offset, struct acc_view *view, uint64_t *units);
 
 /* Can head and tail be those of this ring at all? */
 bool acc_ring_sound(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
 uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring);
-/* Units that must be free for an item of `units` to go in at the tail, with the padding before the ring's end. */
-uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
+/* Units that must be free for an item of `units` to go in at the tail, with the padding before the
+ * ring's end. */
+uint64_t acc_ring_need(const struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                       uint64_t units);
 /* Does it go in, and leave `spare` units free?  (They need not be in one piece.) */
-bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units, uint64_t spare);
+bool acc_ring_fits(const struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units,
+                   uint64_t spare);
 
 /* Everything an item is made of. */
 struct acc_parts {
     const uint8_t *key; /* payload, without the tag */
     const uint8_t *value;
-    uint32_t key_size;  /* with the tag byte */
+    uint32_t key_size; /* with the tag byte */
     uint8_t tag;
     uint16_t area;
     bool twice;
@@ -245,12 +263,15 @@ struct acc_parts {
 };
 
 uint32_t acc_parts_units(const struct acc_parts *parts);
-/* Write the item behind the tail and raise the tail.  It fits: the caller has made room.  The new offset. */
-uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring, const struct acc_parts *parts);
+/* Write the item behind the tail and raise the tail.  It fits: the caller has made room.  The new
+ * offset. */
+uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
+                         const struct acc_parts *parts);
 /* Rewrite the copy that is not selected, then select it. */
-void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record, const uint8_t *value);
-/* An empty ring whose tail stands so near its end that `units` do not fit: go on at the start of the next lap.
- * False: they never fit this ring. */
+void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record,
+                      const uint8_t *value);
+/* An empty ring whose tail stands so near its end that `units` do not fit: go on at the start of
+ * the next lap. False: they never fit this ring. */
 bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);
 /* Forget everything in a ring whose content cannot be walked. */
 void acc_ring_reset(struct acc_segment *seg, uint32_t shard, uint32_t ring);

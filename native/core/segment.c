@@ -1,7 +1,7 @@
 /* Owns the mapping: formats a new segment, maps and checks one, knows where everything is.
  *
- * Takes no lock: formatting is serialised by the caller through the init byte of the file, and an unfinished
- * format is simply done again (state is stored last). */
+ * Takes no lock: formatting is serialised by the caller through the init byte of the file, and an
+ * unfinished format is simply done again (state is stored last). */
 #include "segment.h"
 #include "hash.h"
 
@@ -81,7 +81,8 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     memset(g, 0, sizeof *g);
     g->size = size;
     g->max_value_size = max_value_size;
-    /* Few large shards rather than many small ones: a value may take a quarter of a shard's main ring. */
+    /* Few large shards rather than many small ones: a value may take a quarter of a shard's main
+     * ring. */
     g->shards = (uint32_t)clamp(power_of_two_below(size / 8 / max_value_size), 1, ACC_SHARDS_MAX);
     g->buckets = (uint32_t)(size / ENTRY_BYTES / ACC_BUCKET_SLOTS / g->shards) + 1;
     g->entries_max = g->buckets * ACC_BUCKET_SLOTS / 8 * 7;
@@ -165,16 +166,19 @@ enum acc_status acc_segment_format(int fd, uint64_t size, uint32_t max_value_siz
 static bool same_geometry(const struct acc_header *header, const struct acc_geometry *g) {
     return header->prefix.magic == ACC_MAGIC && header->prefix.layout == acc_layout() &&
            header->prefix.size == g->size &&
-           acc_load_acquire(&header->prefix.state) == ACC_STATE_READY && header->shards == g->shards &&
-           header->ring_units[0] == g->ring_units[0] && header->ring_units[1] == g->ring_units[1];
+           acc_load_acquire(&header->prefix.state) == ACC_STATE_READY &&
+           header->shards == g->shards && header->ring_units[0] == g->ring_units[0] &&
+           header->ring_units[1] == g->ring_units[1];
 }
 
 static struct acc_self *new_self(void) {
-    struct acc_self *self = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct acc_self *self =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (self == MAP_FAILED) {
         return NULL;
     }
-    /* Linux 4.14.  Where it is refused there would be no telling a child from its parent: no segment. */
+    /* Linux 4.14.  Where it is refused there would be no telling a child from its parent: no
+     * segment. */
     if (madvise(self, 4096, MADV_WIPEONFORK) != 0) {
         munmap(self, 4096);
         return NULL;
@@ -234,7 +238,8 @@ enum acc_status acc_segment_map(int fd, uint64_t size, bool readonly, struct acc
     if ((uint64_t)st.st_size != size || size < MIN_SIZE) {
         return ACC_EMISMATCH;
     }
-    uint8_t *base = mmap(NULL, size, readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    uint8_t *base =
+        mmap(NULL, size, readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {
         return ACC_ESYS;
     }
@@ -261,13 +266,15 @@ enum acc_status acc_segment_map(int fd, uint64_t size, bool readonly, struct acc
     return ACC_OK;
 }
 
-enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size, struct acc_segment **out) {
+enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size,
+                                    struct acc_segment **out) {
     struct acc_geometry geometry;
     enum acc_status status = acc_geometry_of(size, max_value_size, &geometry);
     if (status != ACC_OK) {
         return status;
     }
-    uint8_t *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
         return ACC_ESYS;
     }
@@ -287,7 +294,8 @@ enum acc_status acc_segment_private(uint64_t size, uint32_t max_value_size, stru
 
 bool acc_segment_owns_descriptor(const struct acc_segment *seg) {
     struct stat st;
-    return seg->fd >= 0 && fstat(seg->fd, &st) == 0 && st.st_dev == seg->device && st.st_ino == seg->inode;
+    return seg->fd >= 0 && fstat(seg->fd, &st) == 0 && st.st_dev == seg->device &&
+           st.st_ino == seg->inode;
 }
 
 void acc_segment_unmap(struct acc_segment *seg) {

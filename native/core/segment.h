@@ -13,29 +13,32 @@
 #define ACC_MAIN 1
 #define ACC_SHARDS_MAX 256u
 
-/* Where everything is.  Computed from the size and max_value_size alone, by every process for itself. */
+/* Where everything is.  Computed from the size and max_value_size alone, by every process for
+ * itself. */
 struct acc_geometry {
     uint64_t size;
     uint32_t max_value_size;
-    uint32_t shards;         /* power of two */
-    uint32_t buckets;        /* per shard */
-    uint32_t ghost_lines;    /* per shard */
-    uint32_t generations;    /* power of two */
+    uint32_t shards;      /* power of two */
+    uint32_t buckets;     /* per shard */
+    uint32_t ghost_lines; /* per shard */
+    uint32_t generations; /* power of two */
     uint32_t generation_shift;
     uint32_t processes;
     uint32_t areas;
     uint32_t stats;
-    uint32_t entries_max;    /* per shard: the load at which two buckets of seven still take almost all */
-    uint32_t ring_units[2];  /* per shard */
-    uint32_t ring_bits[2];   /* bits of a logical offset that are the place; above them, the lap */
+    uint32_t
+        entries_max; /* per shard: the load at which two buckets of seven still take almost all */
+    uint32_t ring_units[2]; /* per shard */
+    uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
     uint64_t process_at, area_at, stats_at, generation_at, shard_at, index_at, ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
 enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct acc_geometry *out);
 
-/* Items that a hand will come to next, looked at some steps before so that the lines it needs are near by then.  Private;
- * one per shard and hand, used under the shard's lock.  Offsets never repeat, so what is stale matches nothing. */
+/* Items that a hand will come to next, looked at some steps before so that the lines it needs are
+ * near by then.  Private; one per shard and hand, used under the shard's lock.  Offsets never
+ * repeat, so what is stale matches nothing. */
 #define ACC_AHEAD 8
 
 enum acc_hand { ACC_HAND_SMALL, ACC_HAND_MAIN, ACC_HAND_MID, ACC_HANDS };
@@ -52,12 +55,13 @@ struct acc_ahead {
     struct acc_ahead_item item[ACC_AHEAD];
 };
 
-/* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even one made by
- * raw clone(), can never act under its parent's identity. */
+/* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even
+ * one made by raw clone(), can never act under its parent's identity. */
 struct acc_self {
     uint32_t incarnation; /* 0: this process has not registered */
-    uint32_t entering;    /* a thread is registering: a word, not a mutex, so that a child finds it free */
-    uint32_t has_thread;  /* seg->thread was started by this process and is to be joined */
+    uint32_t
+        entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
+    uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
 };
 
 struct acc_segment {
@@ -73,8 +77,9 @@ struct acc_segment {
     uint64_t hash_key[2];
     struct acc_geometry geometry;
 
-    /* What this process is about to hold or holds; index: shard, then one for the area lock.  A lock word with my
-     * id and no intent here was not set by me.  Highest bit: closed for a moment, see maintenance.c. */
+    /* What this process is about to hold or holds; index: shard, then one for the area lock.  A
+     * lock word with my id and no intent here was not set by me.  Highest bit: closed for a moment,
+     * see maintenance.c. */
     uint32_t intent[ACC_SHARDS_MAX + 1];
 
     struct acc_ahead *ahead; /* [shard][hand] */
@@ -93,7 +98,8 @@ struct acc_segment {
 /* Forget what the hands have looked ahead at. */
 void acc_segment_forget_ahead(struct acc_segment *seg);
 void acc_segment_unmap(struct acc_segment *seg);
-/* Is the descriptor still that of our file?  (The application may have closed it, and opened something else.) */
+/* Is the descriptor still that of our file?  (The application may have closed it, and opened
+ * something else.) */
 bool acc_segment_owns_descriptor(const struct acc_segment *seg);
 
 #define ACC_SCRATCH_BYTES (256u << 10)
@@ -122,12 +128,14 @@ static inline struct acc_shard *acc_shard(const struct acc_segment *seg, uint32_
     return (struct acc_shard *)(seg->base + seg->geometry.shard_at) + i;
 }
 
-static inline struct acc_bucket *acc_bucket(const struct acc_segment *seg, uint32_t shard, uint32_t i) {
+static inline struct acc_bucket *acc_bucket(const struct acc_segment *seg, uint32_t shard,
+                                            uint32_t i) {
     return (struct acc_bucket *)(seg->base + seg->geometry.index_at) +
            ((uint64_t)shard * seg->geometry.buckets + i);
 }
 
-static inline struct acc_ghosts *acc_ghost_line(const struct acc_segment *seg, uint32_t shard, uint32_t i) {
+static inline struct acc_ghosts *acc_ghost_line(const struct acc_segment *seg, uint32_t shard,
+                                                uint32_t i) {
     return (struct acc_ghosts *)(seg->base + seg->geometry.ghost_at) +
            ((uint64_t)shard * seg->geometry.ghost_lines + i);
 }
@@ -147,7 +155,7 @@ static inline uint32_t acc_now(const struct acc_segment *seg) {
 struct acc_area {
     struct acc_segment *seg;
     uint32_t *incarnation_now; /* = &seg->self->incarnation */
-    uint32_t incarnation;      /* under which `stats` was claimed; differs: enter again (fork, fence) */
+    uint32_t incarnation; /* under which `stats` was claimed; differs: enter again (fork, fence) */
     uint32_t id;
     uint64_t *generation;
     struct acc_stats *stats;

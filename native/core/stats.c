@@ -1,5 +1,6 @@
-/* Owns the statistics blocks.  Claimed by CAS of the owner; a block whose owner died is continued by the next
- * process that needs one for the same area, so nothing is ever folded, and nothing lost with a killed worker. */
+/* Owns the statistics blocks.  Claimed by CAS of the owner; a block whose owner died is continued
+ * by the next process that needs one for the same area, so nothing is ever folded, and nothing lost
+ * with a killed worker. */
 #include "stats.h"
 
 #include <string.h>
@@ -43,10 +44,12 @@ static struct acc_stats *claim(struct acc_segment *seg, uint32_t area, bool of_t
     for (uint32_t i = 0; i < seg->geometry.stats; i++) {
         struct acc_stats *block = acc_stats_block(seg, i);
         uint32_t owner = acc_load_acquire(&block->owner), of = acc_load_acquire(&block->area);
-        if (of_the_dead ? of != area + 1 || (owner != 0 && !acc_process_dead(seg, owner)) : of != 0) {
+        if (of_the_dead ? of != area + 1 || (owner != 0 && !acc_process_dead(seg, owner))
+                        : of != 0) {
             continue;
         }
-        /* Free block: the area is the claim.  Killed between the two stores: owned by nobody, found above. */
+        /* Free block: the area is the claim.  Killed between the two stores: owned by nobody, found
+         * above. */
         if (!of_the_dead) {
             if (acc_cas32(&block->area, 0, area + 1) && acc_cas32(&block->owner, 0, mine)) {
                 return block;
@@ -71,7 +74,8 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
         acc_add_relaxed(&acc_header(seg)->stats_lost, (uint64_t)1);
         block = &seg->lost_stats;
     }
-    /* Two threads may both have claimed one: the second block stays ours, unused, and is summed all the same. */
+    /* Two threads may both have claimed one: the second block stays ours, unused, and is summed all
+     * the same. */
     acc_store_release(&seg->stats_of[area], block);
     return block;
 }

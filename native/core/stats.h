@@ -1,4 +1,5 @@
-/* Counters: cumulative blocks, one per process and area, so that no two processes write one cache line. */
+/* Counters: cumulative blocks, one per process and area, so that no two processes write one cache
+ * line. */
 #ifndef ACC_STATS_H
 #define ACC_STATS_H
 
