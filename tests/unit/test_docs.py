@@ -1,0 +1,362 @@
+"""README and docs: examples run, tables agree with the code, links lead somewhere."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import accelerator
+from accelerator import ConfigError, LevelCache, ReadOptions, cache, cli, local, testing
+from accelerator.config import AreaConfig, Settings
+from accelerator.errors import CacheError
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+ALL_PAGES = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))]
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="only the package is here")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL):
+        line = read(page)[: match.start()].count("\n") + 1
+        yield Block(page, line, match[1], match[2])
+
+
+def prose_of(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def rows_of(page: str, *head: str) -> list[list[str]]:
+    """Rows of all tables of a page of the reference whose first columns have these titles."""
+    found: list[list[str]] = []
+    wanted = False
+    for line in prose_of(DOCS / page).splitlines():
+        if not line.startswith("|"):
+            wanted = False
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if tuple(cells[: len(head)]) == head:
+            wanted = True
+        elif wanted and set(line) - set("|- "):
+            found.append(cells)
+    assert found, f"{page} has no table with the columns {head}"
+    return found
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+def literal(cell: str) -> Any:
+    return ast.literal_eval(cell.strip("`"))
+
+
+BLOCKS = [block for page in ALL_PAGES for block in blocks_of(page)]
+EXAMPLES = [block for block in BLOCKS if block.language == "python"]
+COMMANDS = [
+    (block, line) for block in BLOCKS if block.language == "sh" for line in block.text.splitlines()
+]
+
+
+class TestExamples:
+    @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.name)
+    def test_runs(self, example: Block, tmp_path: Path) -> None:
+        """Each example stands alone, and what it asserts holds."""
+        (tmp_path / "example.py").write_text(example.text, encoding="utf-8")
+        environment = {**os.environ, "ACCELERATOR_LOCAL": "process"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "example.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (0, "") == (done.returncode, done.stderr)
+
+    def test_tutorial(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The tutorial's application caches, and forgets what it is told to."""
+        [source] = [each.text for each in EXAMPLES if each.text.startswith("# app.py\n")]
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        space: dict[str, Any] = {}
+        with testing.isolated():
+            exec(compile(source, "app.py", "exec"), space)
+
+            def ask(method: str) -> str:
+                environ = {"REQUEST_METHOD": method, "PATH_INFO": "/apple"}
+                return b"".join(space["application"](environ, lambda *_: None)).decode()
+
+            assert "'cents': 120" in ask("GET")
+            assert "'cents': 120" in ask("GET")
+            assert "forgotten: True\n" == ask("DELETE")
+            assert "forgotten: False\n" == ask("DELETE")
+            assert (1, 1) == tuple(
+                space["prices"].metrics_snapshot()[name] for name in ("local_hit", "load_total")
+            )
+
+    def test_languages(self) -> None:
+        """A block says what it is, so that no example is forgotten by a slip."""
+        known = {"python", "sh", "text"}
+        blocks = [block for page in PAGES for block in blocks_of(page)]
+        assert [] == [block.name for block in blocks if block.language not in known]
+
+
+class TestCommands:
+    @pytest.mark.parametrize(
+        ("block", "line"), COMMANDS, ids=[f"{each.name}-{line}" for each, line in COMMANDS]
+    )
+    def test_exists(self, block: Block, line: str) -> None:
+        """What stands in a block for the shell and is ours can be typed."""
+        words = shlex.split(line.replace("DIR", "/nowhere"))
+        program = words[0].rpartition("/")[2]
+        if program == "accelerator":
+            cli.parser().parse_args(words[1:])
+        elif program == "dev":
+            assert f'"{words[1]}": command_{words[1]},' in read(ROOT / "dev")
+        elif program == "python" and words[1].startswith("benchmarks/"):
+            source = read(ROOT / words[1])
+            options = [word for word in words[2:] if word.startswith("--")]
+            assert [] == [option for option in options if f'"{option}"' not in source]
+
+    def test_table(self) -> None:
+        """The table of commands has each command with all its options, and nothing else."""
+        listed = {}
+        for usage, *_ in rows_of("how-to/operate.md", "command"):
+            _, command, *rest = usage.strip("`").split(" ")
+            listed[command] = {word.strip("[]") for word in rest if word.startswith("[--")}
+        assert not listed.pop("--version")
+        actual = {name: options_of(parser) for name, parser in subcommands().items()}
+        assert actual == listed
+
+    def test_inline(self) -> None:
+        """Commands named in the text exist."""
+        pattern = r"`accelerator ([a-z]+)[^`]*`"
+        named = {name for page in PAGES for name in re.findall(pattern, prose_of(page))}
+        assert set() == named - set(subcommands())
+
+
+def subcommands() -> dict[str, argparse.ArgumentParser]:
+    [action] = [
+        action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ]
+    return dict(action.choices)
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    options = parser._option_string_actions
+    return {option for option in options if option.startswith("--") and option != "--help"}
+
+
+class TestConfiguration:
+    PAGE = "reference/configuration.md"
+
+    def test_settings(self) -> None:
+        """Every setting, its variable and its default; and none that does not exist."""
+        rows = rows_of(self.PAGE, "setting", "environment", "default")
+        listed = {
+            names_in(setting)[0]: (names_in(variable)[0], literal(default))
+            for setting, variable, default, *_ in rows
+        }
+        assert {field.name for field in dataclasses.fields(Settings)} == set(listed)
+        for name, (variable, default) in listed.items():
+            assert f"ACCELERATOR_{name.upper()}" == variable
+            given = Settings(**{name: default})
+            assert getattr(Settings(), name) == getattr(given, name), name
+
+    def test_variables(self) -> None:
+        """No page names a variable that nothing reads."""
+        known = {f"ACCELERATOR_{field.name.upper()}" for field in dataclasses.fields(Settings)}
+        known |= {"ACCELERATOR_PURE", "ACCELERATOR_REDIS_URL"}
+        text = "".join(map(read, ALL_PAGES))
+        named = set(re.findall(r"ACCELERATOR_[A-Z_]*[A-Z]", text))
+        assert set() == named - known
+
+    def test_options(self) -> None:
+        """Every option of an area and its default; and none that does not exist."""
+        listed = {
+            names_in(name)[0]: literal(default)
+            for name, default, *_ in rows_of(self.PAGE, "option", "default")
+        }
+        assert {field.name for field in dataclasses.fields(AreaConfig)} == set(listed)
+        for name, default in listed.items():
+            given = AreaConfig(**{name: default})
+            assert getattr(AreaConfig(), name) == getattr(given, name), name
+
+    def test_planned(self) -> None:
+        """The options said to be refused are refused, and the others are not."""
+        _, _, planned = re.split(r"^These ", prose_of(DOCS / self.PAGE), flags=re.MULTILINE)
+        listed = set(re.findall(r"^\| `(\w+)`", planned, re.MULTILINE))
+        not_built = {"compress_over", "quota", "tags"}
+        assert set(cache._LATER) | not_built == listed
+        for name in not_built:
+            with pytest.raises(ConfigError, match=name):
+                LevelCache("docs", **{name: 1})
+
+
+class TestApi:
+    PAGE = "reference/api.md"
+
+    def page(self) -> str:
+        return prose_of(DOCS / self.PAGE)
+
+    def test_names(self) -> None:
+        """Every public name of the package is mentioned."""
+        page = self.page()
+        missing = [name for name in accelerator.__all__ if not re.search(rf"`{name}\b", page)]
+        assert [] == missing
+
+    def test_methods(self) -> None:
+        """Every method of LevelCache has a row, and each row a method with its parameters."""
+        listed = dict(re.findall(r"^\| `(\w+)\((.*?)\)` \|", self.page(), re.MULTILINE))
+        functions = {"attach", "configure", "detach", "diagnostics", "on_child_exit"}
+        assert functions <= set(listed)
+        listed = {name: text for name, text in listed.items() if name not in functions}
+        public = {
+            name
+            for name in dir(LevelCache)
+            if not name.startswith("_") and callable(getattr(LevelCache, name))
+        }
+        twins = {name for name in public if inspect.iscoroutinefunction(getattr(LevelCache, name))}
+        assert public - twins == set(listed)
+        reading = {"metrics_snapshot", "diagnostic_snapshot"}
+        assert {f"a{name}" for name in listed if name not in reading} == twins
+        for name, text in listed.items():
+            # The twin has the signature in Python where the method itself is C.
+            function = getattr(LevelCache, f"a{name}" if f"a{name}" in twins else name)
+            actual = [each for each in inspect.signature(function).parameters if each != "self"]
+            written = [re.split(r"[=]", part)[0].lstrip("*") for part in text.split(", ")]
+            assert actual == [part for part in written if part], name
+
+    def test_read_options(self) -> None:
+        """Every read option and its default."""
+        listed = {
+            names_in(name)[0]: literal(default)
+            for name, default, *_ in rows_of(self.PAGE, "read option", "default")
+        }
+        actual = {field.name: field.default for field in dataclasses.fields(ReadOptions)}
+        assert actual == listed
+
+    def test_errors(self) -> None:
+        """Every class of error and its kind."""
+        listed = {
+            names_in(name)[0]: names_in(kind)[0]
+            for name, kind, *_ in rows_of(self.PAGE, "class", "`kind`")
+        }
+        actual = {each.__name__: each.kind for each in (CacheError, *CacheError.__subclasses__())}
+        assert actual == listed
+
+
+class TestMetrics:
+    PAGE = "reference/metrics.md"
+
+    def test_counters(self) -> None:
+        """Every counter, whether it counts already or not."""
+        listed = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "counter", "counts")]
+        for sentence in re.findall(
+            r"^(.*\bstay.*\b0\b.*)$", prose_of(DOCS / self.PAGE), re.MULTILINE
+        ):
+            listed += names_in(sentence)
+        with testing.isolated():
+            actual = LevelCache("docs").metrics_snapshot()
+        assert sorted(actual) == sorted(listed)
+
+    def test_segment(self) -> None:
+        """Every figure of the segment, and every part of the diagnostics."""
+        segment, diagnostics = (
+            {name for cell, *_ in rows for name in names_in(cell)}
+            for rows in self._split(rows_of(self.PAGE, "name", ""))
+        )
+        with testing.isolated() as own:
+            LevelCache("docs").get(1)
+            assert set(own.memory.stats()["segment"]) == segment
+            assert set(accelerator.diagnostics()) == diagnostics
+
+    @staticmethod
+    def _split(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
+        """The two tables with these columns: the second begins with the process."""
+        start = next(i for i, row in enumerate(rows) if row[0].startswith("`pid`"))
+        return rows[:start], rows[start:]
+
+    def test_operations(self) -> None:
+        """The names of operations in the log."""
+        page, source = prose_of(DOCS / self.PAGE), inspect.getsource(cache)
+        [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
+        calls = r"(?:(?:succeeded|failed)\(self\._config\.area, |_(?:busy|encode)\()\"(\w+)\""
+        actual = set(re.findall(calls, source))
+        assert actual == set(names_in(sentence))
+
+
+class TestGate:
+    def test_block(self) -> None:
+        """The page has the marks between which the figures of the gate are written."""
+        page = read(DOCS / "explanation" / "performance.md")
+        assert 1 == page.count("<!-- gate: begin -->\n") == page.count("<!-- gate: end -->\n")
+        assert page.index("<!-- gate: begin -->") < page.index("<!-- gate: end -->")
+
+
+class TestLinks:
+    @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_resolve(self, page: Path) -> None:
+        """Links within the repository lead to a file, and to a heading in it."""
+        broken = []
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            if not file.exists() or (anchor and anchor not in anchors_of(file)):
+                broken.append(target)
+        assert [] == broken
+
+    def test_index(self) -> None:
+        """The index leads to every page."""
+        index = read(DOCS / "README.md")
+        pages = (str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+        assert [] == [page for page in pages if page != "README.md" and f"({page})" not in index]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Anchors of headings, made as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_numbers_of_native() -> None:
+    """Figures in the text that come from the native part."""
+    if not local.NATIVE:
+        pytest.skip("the pure twin has no such limits")
+    assert "1.7 MiB in a segment of the default size, 0.8 MiB in one of 4 MiB" in read(
+        DOCS / "explanation" / "segment.md"
+    )
+    for size, expected in ((64 << 20, "1.7"), (4 << 20, "0.8")):
+        memory = local.private_segment(size, 1 << 20)
+        assert expected == f"{memory.max_item / 2**20:.1f}"
