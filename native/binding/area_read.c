@@ -1,112 +1,13 @@
 /* The hit path.  A hit runs no Python frame: first the objects this process has decoded, each
  * proven current by the words in shared memory; then the segment itself; everything else falls
  * through to a Python method. */
-#include "state.h"
+#include "objects.h"
 
 #include "lock.h"
 
 /* One value in 64 has its checksum verified even when no object of it is kept. */
 #define SAMPLE_MASK 63u
 #define STACK_COPY 1024
-
-/* --- decoded objects -------------------------------------------------------------------------- */
-
-#ifdef Py_GIL_DISABLED
-/* Without a GIL an entry could be replaced while it is read; values are then decoded from the
- * segment each time. */
-#define OBJECTS 0
-#else
-#define OBJECTS 1
-#endif
-
-static inline bool object_key_type(PyObject *key) {
-    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
-}
-
-static inline Py_hash_t object_key_hash(PyObject *key) {
-    if (acc_likely(PyUnicode_CheckExact(key))) {
-        Py_hash_t hash = ((PyASCIIObject *)key)->hash;
-        if (acc_likely(hash != -1)) {
-            return hash;
-        }
-    }
-    return PyObject_Hash(key); /* of str, int and bytes: cannot fail */
-}
-
-static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key,
-                                               Py_hash_t hash) {
-    struct object_entry *set = object_cache_set(cache, hash);
-    uintptr_t tagged = object_tag(key, hash);
-    if (acc_likely(set[0].tagged == tagged)) {
-        return &set[0];
-    }
-    if (set[1].tagged == tagged) {
-        return &set[1];
-    }
-    for (int i = 0; i < 2; i++) {
-        if (object_same_hash(&set[i], hash) && object_key_equal(object_key(&set[i]), key)) {
-            return &set[i];
-        }
-    }
-    return NULL;
-}
-
-static inline uint64_t *object_slot(const struct acc_segment *seg,
-                                    const struct object_entry *entry) {
-    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
-}
-
-/* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
- * where they lie. */
-static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
-                          uint64_t word) {
-    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
-    uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
-    const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
-        seg, shard, acc_word_ring(word), acc_word_offset(word));
-    uint32_t sequence = acc_load_acquire(&item->sequence);
-    uint32_t expire_at = acc_load_relaxed(&item->record[sequence & 1].expire_at);
-    acc_fence_acquire();
-    return sequence == entry->life && acc_load_relaxed(&item->sequence) == sequence &&
-           acc_load_relaxed(object_slot(seg, entry)) == word &&
-           (expire_at == 0 || !acc_clock_passed(expire_at, acc_now(seg)));
-}
-
-/* If the index word is what it was when the value was read, then the segment holds this very value
- * now: words are never used twice, a delete that has returned has replaced it, and whoever finds an
- * item overtaken by a delete replaces it before he says so.  So the key's generation, which every
- * read of the segment itself compares, needs no load here. Nor does the expiry: it is part of the
- * bytes that the word names. */
-static inline bool object_current(const struct acc_segment *seg, const struct object_entry *entry) {
-    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
-        uint64_t word = acc_load_acquire(object_slot(seg, entry));
-        return word == entry->word && twice_current(seg, entry, word);
-    }
-    if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_now(seg)))) {
-        return false;
-    }
-    return acc_likely(acc_load_acquire(object_slot(seg, entry)) == entry->word);
-}
-
-/* The area was cleared since the entries were made: none of them is current. */
-static bool objects_renew(AreaObject *self, uint32_t area_count) {
-    object_cache_clear(self->objects);
-    self->objects->area_count = area_count;
-    return true;
-}
-
-static inline bool objects_usable(AreaObject *self) {
-    if (!OBJECTS || self->objects == NULL) {
-        return false;
-    }
-    uint32_t area_count = (uint32_t)acc_load_acquire(self->area.generation);
-    return acc_likely(area_count == self->objects->area_count) || objects_renew(self, area_count);
-}
-
-static inline void raise_mark_of(uint64_t *slot) {
-    struct acc_bucket *bucket = acc_slot_bucket(slot);
-    acc_mark_raise(&bucket->mark[slot - bucket->word]);
-}
 
 /* Remember, for the next read of this key, its object or where its item lies. */
 static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found,
@@ -403,22 +304,20 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, P
         const struct acc_bucket *bucket = (const struct acc_bucket *)object_slot(seg, entry);
         return bucket_lacks(bucket, (uint16_t)entry->word) ? MISSING : MUST_LOOK;
     }
+    if (acc_likely(object_is_object(entry))) {
+        *out = object_hit(self, entry);
+        return acc_likely(*out != NULL) ? HIT : MUST_LOOK;
+    }
     if (acc_unlikely(!object_current(seg, entry))) {
         return MUST_LOOK;
     }
     uint64_t *slot = object_slot(seg, entry);
-    enum acc_counter counter = ACC_OBJECT_HIT;
-    if (acc_likely(object_is_object(entry))) {
-        *out = Py_NewRef((PyObject *)entry->held);
-    } else {
-        int found = read_place(self, entry, out);
-        if (acc_unlikely(found != 1)) {
-            return found < 0 ? RAISED : MUST_LOOK;
-        }
-        counter = ACC_LOCAL_HIT;
+    int found = read_place(self, entry, out);
+    if (acc_unlikely(found != 1)) {
+        return found < 0 ? RAISED : MUST_LOOK;
     }
     raise_mark_of(slot);
-    acc_count_own(&self->area.stats->counter[counter], 1);
+    acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
     return HIT;
 }
 
@@ -459,12 +358,6 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
-static inline void count_negative(AreaObject *self, const PyObject *object) {
-    if (acc_unlikely(object == Py_None)) {
-        acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
-    }
-}
-
 /* 1 hit, 0 miss, -1 exception; a hit is counted. */
 static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     bool usable = objects_usable(self);
@@ -496,6 +389,10 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     return found;
 }
 
+int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
+    return read_one(self, key_object, out);
+}
+
 static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fallback) {
     PyObject *object;
     if (acc_unlikely(!area_ready(self))) {
@@ -507,33 +404,6 @@ static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fal
         return object;
     }
     return found < 0 ? NULL : miss(self, key, fallback, Py_None, NULL);
-}
-
-/* Keyword arguments of get and mget: default and options apart from the read options.  False with
- * an exception. */
-static bool split_keywords(PyObject *const *values, PyObject *kwnames, const char *method,
-                           PyObject **fallback, PyObject **options, PyObject **more) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(kwnames); i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        if (PyUnicode_CompareWithASCIIString(name, "default") == 0) {
-            if (*fallback != NULL) {
-                PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument 'default'",
-                             method);
-                return false;
-            }
-            *fallback = values[i];
-        } else if (PyUnicode_CompareWithASCIIString(name, "options") == 0) {
-            *options = values[i];
-        } else {
-            if (*more == NULL && (*more = PyDict_New()) == NULL) {
-                return false;
-            }
-            if (PyDict_SetItem(*more, name, values[i]) != 0) {
-                return false;
-            }
-        }
-    }
-    return true;
 }
 
 static PyObject *get_with_keywords(AreaObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -563,174 +433,6 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
         return get_with_keywords(self, args, nargs, kwnames);
     }
     return get_plain(self, args[0], nargs == 2 ? args[1] : Py_None);
-}
-
-/* --- mget ------------------------------------------------------------------------------------- */
-
-#define BATCH 32
-
-/* Bring near what a batch will touch before the first of it is needed: entries, then index words
- * and values. */
-static void prefetch_remembered(AreaObject *self, PyObject *const *keys, Py_ssize_t n) {
-    struct object_entry *sets[BATCH];
-    for (Py_ssize_t i = 0; i < n; i++) {
-        sets[i] = object_key_type(keys[i])
-                      ? object_cache_set(self->objects, object_key_hash(keys[i]))
-                      : NULL;
-        __builtin_prefetch(sets[i]);
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        for (int j = 0; sets[i] != NULL && j < 2; j++) {
-            if (object_key(&sets[i][j]) == keys[i]) {
-                __builtin_prefetch(object_slot(self->area.seg, &sets[i][j]));
-                __builtin_prefetch((const void *)sets[i][j].held);
-            }
-        }
-    }
-}
-
-/* A dict that need not grow on the way: growing is half the price of an answer of twenty. */
-static PyObject *new_dict(Py_ssize_t size) {
-#if PY_VERSION_HEX < 0x030d0000
-    return _PyDict_NewPresized(size);
-#else
-    (void)size;
-    return PyDict_New();
-#endif
-}
-
-/* The hash of a str was needed to find the value: it need not be asked for again. */
-static inline int dict_put(PyObject *dict, PyObject *key, PyObject *value) {
-#if PY_VERSION_HEX < 0x030d0000
-    if (acc_likely(PyUnicode_CheckExact(key)) && ((PyASCIIObject *)key)->hash != -1) {
-        return _PyDict_SetItem_KnownHash(dict, key, value, ((PyASCIIObject *)key)->hash);
-    }
-#endif
-    return PyDict_SetItem(dict, key, value);
-}
-
-struct mget {
-    AreaObject *self;
-    PyObject *result;
-    PyObject *missing; /* list, made when first needed */
-    PyObject *fallback;
-    uint64_t misses;
-};
-
-/* In request order: a missing key takes its place in the answer at once. */
-static bool mget_miss(struct mget *m, PyObject *key) {
-    int seen = PyDict_Contains(m->result, key);
-    if (seen != 0) {
-        return seen > 0;
-    }
-    if (PyDict_SetItem(m->result, key, m->fallback) != 0) {
-        return false;
-    }
-    m->misses++;
-    if (m->missing == NULL && (m->missing = PyList_New(0)) == NULL) {
-        return false;
-    }
-    return PyList_Append(m->missing, key) == 0;
-}
-
-static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
-    count_negative(m->self, value);
-    bool done = dict_put(m->result, key, value) == 0;
-    Py_DECREF(value);
-    return done;
-}
-
-/* Codecs are user code and may change the caller's list: the key is held, and the size asked again.
- */
-static bool mget_one(struct mget *m, PyObject *key) {
-    PyObject *object;
-    Py_INCREF(key);
-    int found = read_one(m->self, key, &object);
-    bool done = found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
-    Py_DECREF(key);
-    return done;
-}
-
-static bool mget_all(struct mget *m, PyObject *keys) {
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
-        if (i % BATCH == 0 && objects_usable(m->self)) {
-            Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
-            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
-                                left < BATCH ? left : BATCH);
-        }
-        if (!mget_one(m, PySequence_Fast_GET_ITEM(keys, i))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* What is missing goes to Python, which fills the result in place; a plain area's misses only
- * count. */
-static bool mget_finish(struct mget *m, PyObject *options, PyObject *more) {
-    AreaObject *self = m->self;
-    if (m->missing == NULL) {
-        return true;
-    }
-    if ((self->flags & AREA_PLAIN_MISS) != 0 && options == Py_None && more == NULL) {
-        acc_count_own(&self->area.stats->counter[ACC_LOCAL_MISS], m->misses);
-        return true;
-    }
-    PyObject *given = more == NULL ? PyDict_New() : Py_NewRef(more);
-    PyObject *answer =
-        given == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs((PyObject *)self, self->binding->str_mmiss, m->missing,
-                                         m->result, m->fallback, options, given, NULL);
-    Py_XDECREF(given);
-    Py_XDECREF(answer);
-    return answer != NULL;
-}
-
-static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback, PyObject *options,
-                           PyObject *more) {
-    if (!area_ready(self)) {
-        return NULL;
-    }
-    PyObject *sequence = PySequence_Fast(keys, "mget() takes an iterable of keys");
-    if (sequence == NULL) {
-        return NULL;
-    }
-    struct mget m = {
-        .self = self, .fallback = fallback, .result = new_dict(PySequence_Fast_GET_SIZE(sequence))};
-    bool done = m.result != NULL;
-    if (done && (options != Py_None || more != NULL)) {
-        /* Options may forbid what a plain hit returns: Python reads every key. */
-        for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(sequence); i++) {
-            done = mget_miss(&m, PySequence_Fast_GET_ITEM(sequence, i));
-        }
-    } else if (done) {
-        done = mget_all(&m, sequence);
-    }
-    done = done && mget_finish(&m, options, more);
-    Py_DECREF(sequence);
-    Py_XDECREF(m.missing);
-    if (!done) {
-        Py_CLEAR(m.result);
-    }
-    return m.result;
-}
-
-PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    if (nargs < 1 || nargs > 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "mget() takes keys and a default (%zd positional arguments given)", nargs);
-        return NULL;
-    }
-    PyObject *fallback = nargs > 1 ? args[1] : NULL, *options = Py_None, *more = NULL,
-             *answer = NULL;
-    if (kwnames == NULL ||
-        split_keywords(args + nargs, kwnames, "mget", &fallback, &options, &more)) {
-        answer = mget_keys((AreaObject *)op, args[0], fallback == NULL ? Py_None : fallback,
-                           options, more);
-    }
-    Py_XDECREF(more);
-    return answer;
 }
 
 /* --- in --------------------------------------------------------------------------------------- */

@@ -37,6 +37,13 @@ struct binding *binding_of_type(PyTypeObject *type);
 bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
                 struct acc_key *out);
 
+/* --- args.c ----------------------------------------------------------------------------------- */
+
+/* Keyword arguments of get and mget: default and options apart from the read options, of which a
+ * dict is made if there are any.  False with an exception. */
+bool split_keywords(PyObject *const *values, PyObject *kwnames, const char *method,
+                    PyObject **fallback, PyObject **options, PyObject **more);
+
 /* --- object_cache.c --------------------------------------------------------------------------- */
 
 /* A decoded object and what proves it current.  Two of them are one cache line: a hit among many

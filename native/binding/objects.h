@@ -1,0 +1,125 @@
+/* What a process remembers of keys, and the proof that it is still true: used by get and mget.  In
+ * a header, because it is the hit path. */
+#ifndef ACC_BINDING_OBJECTS_H
+#define ACC_BINDING_OBJECTS_H
+
+#include "state.h"
+
+#ifdef Py_GIL_DISABLED
+/* Without a GIL an entry could be replaced while it is read; values are then decoded from the
+ * segment each time. */
+#define OBJECTS 0
+#else
+#define OBJECTS 1
+#endif
+
+static inline bool object_key_type(PyObject *key) {
+    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBytes_CheckExact(key);
+}
+
+static inline Py_hash_t object_key_hash(PyObject *key) {
+    if (acc_likely(PyUnicode_CheckExact(key))) {
+        Py_hash_t hash = ((PyASCIIObject *)key)->hash;
+        if (acc_likely(hash != -1)) {
+            return hash;
+        }
+    }
+    return PyObject_Hash(key); /* of str, int and bytes: cannot fail */
+}
+
+static inline struct object_entry *object_find(const struct object_cache *cache, PyObject *key,
+                                               Py_hash_t hash) {
+    struct object_entry *set = object_cache_set(cache, hash);
+    uintptr_t tagged = object_tag(key, hash);
+    if (acc_likely(set[0].tagged == tagged)) {
+        return &set[0];
+    }
+    if (set[1].tagged == tagged) {
+        return &set[1];
+    }
+    for (int i = 0; i < 2; i++) {
+        if (object_same_hash(&set[i], hash) && object_key_equal(object_key(&set[i]), key)) {
+            return &set[i];
+        }
+    }
+    return NULL;
+}
+
+static inline uint64_t *object_slot(const struct acc_segment *seg,
+                                    const struct object_entry *entry) {
+    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
+}
+
+/* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
+ * where they lie. */
+static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
+                          uint64_t word) {
+    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
+    uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
+    const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
+        seg, shard, acc_word_ring(word), acc_word_offset(word));
+    uint32_t sequence = acc_load_acquire(&item->sequence);
+    uint32_t expire_at = acc_load_relaxed(&item->record[sequence & 1].expire_at);
+    acc_fence_acquire();
+    return sequence == entry->life && acc_load_relaxed(&item->sequence) == sequence &&
+           acc_load_relaxed(object_slot(seg, entry)) == word &&
+           (expire_at == 0 || !acc_clock_passed(expire_at, acc_now(seg)));
+}
+
+/* If the index word is what it was when the value was read, then the segment holds this very value
+ * now: words are never used twice, a delete that has returned has replaced it, and whoever finds an
+ * item overtaken by a delete replaces it before he says so.  So the key's generation, which every
+ * read of the segment itself compares, needs no load here. Nor does the expiry: it is part of the
+ * bytes that the word names. */
+static inline bool object_current(const struct acc_segment *seg, const struct object_entry *entry) {
+    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
+        uint64_t word = acc_load_acquire(object_slot(seg, entry));
+        return word == entry->word && twice_current(seg, entry, word);
+    }
+    if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_now(seg)))) {
+        return false;
+    }
+    return acc_likely(acc_load_acquire(object_slot(seg, entry)) == entry->word);
+}
+
+/* The area was cleared since the entries were made: none of them is current. */
+static bool objects_renew(AreaObject *self, uint32_t area_count) {
+    object_cache_clear(self->objects);
+    self->objects->area_count = area_count;
+    return true;
+}
+
+static inline bool objects_usable(AreaObject *self) {
+    if (!OBJECTS || self->objects == NULL) {
+        return false;
+    }
+    uint32_t area_count = (uint32_t)acc_load_acquire(self->area.generation);
+    return acc_likely(area_count == self->objects->area_count) || objects_renew(self, area_count);
+}
+
+static inline void raise_mark_of(uint64_t *slot) {
+    struct acc_bucket *bucket = acc_slot_bucket(slot);
+    acc_mark_raise(&bucket->mark[slot - bucket->word]);
+}
+
+/* The object of an entry, if it has one and that is current; counted. */
+static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry) {
+    if (entry == NULL || acc_unlikely(!object_is_object(entry)) ||
+        acc_unlikely(!object_current(self->area.seg, entry))) {
+        return NULL;
+    }
+    raise_mark_of(object_slot(self->area.seg, entry));
+    acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
+    return Py_NewRef((PyObject *)entry->held);
+}
+
+/* 1 hit, 0 miss, -1 exception; a hit is counted.  (area_read.c) */
+int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out);
+
+static inline void count_negative(AreaObject *self, const PyObject *object) {
+    if (acc_unlikely(object == Py_None)) {
+        acc_count_own(&self->area.stats->counter[ACC_NEGATIVE_HIT], 1);
+    }
+}
+
+#endif
