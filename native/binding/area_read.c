@@ -9,15 +9,26 @@
 #define SAMPLE_MASK 63u
 #define STACK_COPY 1024
 
+/* Has no delete overtaken the item since its word was read?  The read itself compared a generation
+ * that it had loaded before the word, and may have lost time between the two: a write that was
+ * overtaken (a fill, a touch, a move) can have put a word there behind a delete that has long
+ * returned.  That item is dead, and one read of it is as if done before the delete; but the word
+ * will not change.  From here on it does: who deletes now finds it. */
+static bool still_live(const AreaObject *self, const struct acc_found *found, uint64_t hash) {
+    const struct acc_segment *seg = self->area.seg;
+    const uint64_t *group = acc_generation_word(seg, acc_generation_index(seg, hash));
+    return acc_generation_valid(acc_load_acquire(group), found->view.record.key_count, hash);
+}
+
 /* Remember, for the next read of this key, its object or where its item lies. */
-static void object_keep(AreaObject *self, PyObject *key_object, const struct acc_found *found,
-                        PyObject *value) {
+static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_hash,
+                        const struct acc_found *found, PyObject *value) {
     const struct acc_view *view = &found->view;
     bool twice = acc_view_twice(view);
     uint64_t slot =
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     if (!objects_usable(self) || view->record.area_count != self->objects->area_count ||
-        (twice && value == NULL)) {
+        (twice && value == NULL) || !still_live(self, found, key_hash)) {
         return;
     }
     Py_hash_t hash = object_key_hash(key_object);
@@ -176,10 +187,12 @@ static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct 
 }
 
 /* Decode a payload through Python's _decode, which answers (object, immutable), or None for what
- * cannot be decoded. */
+ * cannot be decoded.  `same` tells whether the area still is the one that the item was found in: a
+ * codec is Python code, and other threads run meanwhile. */
 static enum taken decode(AreaObject *self, const struct acc_found *found, PyObject **object,
-                         bool *immutable) {
+                         bool *immutable, bool *same) {
     PyObject *payload = *object;
+    struct held held = hold(self);
     PyObject *code = PyLong_FromLong(acc_record_code(&found->view.record));
     PyObject *pair = NULL;
     if (code != NULL) {
@@ -188,23 +201,21 @@ static enum taken decode(AreaObject *self, const struct acc_found *found, PyObje
         Py_DECREF(code);
     }
     Py_DECREF(payload);
-    if (pair == NULL) {
-        return FAILED;
-    }
-    if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
+    enum taken taken = FAILED;
+    if (pair == Py_None) {
+        acc_read_drop_corrupt(&held.area, found->slot, found->word);
+        taken = GONE;
+    } else if (pair != NULL && PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
         *object = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
         *immutable = PyTuple_GET_ITEM(pair, 1) == Py_True;
-        Py_DECREF(pair);
-        return TAKEN;
+        taken = TAKEN;
+    } else if (pair != NULL) {
+        PyErr_SetString(PyExc_TypeError, "_decode must answer (object, immutable) or None");
     }
-    bool undecodable = pair == Py_None;
-    Py_DECREF(pair);
-    if (undecodable) {
-        acc_read_drop_corrupt(&self->area, found->slot, found->word);
-        return GONE;
-    }
-    PyErr_SetString(PyExc_TypeError, "_decode must answer (object, immutable) or None");
-    return FAILED;
+    Py_XDECREF(pair);
+    *same = self->segment == held.segment;
+    Py_DECREF(held.segment);
+    return taken;
 }
 
 /* Rewritten faster than it can be read: once more while nobody may write; then it counts as a miss.
@@ -238,21 +249,21 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
     if (acc_unlikely(taken == AGAIN)) {
         taken = attempt_locked(self, &wanted, &found, &object);
     }
-    bool immutable = true;
+    bool immutable = true, same = true;
     if (taken == TAKEN && !is_raw(&found.view.record)) {
-        taken = decode(self, &found, &object, &immutable);
+        taken = decode(self, &found, &object, &immutable, &same);
     }
     if (acc_unlikely(taken != TAKEN)) {
         return taken == FAILED ? -1 : 0;
     }
     bool fresh = !stale || acc_record_age(&found.view.record, acc_now(self->area.seg)) == ACC_FRESH;
-    if (mark) {
+    if (mark && same) {
         acc_mark_raise(acc_slot_mark(found.slot));
     }
-    if (keep && fresh) {
+    if (keep && fresh && same) {
         bool whole = (self->flags & AREA_OBJECTS_COPY) == 0 &&
                      (immutable || (self->flags & AREA_OBJECTS_SHARED) != 0);
-        object_keep(self, key_object, &found, whole ? object : NULL);
+        object_keep(self, key_object, key->hash, &found, whole ? object : NULL);
     }
     *out = (struct reading){object, found.view.record, found.word, found.view.sequence, fresh};
     return 1;
@@ -278,9 +289,12 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     bool verify = (++self->sample & SAMPLE_MASK) == 0;
     enum taken taken =
         bytes && !verify ? take_bytes(self, &found, false, out) : take(self, &found, verify, out);
-    bool immutable;
+    if (acc_likely(taken == TAKEN)) {
+        raise_mark_of(slot); /* before the codec: then the slot may be another segment's */
+    }
+    bool immutable, same;
     if (!bytes && taken == TAKEN && !is_raw(&found.view.record)) {
-        taken = decode(self, &found, out, &immutable);
+        taken = decode(self, &found, out, &immutable, &same);
     }
     return acc_likely(taken == TAKEN) ? 1 : taken == FAILED ? -1 : 0;
 }
@@ -311,12 +325,10 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, P
     if (acc_unlikely(!object_current(seg, entry))) {
         return MUST_LOOK;
     }
-    uint64_t *slot = object_slot(seg, entry);
     int found = read_place(self, entry, out);
     if (acc_unlikely(found != 1)) {
         return found < 0 ? RAISED : MUST_LOOK;
     }
-    raise_mark_of(slot);
     acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
     return HIT;
 }
@@ -375,7 +387,7 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     struct acc_home home = acc_home_of(self->area.seg, key.hash);
     const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
     if (bucket_lacks(bucket, home.tag)) {
-        if (usable) {
+        if (usable && self->objects != NULL) { /* a key's own code may have run */
             remember_absent(self, key_object, &home, bucket);
         }
         return 0;

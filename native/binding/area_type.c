@@ -5,11 +5,22 @@
  * to attach. */
 static uint32_t no_incarnation = 0;
 
-static void unbind(AreaObject *self) {
+static void forget(AreaObject *self) {
     self->area =
         (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
     self->objects = NULL;
     Py_CLEAR(self->segment);
+}
+
+/* The next operation attaches and binds.  What was bound stays valid until then: another thread may
+ * be in the middle of a read or a write, at a point where it ran Python code. */
+static void unbind(AreaObject *self) {
+    self->area.incarnation_now = &no_incarnation;
+    self->area.incarnation = ACC_NEVER_ENTERED;
+}
+
+static bool is_bound(const AreaObject *self) {
+    return self->area.incarnation_now != &no_incarnation;
 }
 
 static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -22,7 +33,7 @@ static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     AreaObject *self = (AreaObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->binding = binding;
-        unbind(self);
+        forget(self);
     }
     return (PyObject *)self;
 }
@@ -34,21 +45,21 @@ static int area_traverse(PyObject *op, visitproc visit, void *arg) {
 }
 
 static int area_gc_clear(PyObject *op) {
-    unbind((AreaObject *)op);
+    forget((AreaObject *)op);
     return 0;
 }
 
 static void area_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    unbind((AreaObject *)op);
+    forget((AreaObject *)op);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
 bool area_ready_slow(AreaObject *self) {
     for (int tries = 0; tries < 2; tries++) {
-        if (self->area.seg != NULL && acc_area_enter(&self->area)) {
+        if (is_bound(self) && acc_area_enter(&self->area)) {
             return true;
         }
         /* Never bound, detached, or the segment is gone for this process: Python attaches (and
@@ -59,7 +70,7 @@ bool area_ready_slow(AreaObject *self) {
             return false;
         }
         Py_DECREF(answer);
-        if (self->area.seg == NULL) {
+        if (!is_bound(self)) {
             PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
             return false;
         }
@@ -163,7 +174,7 @@ static PyObject *area_unbind(PyObject *op, PyObject *unused) {
 
 static PyObject *area_bound(PyObject *op, void *closure) {
     (void)closure;
-    return PyBool_FromLong(((AreaObject *)op)->area.seg != NULL);
+    return PyBool_FromLong(is_bound((AreaObject *)op));
 }
 
 static PyObject *area_count(PyObject *op, PyObject *args) {

@@ -61,16 +61,6 @@ static bool life_from(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *e
     return true;
 }
 
-/* The area as it is now: while the GIL is released another thread may bind it anew, or detach. */
-struct held {
-    struct acc_area area;
-    SegmentObject *segment;
-};
-
-static struct held hold(AreaObject *self) {
-    return (struct held){self->area, (SegmentObject *)Py_NewRef(self->segment)};
-}
-
 /* --- store ------------------------------------------------------------------------------------ */
 
 static enum acc_status store_and_count(AreaObject *self, const struct acc_key *key,

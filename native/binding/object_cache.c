@@ -170,8 +170,10 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
     Py_INCREF(object_key(entry));
     Py_XINCREF(object_value(entry));
     remove_entry(cache, at);
-    if (cache->entries[at].tagged != 0) {
-        /* A destructor filled the place meanwhile: the newcomer is not kept. */
+    if (cache->entries[at].tagged != 0 ||
+        object_cache_set(cache, hash) != &cache->entries[at & ~1u]) {
+        /* A destructor filled the place meanwhile, or made the table grow: the newcomer is not
+         * kept. */
         Py_DECREF(object_key(entry));
         Py_XDECREF(object_value(entry));
         return;

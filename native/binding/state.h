@@ -162,7 +162,7 @@ enum area_flag {
 };
 
 typedef struct {
-    PyObject_HEAD struct acc_area area; /* area.seg NULL: not bound */
+    PyObject_HEAD struct acc_area area; /* area.seg NULL: never bound */
     struct object_cache *objects;       /* belongs to `segment`; NULL: nothing may be remembered */
     uint32_t flags;
     struct binding *binding;
@@ -175,6 +175,17 @@ typedef struct {
 } AreaObject;
 
 extern PyType_Spec area_spec;
+
+/* The area as it is now, for where Python code runs or the GIL is released: another thread may bind
+ * it anew meanwhile. */
+struct held {
+    struct acc_area area;
+    SegmentObject *segment;
+};
+
+static inline struct held hold(AreaObject *self) {
+    return (struct held){self->area, (SegmentObject *)Py_NewRef(self->segment)};
+}
 
 /* Bind, enter after a fork: what the hit path needs done first.  False with an exception. */
 bool area_ready_slow(AreaObject *self);

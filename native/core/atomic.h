@@ -23,6 +23,16 @@
 #define acc_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define acc_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 
+/* Behind a successful locked operation: what is loaded next is loaded after all have seen it.  (x86
+ * needs no instruction for that.) */
+static inline void acc_fence_behind_cas(void) {
+#if defined(__x86_64__)
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#else
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
 static inline bool acc_cas32(uint32_t *word, uint32_t seen, uint32_t wanted) {
     return __atomic_compare_exchange_n(word, &seen, wanted, false, __ATOMIC_ACQ_REL,
                                        __ATOMIC_ACQUIRE);
