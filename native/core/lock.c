@@ -61,8 +61,8 @@ static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, ui
     }
     sleep_on(seg, lock, seen, slice);
     uint32_t now = acc_load_relaxed(word);
-    if (!is_open(seg, lock)) {
-        return false;
+    if (!is_open(seg, lock) || acc_incarnation(seg) != mine) {
+        return false; /* while it slept, another thread may have taken this process out */
     }
     if (now == 0) {
         return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);

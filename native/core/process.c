@@ -21,6 +21,7 @@
 /* Incarnations fit 30 bits: a lock word and a slot keep the highest bit for themselves. */
 #define INCARNATION_MASK 0x3fffffffu
 #define INCARNATION_TRIES 5000
+#define LEAVE_TRIES 1000
 /* In a slot: claimed by this incarnation, the fields are not written yet. */
 #define SLOT_CLAIMED (1u << 31)
 
@@ -259,12 +260,28 @@ enum acc_status acc_process_enter(struct acc_segment *seg,
     return status;
 }
 
+/* Other threads of this process may be in the middle of a write.  Its lock is dead property as soon
+ * as our liveness byte is free, and then two would write: let them end.  (They hold it for
+ * microseconds; who is waiting for it has no intent, and no id to take it under any more.) */
+static void let_writers_end(const struct acc_segment *seg) {
+    struct timespec pause = {.tv_nsec = 100000};
+    int patience = LEAVE_TRIES;
+    for (uint32_t lock = 0; lock <= ACC_SHARDS_MAX; lock++) {
+        while (acc_load_acquire(&seg->intent[lock]) != 0 && patience-- > 0) {
+            nanosleep(&pause, NULL);
+        }
+    }
+}
+
 void acc_process_leave(struct acc_segment *seg) {
     uint32_t incarnation = acc_incarnation(seg);
     if (incarnation == 0) {
         return;
     }
-    acc_store_release(&seg->self->incarnation, 0);
+    /* Pairs with acc_lock_take(): intent, then the id; here the id, then intents. */
+    acc_swap_release(&seg->self->incarnation, 0u);
+    acc_fence_behind_cas();
+    let_writers_end(seg);
     if (seg->self_slot != 0) {
         acc_cas32(&acc_process_slot(seg, seg->self_slot - 1)->incarnation, incarnation, 0);
     }

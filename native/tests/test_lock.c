@@ -258,6 +258,68 @@ static void without_an_id(void) {
     acc_segment_close(seg);
 }
 
+struct writer {
+    struct acc_segment *seg;
+    uint32_t holds, done;
+};
+
+static void *write_slowly(void *argument) {
+    struct writer *w = argument;
+    struct timespec pause = {.tv_nsec = 20000000};
+    CHECK(acc_lock_take(w->seg, 0, 0));
+    acc_store_release(&w->holds, 1u);
+    nanosleep(&pause, NULL);
+    acc_store_release(&w->done, 1u);
+    acc_lock_give(w->seg, 0);
+    return NULL;
+}
+
+/* Another thread is in the middle of a write: its lock must not look like a dead process's. */
+static void leaving_waits_for_writers(void) {
+    struct acc_segment *seg = attach(new_segment_file(2 * MIB, 64 << 10));
+    struct writer writer = {.seg = seg};
+    pthread_t thread;
+    pthread_create(&thread, NULL, write_slowly, &writer);
+    while (!acc_load_acquire(&writer.holds)) {
+        acc_pause();
+    }
+    acc_process_leave(seg);
+    CHECK_EQ(1, acc_load_acquire(&writer.done));
+    CHECK_EQ(0, *acc_lock_word(seg, 0));
+    pthread_join(thread, NULL);
+    acc_segment_close(seg);
+}
+
+static void *wait_long(void *argument) {
+    struct writer *w = argument;
+    acc_store_release(&w->holds, 1u);
+    w->done = acc_lock_take(w->seg, 0, 500000000);
+    return NULL;
+}
+
+/* Who waits for a lock while his process leaves does not get it under the old id. */
+static void leaving_while_waiting(void) {
+    const char *path = new_segment_file(2 * MIB, 64 << 10);
+    struct acc_segment *seg = attach(path);
+    struct holder holder = start_holder(path, 0);
+    struct writer writer = {.seg = seg, .done = 1};
+    struct timespec pause = {.tv_nsec = 20000000};
+    pthread_t thread;
+    pthread_create(&thread, NULL, wait_long, &writer);
+    while (!acc_load_acquire(&writer.holds)) {
+        acc_pause();
+    }
+    nanosleep(&pause, NULL);
+    acc_process_leave(seg);
+    kill_child(holder.pid); /* the lock is to be had now, for those who live */
+    pthread_join(thread, NULL);
+    CHECK_EQ(0, writer.done);
+    CHECK_EQ(0, seg->intent[0]);
+    munmap(holder.words, 4096);
+    acc_segment_close(seg);
+}
+
 RUN(60, TEST(processes_exclude_each_other), TEST(threads_exclude_each_other), TEST(dead_holder),
     TEST(stopped_holder), TEST(waiter_is_woken), TEST(garbage_words), TEST(garbage_with_our_id),
-    TEST(garbage_with_anothers_id), TEST(without_an_id))
+    TEST(garbage_with_anothers_id), TEST(without_an_id), TEST(leaving_waits_for_writers),
+    TEST(leaving_while_waiting))
