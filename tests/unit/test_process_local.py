@@ -523,6 +523,15 @@ class TestStore:
         assert twin.TOO_LARGE == status
         assert 2 == area._counters()["store_rejected_size"]
 
+    def test_too_large_fill(self, twin: Any, area: Any) -> None:
+        """A fill that does not fit leaves the stale copy alone."""
+        put(area, "k", 1, ttl=10, stale=100)
+        area.segment.set_clock_shift(15)
+        payload = bytes(area.segment.max_item + 1)
+        token = area._token("k")
+        assert twin.TOO_LARGE == area._store("k", 1, payload, 9, 0, twin.FILL, token)
+        assert 1 == area._read("k", stale=True)[0]
+
     def test_largest(self, twin: Any, area: Any) -> None:
         """What just fits is stored."""
         payload = bytes(area.segment.max_item - 1024)
@@ -996,6 +1005,19 @@ class TestEviction:
             area.get(hot[number % 100])
         assert 99 <= sum(key in area for key in hot)
 
+    def test_asked_for_once(self, memory: ProcessLocalSegment) -> None:
+        """A new key that is asked for stays, also where everything is full already."""
+        area = make_area(process_local, memory)
+        for number in range(3_000):
+            put(area, number, bytes(1000))
+        put(area, "asked for", bytes(1000))
+        put(area, "not asked for", bytes(1000))
+        area.get("asked for")
+        for number in range(10_000, 10_300):
+            put(area, number, bytes(1000))
+        assert "asked for" in area
+        assert "not asked for" not in area
+
     def test_returning(self, memory: ProcessLocalSegment) -> None:
         """A key that returns after it was evicted is kept longer than a new one."""
         area = make_area(process_local, memory)
@@ -1042,6 +1064,23 @@ class TestEviction:
         assert [] == memory.check()
         assert area._counters()["evictions"] > 100
 
+    def test_bounded_work(self, memory: ProcessLocalSegment) -> None:
+        """However many items were asked for, a write looks at a few of them only."""
+        area = make_area(process_local, memory)
+        for number in range(1_200):
+            put(area, number, bytes(1000))
+        for _ in range(3):
+            area.mget(range(1_200))
+        marks = memory._queues._marks
+        assert {3} == set(marks.values())
+        for number in range(10_000, 10_300):
+            put(area, number, bytes(1000))
+            area.get(number)
+            if area._counters()["evictions"]:
+                break
+        assert 1 == area._counters()["evictions"]
+        assert 0 < sum(marks.get((0, process_local.encode_key(n))) == 2 for n in range(1_200)) <= 32
+
     def test_sizes(self) -> None:
         """A size that makes no sense is refused."""
         for size in (0, process_local.MIN_SIZE - 1, process_local.MAX_SIZE + 1):
@@ -1060,6 +1099,22 @@ class TestEviction:
         assert len(state.immutable._kept) <= 10
         put(area, "large", (b"x" * 20_000,))
         assert area.get("large") is not area.get("large")
+
+    def test_object_of_another_item(self, memory: ProcessLocalSegment) -> None:
+        """An object is that of one item, and of no other one of the key."""
+        area = make_area(process_local, memory)
+        put(area, "k", (1,))
+        state, key = memory.area("area"), process_local.encode_key("k")
+        first = memory.find(state, key, mark=False, stale=False)
+        put(area, "k", (2,))
+        second = memory.find(state, key, mark=False, stale=False)
+        assert first is not None
+        assert second is not None
+        memory.keep_object(first, (1,), 1_000, shared=False)  # a reader that was overtaken
+        assert memory.find_object(first, shared=False) is None
+        memory.keep_object(second, (2,), 1_000, shared=False)
+        assert memory.find_object(first, shared=False) is None
+        assert (second, (2,)) == memory.find_object(second, shared=False)
 
     def test_object_of_deleted(self, memory: ProcessLocalSegment) -> None:
         """The object of a key that is gone is free at once."""
@@ -1228,14 +1283,24 @@ class TestFork:
 
         def hold() -> None:
             with memory.lock():
+                memory._queues.small.used += 12_345  # as in the middle of a change
                 held.set()
                 done.wait()
+                memory._queues.small.used -= 12_345
 
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait()
         try:
-            assert (1, 2) == in_child(lambda: (area.get("k"), area._incr("k", 1, 0, None, 0)))
+            found = in_child(
+                lambda: (
+                    area.get("k"),
+                    area._incr("k", 1, 0, None, 0),
+                    memory.check(),
+                    len(memory._locks),
+                )
+            )
+            assert (1, 2, [], 1) == found
         finally:
             done.set()
             holder.join()
