@@ -1,8 +1,8 @@
-/* What every test program is built from: checks with file and line, segments in files that are removed again, children
- * that die with their parent, and a watchdog that ends what hangs.
+/* What every test program is built from: checks with file and line, segments in files that are
+ * removed again, children that die with their parent, and a watchdog that ends what hangs.
  *
- * A failed check ends its test: by a jump in the first thread, by _exit in a child.  Another thread's failure is noted
- * and the thread goes on; the test fails when it returns. */
+ * A failed check ends its test: by a jump in the first thread, by _exit in a child.  Another
+ * thread's failure is noted and the thread goes on; the test fails when it returns. */
 #ifndef ACC_TEST_HARNESS_H
 #define ACC_TEST_HARNESS_H
 
@@ -38,7 +38,8 @@
 #define UNDER_TSAN 0
 #endif
 
-/* --- checks ------------------------------------------------------------------------------------------- */
+/* --- checks
+ * ------------------------------------------------------------------------------------------- */
 
 static struct {
     const char *name;
@@ -102,7 +103,8 @@ NOT_OFTEN void failed_here(void) {
         }                                                                                          \
     } while (0)
 
-/* --- time and chance ---------------------------------------------------------------------------------- */
+/* --- time and chance
+ * ---------------------------------------------------------------------------------- */
 
 NOT_OFTEN void sleep_ms(uint64_t ms) {
     struct timespec pause = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
@@ -125,7 +127,8 @@ NOT_OFTEN uint32_t random_below(struct chance *chance, uint32_t n) {
     return (uint32_t)((random_bits(chance) >> 32) * n >> 32);
 }
 
-/* --- segments ----------------------------------------------------------------------------------------- */
+/* --- segments
+ * ----------------------------------------------------------------------------------------- */
 
 /* A new file of `size` bytes in shared memory; the harness unlinks it after the test. */
 NOT_OFTEN const char *new_file(uint64_t size) {
@@ -216,12 +219,11 @@ NOT_OFTEN uint32_t count_doubles(struct acc_segment *seg, uint32_t shard) {
         struct acc_bucket *both[2] = {acc_home_first(seg, &home), acc_home_second(seg, &home)};
         for (uint32_t i = 0; i < 2 * ACC_BUCKET_SLOTS; i++) {
             uint64_t *other = &both[i / ACC_BUCKET_SLOTS]->word[i % ACC_BUCKET_SLOTS];
-            doubles += other != word && (i < ACC_BUCKET_SLOTS || both[0] != both[1]) &&
-                       *other != 0 &&
-                       acc_view_load(seg, shard, acc_word_ring(*other), acc_word_offset(*other),
-                                     &b) &&
-                       a.common.area == b.common.area && a.common.key_size == b.common.key_size &&
-                       memcmp(a.key, b.key, a.common.key_size) == 0;
+            doubles +=
+                other != word && (i < ACC_BUCKET_SLOTS || both[0] != both[1]) && *other != 0 &&
+                acc_view_load(seg, shard, acc_word_ring(*other), acc_word_offset(*other), &b) &&
+                a.common.area == b.common.area && a.common.key_size == b.common.key_size &&
+                memcmp(a.key, b.key, a.common.key_size) == 0;
         }
     }
     return doubles / 2;
@@ -245,7 +247,8 @@ NOT_OFTEN uint32_t count_words(const struct acc_segment *seg, uint32_t shard) {
     return words;
 }
 
-/* Begin all rings at an offset near this one, at the start of a lap: as if so much had been written before. */
+/* Begin all rings at an offset near this one, at the start of a lap: as if so much had been written
+ * before. */
 NOT_OFTEN void start_rings_at(struct acc_segment *seg, uint64_t offset) {
     for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
         for (uint32_t ring = 0; ring < 2; ring++) {
@@ -256,7 +259,8 @@ NOT_OFTEN void start_rings_at(struct acc_segment *seg, uint64_t offset) {
     }
 }
 
-/* --- keys, values, reads and writes ------------------------------------------------------------------- */
+/* --- keys, values, reads and writes
+ * ------------------------------------------------------------------- */
 
 /* A key and its bytes, so that it can be passed around whole. */
 struct test_key {
@@ -293,7 +297,8 @@ struct got {
     uint32_t size;
 };
 
-/* A read as the binding does it: find, check, copy, and believe nothing before the words are unchanged. */
+/* A read as the binding does it: find, check, copy, and believe nothing before the words are
+ * unchanged. */
 NOT_OFTEN struct got read_once(struct acc_area *area, const struct acc_key *key, uint8_t *buffer,
                                uint32_t capacity, bool mark) {
     struct acc_home home = acc_home_of(area->seg, key->hash);
@@ -346,10 +351,8 @@ NOT_OFTEN bool is_there(struct acc_area *area, const struct acc_key *key) {
 }
 
 NOT_OFTEN bool hit(struct acc_area *area, const struct acc_key *key) {
-    uint8_t *buffer = malloc(ACC_VALUE_MAX);
-    struct got got = read_key(area, key, buffer, ACC_VALUE_MAX, true);
-    free(buffer);
-    return got.status == ACC_OK;
+    static uint8_t buffer[1 << 20];
+    return read_key(area, key, buffer, sizeof buffer, true).status == ACC_OK;
 }
 
 NOT_OFTEN enum acc_status set_bytes(struct acc_area *area, const struct acc_key *key,
@@ -398,7 +401,8 @@ NOT_OFTEN bool proves_itself(const uint8_t *data, uint32_t size, uint64_t key, u
     return true;
 }
 
-/* --- children ----------------------------------------------------------------------------------------- */
+/* --- children
+ * ----------------------------------------------------------------------------------------- */
 
 /* fork() of a child that does not outlive the test.  0 in the child. */
 NOT_OFTEN pid_t fork_child(void) {
@@ -454,7 +458,8 @@ NOT_OFTEN void await(uint32_t *word, uint32_t value) {
     }
 }
 
-/* --- the runner --------------------------------------------------------------------------------------- */
+/* --- the runner
+ * --------------------------------------------------------------------------------------- */
 
 struct test {
     const char *name;

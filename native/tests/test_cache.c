@@ -1,7 +1,8 @@
 /* The writes, against a model: a table of what each key must hold, or may have lost to eviction.
  *
- * One process, random operations, a clock that is moved.  Before each operation the key is read: a miss is allowed
- * (evicted), anything else must be exactly what the model says.  What was just stored must be there. */
+ * One process, random operations, a clock that is moved.  Before each operation the key is read: a
+ * miss is allowed (evicted), anything else must be exactly what the model says.  What was just
+ * stored must be there. */
 #include "evict.h"
 #include "harness.h"
 
@@ -74,7 +75,8 @@ static void free_world(struct world *w) {
     acc_segment_close(w->seg);
 }
 
-/* --- the model ---------------------------------------------------------------------------------------- */
+/* --- the model
+ * ---------------------------------------------------------------------------------------- */
 
 static enum acc_age age_of(const struct world *w, const struct expected *e) {
     const struct acc_record record = {.expire_at = e->expire_at, .stale_until = e->stale_until};
@@ -134,7 +136,8 @@ static void note_delete(struct world *w, uint32_t key) {
     w->group_deletes[w->group_of[key]]++;
 }
 
-/* --- operations --------------------------------------------------------------------------------------- */
+/* --- operations
+ * --------------------------------------------------------------------------------------- */
 
 static uint32_t random_size(struct world *w) {
     switch (random_below(&w->chance, 20)) {
@@ -207,8 +210,7 @@ static void check_written(struct world *w, uint32_t key, enum acc_status status,
 static void do_set(struct world *w, uint32_t key) {
     struct expected wanted;
     struct acc_write write = random_write(w, key, &wanted);
-    enum acc_status status =
-        acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
+    enum acc_status status = acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
     check_written(w, key, status, &wanted, true);
 }
 
@@ -218,8 +220,7 @@ static void do_add(struct world *w, uint32_t key) {
     struct expected wanted;
     struct acc_write write = random_write(w, key, &wanted);
     write.mode = ACC_ADD;
-    enum acc_status status =
-        acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
+    enum acc_status status = acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
     if (fresh) {
         CHECK_STATUS(ACC_NOT_STORED, status);
         CHECK(look(w, key, false, &age));
@@ -248,8 +249,7 @@ static void do_fill(struct world *w) {
     write.has_token = true;
     write.token_key = token->key_count;
     write.token_area = token->area_count;
-    enum acc_status status =
-        acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
+    enum acc_status status = acc_store(&w->area, &w->keys[key].key, &write, ACC_LOCK_BUDGET_NS);
     if (fresh || token->deletes != w->model[key].deletes || token->clears != w->clears) {
         CHECK_STATUS(ACC_NOT_STORED, status);
         look(w, key, false, &age);

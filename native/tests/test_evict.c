@@ -25,7 +25,8 @@ static void end_place(struct place *p) {
     free(p);
 }
 
-/* Measuring drops dead words and the number of live bytes decides when main is squeezed: not behind a test's back. */
+/* Measuring drops dead words and the number of live bytes decides when main is squeezed: not behind
+ * a test's back. */
 static void hold_measurement(struct place *p) {
     acc_header(p->seg)->measured_at = acc_clock_ms() + 1800000;
 }
@@ -88,7 +89,8 @@ static uint64_t fill_main(struct place *p, uint64_t first, uint32_t size) {
     return number;
 }
 
-/* --- where new items go ------------------------------------------------------------------------------- */
+/* --- where new items go
+ * ------------------------------------------------------------------------------- */
 
 static void new_items_enter_small(void) {
     struct place *p = new_place();
@@ -98,7 +100,8 @@ static void new_items_enter_small(void) {
     end_place(p);
 }
 
-/* What small cannot hold enters main; what main should not hold is refused, and the older value goes. */
+/* What small cannot hold enters main; what main should not hold is refused, and the older value
+ * goes. */
 static void large_items(void) {
     struct place *p = new_place();
     uint32_t small = (uint32_t)(p->seg->geometry.ring_units[ACC_SMALL] * ACC_UNIT);
@@ -136,7 +139,8 @@ static void spill_into_main(void) {
     end_place(p);
 }
 
-/* --- leaving small ------------------------------------------------------------------------------------ */
+/* --- leaving small
+ * ------------------------------------------------------------------------------------ */
 
 /* Unmarked and no room in main: out, with a ghost; and the key enters main when it comes back. */
 static void ghost_hit_enters_main(void) {
@@ -220,7 +224,8 @@ static void mid_hand_takes_marks(void) {
     end_place(p);
 }
 
-/* --- leaving main ------------------------------------------------------------------------------------- */
+/* --- leaving main
+ * ------------------------------------------------------------------------------------- */
 
 /* Main's oldest: unmarked out and without ghost; marked to the newest end, its mark one less. */
 static void main_hand(void) {
@@ -307,8 +312,10 @@ static void expired_items_leave_ghosts(void) {
     struct place *p = new_place();
     hold_measurement(p);
     struct test_key key;
-    const struct acc_write write = {
-        .data = p->value, .size = 1000, .code = ACC_CODE_BYTES, .expire_at = acc_now(p->seg) + 10000};
+    const struct acc_write write = {.data = p->value,
+                                    .size = 1000,
+                                    .code = ACC_CODE_BYTES,
+                                    .expire_at = acc_now(p->seg) + 10000};
     number_key(&p->area, &key, 0);
     CHECK_STATUS(ACC_OK, acc_store(&p->area, &key.key, &write, ACC_LOCK_BUDGET_NS));
     uint64_t next = fill_main(p, 1, 1000);
@@ -324,7 +331,8 @@ static void expired_items_leave_ghosts(void) {
     end_place(p);
 }
 
-/* Dead bytes behind live items: while the last measurement found much of them, each write moves two live ones on. */
+/* Dead bytes behind live items: while the last measurement found much of them, each write moves two
+ * live ones on. */
 static void squeeze(void) {
     struct place *p = new_place();
     hold_measurement(p);
@@ -356,7 +364,8 @@ static void squeeze(void) {
     end_place(p);
 }
 
-/* --- one key, many keys ------------------------------------------------------------------------------- */
+/* --- one key, many keys
+ * ------------------------------------------------------------------------------- */
 
 /* A key that is rewritten all the time pushes nobody out. */
 static void rewriting_one_key(void) {

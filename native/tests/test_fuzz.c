@@ -1,10 +1,11 @@
-/* Garbage in the segment: random bytes anywhere, or a number that is likely to hurt in a place where it does.
+/* Garbage in the segment: random bytes anywhere, or a number that is likely to hurt in a place
+ * where it does.
  *
  *   test_fuzz [ROUNDS] [SEED]
  *
- * Whatever lies there: no access outside the segment (the sanitizers and a fault tell), no operation over a second, no
- * value of another key and none that is torn and still passes its sum.  Names of areas are left alone: two names on one
- * slot are beyond what a cache can notice. */
+ * Whatever lies there: no access outside the segment (the sanitizers and a fault tell), no
+ * operation over a second, no value of another key and none that is torn and still passes its sum.
+ * Names of areas are left alone: two names on one slot are beyond what a cache can notice. */
 #include "harness.h"
 
 enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
@@ -20,7 +21,8 @@ struct fuzz {
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
-/* --- where it hurts ----------------------------------------------------------------------------------- */
+/* --- where it hurts
+ * ----------------------------------------------------------------------------------- */
 
 static uint64_t nasty_number(struct fuzz *f, uint64_t seen) {
     uint64_t around = (uint64_t)random_below(&f->chance, 64);
@@ -88,8 +90,9 @@ static void hurt_shard(struct fuzz *f, uint32_t shard) {
     case 3: hurt_word(f, &s->ghost_clock); break; /* and the entries behind it */
     case 4: hurt_word(f, &s->main_live); break;
     case 5: s->lock = (uint32_t)nasty_number(f, s->lock); break;
-    default: hurt_bytes(f, (uint64_t)((uint8_t *)s - f->seg->base),
-                        (uint64_t)((uint8_t *)(s + 1) - f->seg->base));
+    default:
+        hurt_bytes(f, (uint64_t)((uint8_t *)s - f->seg->base),
+                   (uint64_t)((uint8_t *)(s + 1) - f->seg->base));
     }
 }
 
@@ -119,7 +122,8 @@ static void hurt(struct fuzz *f) {
     }
 }
 
-/* --- operations --------------------------------------------------------------------------------------- */
+/* --- operations
+ * --------------------------------------------------------------------------------------- */
 
 static void look(struct fuzz *f, uint32_t number, const struct acc_key *key) {
     struct got got = read_once(&f->area, key, f->buffer, VALUE_MAX, true);
@@ -194,7 +198,8 @@ static void maintain(struct fuzz *f) {
     acc_process_any_other(f->seg);
 }
 
-/* Leave and enter again, over a table of processes and a count of incarnations that may be garbage. */
+/* Leave and enter again, over a table of processes and a count of incarnations that may be garbage.
+ */
 static void enter_again(struct fuzz *f) {
     acc_segment_unregister(f->seg);
     CHECK_STATUS(ACC_OK, acc_segment_register(f->seg));
@@ -202,7 +207,8 @@ static void enter_again(struct fuzz *f) {
     CHECK(acc_area_enter(&f->area));
 }
 
-/* After garbage the cache heals: every key can be stored and read again, and the invariants hold. */
+/* After garbage the cache heals: every key can be stored and read again, and the invariants hold.
+ */
 static void heal(struct fuzz *f) {
     for (uint32_t shard = 0; shard < f->seg->geometry.shards; shard++) {
         acc_shard(f->seg, shard)->lock = 0;
@@ -246,7 +252,8 @@ static void run_fuzz(uint32_t max_value_size) {
             operate(f);
         }
         if (round % 5 == 0) {
-            acc_maintenance_tick(f->seg); /* sooner than its thread would: a lock word with our id costs no time */
+            acc_maintenance_tick(
+                f->seg); /* sooner than its thread would: a lock word with our id costs no time */
         }
         if (round % 200 == 0) {
             maintain(f);

@@ -1,4 +1,5 @@
-/* The generation words: a bump invalidates its own key's stamps, and as few of the neighbours' as possible. */
+/* The generation words: a bump invalidates its own key's stamps, and as few of the neighbours' as
+ * possible. */
 #include "harness.h"
 
 #define HASH(print) ((uint64_t)(print) << 16 | 0xabcd000000001234ull)
@@ -71,7 +72,8 @@ static void print_zero(void) {
     CHECK(acc_generation_valid(word, 0, HASH(1)));
 }
 
-/* Against the definition: valid only if no bump since was the key's own, for all short histories of three keys. */
+/* Against the definition: valid only if no bump since was the key's own, for all short histories of
+ * three keys. */
 static void never_valid_after_own_bump(void) {
     for (uint32_t history = 0; history < 6561; history++) { /* eight bumps of three keys */
         uint64_t word = 0, own_bumps[3] = {0}, h = history;

@@ -69,7 +69,8 @@ static void homes(void) {
     acc_segment_close(seg);
 }
 
-/* Fourteen words find room, each is found again, the fifteenth does not, and a cleared slot is used. */
+/* Fourteen words find room, each is found again, the fifteenth does not, and a cleared slot is
+ * used. */
 static void two_buckets(void) {
     struct acc_segment *seg = new_private();
     struct acc_home home = acc_home_of(seg, 0x123456789abcdef0ull);

@@ -1,11 +1,13 @@
-/* Lock words: one holder at a time, dead ones replaced, stopped ones waited for and never robbed. */
+/* Lock words: one holder at a time, dead ones replaced, stopped ones waited for and never robbed.
+ */
 #include "harness.h"
 
 static struct acc_segment *new_unregistered(void) {
     return map_file(new_segment_file(2 * MIB, 64 << 10));
 }
 
-/* --- exclusion ---------------------------------------------------------------------------------------- */
+/* --- exclusion
+ * ---------------------------------------------------------------------------------------- */
 
 enum { ROUNDS = 20000, HOLDERS = 4 };
 
@@ -76,7 +78,8 @@ static void threads_exclude_each_other(void) {
     acc_segment_close(c.seg);
 }
 
-/* --- holders that die or stop ------------------------------------------------------------------------- */
+/* --- holders that die or stop
+ * ------------------------------------------------------------------------- */
 
 struct holder {
     pid_t pid;
@@ -119,8 +122,8 @@ static void dead_holder(void) {
     acc_segment_close(seg);
 }
 
-/* A stopped holder keeps his lock for as long as he is stopped.  Waiters give up within their budget; a write that gave
- * up has dropped its key, a fill has not; reads and deletes go on. */
+/* A stopped holder keeps his lock for as long as he is stopped.  Waiters give up within their
+ * budget; a write that gave up has dropped its key, a fill has not; reads and deletes go on. */
 static void stopped_holder(void) {
     const char *path = new_segment_file(2 * MIB, 256 << 10);
     struct acc_segment *seg = attach(path);
@@ -178,7 +181,8 @@ static void waiter_is_woken(void) {
     acc_segment_close(seg);
 }
 
-/* --- garbage ------------------------------------------------------------------------------------------ */
+/* --- garbage
+ * ------------------------------------------------------------------------------------------ */
 
 /* Ids of nobody are those of the dead. */
 static void garbage_words(void) {
@@ -208,7 +212,8 @@ static void *hammer_lock(void *argument) {
     return NULL;
 }
 
-/* A word with our own id that we did not set goes within a few ticks, even while our threads wait for it all the time. */
+/* A word with our own id that we did not set goes within a few ticks, even while our threads wait
+ * for it all the time. */
 static void garbage_with_our_id(void) {
     struct hammer hammer = {.seg = new_segment(2 * MIB, 64 << 10)};
     pthread_t threads[3];

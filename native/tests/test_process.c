@@ -3,7 +3,8 @@
 
 #include <sched.h>
 
-/* --- entering and leaving ----------------------------------------------------------------------------- */
+/* --- entering and leaving
+ * ----------------------------------------------------------------------------- */
 
 static uint32_t slots_in_use(const struct acc_segment *seg) {
     uint32_t n = 0;
@@ -13,7 +14,8 @@ static uint32_t slots_in_use(const struct acc_segment *seg) {
     return n;
 }
 
-/* Entering again changes nothing; leaving frees the slot and the byte, and the next entry has a new id. */
+/* Entering again changes nothing; leaving frees the slot and the byte, and the next entry has a new
+ * id. */
 static void enter_and_leave(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *seg = map_file(path), *other = map_file(path);
@@ -123,7 +125,8 @@ static void threads_enter_once(void) {
     }
 }
 
-/* --- fork --------------------------------------------------------------------------------------------- */
+/* --- fork
+ * --------------------------------------------------------------------------------------------- */
 
 static int act_as_forked(struct acc_segment *seg, uint32_t parents) {
     struct acc_area area;
@@ -198,7 +201,8 @@ static int use_private_copy(void *argument) {
     return 0;
 }
 
-/* A private segment is copied by fork, with whatever locks the parent's threads hold: they are nobody's in the child. */
+/* A private segment is copied by fork, with whatever locks the parent's threads hold: they are
+ * nobody's in the child. */
 static void forked_with_private_segment(void) {
     struct acc_segment *seg;
     CHECK_STATUS(ACC_OK, acc_segment_private(2 * MIB, 64 << 10, &seg));
@@ -219,7 +223,8 @@ static void forked_with_private_segment(void) {
     acc_segment_close(seg);
 }
 
-/* --- life and death ----------------------------------------------------------------------------------- */
+/* --- life and death
+ * ----------------------------------------------------------------------------------- */
 
 /* Killed: dead, already as a zombie.  Stopped: not. */
 static void killed_and_stopped(void) {
@@ -258,7 +263,8 @@ static int lose_byte(void *argument) {
     }
 }
 
-/* Without its byte a process is still alive while its pid says so, and only while the pid means something here. */
+/* Without its byte a process is still alive while its pid says so, and only while the pid means
+ * something here. */
 static void second_witness(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *seg = attach(path);
@@ -303,7 +309,8 @@ static void garbage_ids(void) {
     acc_segment_close(seg);
 }
 
-/* --- the table of processes --------------------------------------------------------------------------- */
+/* --- the table of processes
+ * --------------------------------------------------------------------------- */
 
 /* More living processes than slots: the next is refused, and may enter when one has died. */
 static void slots_are_full(void) {
@@ -343,7 +350,8 @@ static void slots_of_the_dead(void) {
     acc_segment_close(seg);
 }
 
-/* A slot that a living process has claimed and not filled yet is not taken; one of a process that died there is. */
+/* A slot that a living process has claimed and not filled yet is not taken; one of a process that
+ * died there is. */
 static void claimed_slots(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct child_job child = start_child(path);
@@ -378,15 +386,17 @@ static void table_is_garbage(void) {
     acc_segment_close(seg);
 }
 
-/* --- losing the file ---------------------------------------------------------------------------------- */
+/* --- losing the file
+ * ---------------------------------------------------------------------------------- */
 
 static int ask_any_other(void *argument) {
     struct acc_segment *seg = map_file(argument);
     return acc_process_any_other(seg) ? 1 : 0;
 }
 
-/* The application closes our descriptor and opens something else under its number: the tick opens the file again, the
- * byte is ours again, and closing the segment closes nothing of the application's. */
+/* The application closes our descriptor and opens something else under its number: the tick opens
+ * the file again, the byte is ours again, and closing the segment closes nothing of the
+ * application's. */
 static void descriptor_closed(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *seg = attach(path);
@@ -417,7 +427,8 @@ static void descriptor_closed_before_close(void) {
     close(foreign);
 }
 
-/* Unlinked, or another file in its place: this process stops acting here, and says so when it is asked to enter. */
+/* Unlinked, or another file in its place: this process stops acting here, and says so when it is
+ * asked to enter. */
 static void file_is_gone(void) {
     for (int replaced = 0; replaced < 2; replaced++) {
         const char *path = new_segment_file(2 * MIB, 64 << 10);

@@ -1,10 +1,12 @@
-/* Reads beside writes: no torn value, no other key's, nothing from before a delete that has returned. */
+/* Reads beside writes: no torn value, no other key's, nothing from before a delete that has
+ * returned. */
 #include "harness.h"
 
 #include <sched.h>
 
-/* The bytes of rings may be read while they are written: what was read is thrown away when a word has changed.  The
- * thread sanitizer knows no such reads; everything else (words, marks, counters, positions) it watches. */
+/* The bytes of rings may be read while they are written: what was read is thrown away when a word
+ * has changed.  The thread sanitizer knows no such reads; everything else (words, marks, counters,
+ * positions) it watches. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
     return "race:acc_ring_append\n"
@@ -15,7 +17,8 @@ const char *__tsan_default_suppressions(void) {
            "race:acc_key_equals\n";
 }
 
-/* Long enough a memory of accesses that the other side of a race can be named, and so suppressed. */
+/* Long enough a memory of accesses that the other side of a race can be named, and so suppressed.
+ */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void) {
     return "history_size=7";
@@ -33,7 +36,8 @@ struct reading {
 
 static uint32_t random_size(struct chance *chance, uint64_t number) {
     /* Some keys keep their size and are rewritten in place, some change it all the time. */
-    return number % 2 == 0 ? 16 + (uint32_t)number * 100 : 16 + random_below(chance, VALUE_MAX - 16);
+    return number % 2 == 0 ? 16 + (uint32_t)number * 100
+                           : 16 + random_below(chance, VALUE_MAX - 16);
 }
 
 static void write_some(struct reading *r, struct acc_area *area, uint8_t *value,
@@ -171,7 +175,8 @@ static void processes_beside_a_writer(void) {
     end_reading(&r);
 }
 
-/* A reader that is stopped in the middle of its reads, at moments of chance, while everything is written over. */
+/* A reader that is stopped in the middle of its reads, at moments of chance, while everything is
+ * written over. */
 static void reader_is_stopped(void) {
     struct reading r = new_reading();
     r.path = new_segment_file(2 * MIB, 256 << 10);
@@ -200,9 +205,11 @@ static void reader_is_stopped(void) {
     end_reading(&r);
 }
 
-/* --- what a single reader meets ------------------------------------------------------------------------ */
+/* --- what a single reader meets
+ * ------------------------------------------------------------------------ */
 
-/* The words of another key with the same tag and buckets, before and behind the right one, are passed over. */
+/* The words of another key with the same tag and buckets, before and behind the right one, are
+ * passed over. */
 static void keys_with_one_tag(void) {
     struct acc_segment *seg = new_segment(2 * MIB, 256 << 10);
     struct acc_area area = open_area(seg, "read");
@@ -225,7 +232,8 @@ static void keys_with_one_tag(void) {
     acc_segment_close(seg);
 }
 
-/* A word that names no item is dropped when it is met, counted, and no loss to the keys beside it. */
+/* A word that names no item is dropped when it is met, counted, and no loss to the keys beside it.
+ */
 static void corrupt_words(void) {
     struct acc_segment *seg = new_segment(2 * MIB, 256 << 10);
     struct acc_area area = open_area(seg, "read");
@@ -274,7 +282,8 @@ static void half_a_delete(void) {
             break;
         case 3: CHECK_STATUS(ACC_NOT_FOUND, acc_expire(&area, &key.key, ACC_LOCK_BUDGET_NS)); break;
         case 4:
-            CHECK_STATUS(ACC_OK, acc_incr(&area, &key.key, 1, &initial, 0, 0, ACC_LOCK_BUDGET_NS, &out));
+            CHECK_STATUS(ACC_OK,
+                         acc_incr(&area, &key.key, 1, &initial, 0, 0, ACC_LOCK_BUDGET_NS, &out));
             CHECK_EQ(2, out);
             CHECK(acc_delete(&area, &key.key));
             break;

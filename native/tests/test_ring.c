@@ -25,7 +25,8 @@ static struct acc_parts make_parts(const uint8_t *key, uint32_t key_size, const 
     };
 }
 
-/* --- offsets ------------------------------------------------------------------------------------------ */
+/* --- offsets
+ * ------------------------------------------------------------------------------------------ */
 
 /* Adding and measuring distances agree, over lap ends and near 2^47. */
 static void offsets(void) {
@@ -53,7 +54,8 @@ static void offsets(void) {
     acc_segment_close(seg);
 }
 
-/* --- items -------------------------------------------------------------------------------------------- */
+/* --- items
+ * -------------------------------------------------------------------------------------------- */
 
 static void check_item(struct acc_segment *seg, uint32_t ring, uint64_t offset,
                        const struct acc_parts *parts, const uint8_t *value) {
@@ -112,11 +114,12 @@ static void every_size(void) {
 /* Bring an empty ring's tail so that `left` units remain to its end. */
 static void leave(struct acc_segment *seg, uint32_t ring, uint64_t left) {
     struct acc_ring *r = ring_of(seg, ring);
-    r->head = r->tail = r->mid = 5ull << seg->geometry.ring_bits[ring] |
-                                 (seg->geometry.ring_units[ring] - left);
+    r->head = r->tail = r->mid =
+        5ull << seg->geometry.ring_bits[ring] | (seg->geometry.ring_units[ring] - left);
 }
 
-/* What is left before the ring's end: nothing, too little for a header, exactly the item, one more. */
+/* What is left before the ring's end: nothing, too little for a header, exactly the item, one more.
+ */
 static void end_of_lap(void) {
     struct acc_segment *seg = new_private(64 << 10);
     const uint8_t key[] = "key", value[100] = {1, 2, 3};
@@ -175,7 +178,8 @@ static void skip_lap(void) {
     acc_segment_close(seg);
 }
 
-/* Rewriting alternates between the copies, leaves the other one alone, and takes any size that fits the room. */
+/* Rewriting alternates between the copies, leaves the other one alone, and takes any size that fits
+ * the room. */
 static void rewrite(void) {
     struct acc_segment *seg = new_private(64 << 10);
     uint8_t value[200];
@@ -205,7 +209,8 @@ static void rewrite(void) {
     acc_segment_close(seg);
 }
 
-/* --- garbage ------------------------------------------------------------------------------------------ */
+/* --- garbage
+ * ------------------------------------------------------------------------------------------ */
 
 /* Every single bit of a header counts, except the hint that the item is dead. */
 static void header_bits(void) {
@@ -241,7 +246,8 @@ static bool load_any(struct acc_segment *seg, uint32_t ring, uint64_t offset, bo
     return sound;
 }
 
-/* Any offset in any garbage: nothing is read outside the ring, not even the sequence of what is no item. */
+/* Any offset in any garbage: nothing is read outside the ring, not even the sequence of what is no
+ * item. */
 static void any_offset(void) {
     struct acc_segment *seg = new_private(256 << 10);
     struct chance chance = {13};
@@ -278,10 +284,18 @@ static void sound_positions(void) {
         uint64_t head, tail;
         bool sound;
     } cases[] = {
-        {0, 0, true},         {0, lap, true},          {5, lap + 5, true},
-        {5, lap + 6, false},  {1, 0, false},           {0, units, false},
-        {units, lap, false},  {lap, 0, false},         {0, UINT64_MAX, false},
-        {UINT64_MAX, UINT64_MAX, false}, {3 * lap, 4 * lap, true}, {0, 3 * lap, false},
+        {0, 0, true},
+        {0, lap, true},
+        {5, lap + 5, true},
+        {5, lap + 6, false},
+        {1, 0, false},
+        {0, units, false},
+        {units, lap, false},
+        {lap, 0, false},
+        {0, UINT64_MAX, false},
+        {UINT64_MAX, UINT64_MAX, false},
+        {3 * lap, 4 * lap, true},
+        {0, 3 * lap, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         r->head = cases[i].head;

@@ -1,8 +1,10 @@
-/* The mapping: geometry for all sizes, formatting, what is refused, read-only maps, private segments. */
+/* The mapping: geometry for all sizes, formatting, what is refused, read-only maps, private
+ * segments. */
 #include "evict.h"
 #include "harness.h"
 
-/* --- geometry ----------------------------------------------------------------------------------------- */
+/* --- geometry
+ * ----------------------------------------------------------------------------------------- */
 
 static void check_geometry(uint64_t size, uint32_t max_value_size) {
     struct acc_geometry g;
@@ -13,10 +15,17 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     CHECK(g.buckets >= 1);
     CHECK(g.entries_max >= 1 && g.entries_max < g.buckets * ACC_BUCKET_SLOTS);
     CHECK((uint64_t)g.ghost_lines * ACC_GHOST_SLOTS >= (uint64_t)g.buckets * ACC_BUCKET_SLOTS);
-    /* One part behind the other, each on a line of its own, the rings last and within the segment. */
-    const uint64_t at[] = {sizeof(struct acc_header), g.process_at, g.area_at,
-                           g.stats_at,                g.generation_at, g.shard_at,
-                           g.index_at,                g.ghost_at,      g.ring_at};
+    /* One part behind the other, each on a line of its own, the rings last and within the segment.
+     */
+    const uint64_t at[] = {sizeof(struct acc_header),
+                           g.process_at,
+                           g.area_at,
+                           g.stats_at,
+                           g.generation_at,
+                           g.shard_at,
+                           g.index_at,
+                           g.ghost_at,
+                           g.ring_at};
     const uint64_t length[] = {0,
                                g.processes * sizeof(struct acc_process),
                                g.areas * sizeof(struct acc_area_slot),
@@ -48,7 +57,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
 }
 
 static void geometry_of_all_sizes(void) {
-    const uint32_t values[] = {1,        100,      1 << 10,  4 << 10,  64 << 10,
+    const uint32_t values[] = {1,         100,     1 << 10,  4 << 10, 64 << 10,
                                256 << 10, 1 << 20, 16 << 20, 64 << 20};
     for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
         for (uint64_t size = 2 * MIB; size <= 512ull << 30; size += (size / 7) & ~4095ull) {
@@ -73,7 +82,8 @@ static void sizes_refused(void) {
     CHECK(acc_max_size() >= 64ull << 30);
 }
 
-/* --- formatting and mapping --------------------------------------------------------------------------- */
+/* --- formatting and mapping
+ * --------------------------------------------------------------------------- */
 
 static void format_and_map(void) {
     const char *path = new_segment_file(4 * MIB, 64 << 10);
@@ -180,9 +190,11 @@ static void format_again(void) {
     acc_segment_close(seg);
 }
 
-/* --- read-only ---------------------------------------------------------------------------------------- */
+/* --- read-only
+ * ---------------------------------------------------------------------------------------- */
 
-/* A read-only map faults when it is written to, so that a test which gets through proves that nothing does. */
+/* A read-only map faults when it is written to, so that a test which gets through proves that
+ * nothing does. */
 static void readonly_never_writes(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *writer = attach(path), *reader = NULL;
@@ -191,9 +203,10 @@ static void readonly_never_writes(void) {
     CHECK_STATUS(ACC_OK, set_bytes(&area, text_key(&area, &key, "key"), "value", 5));
     CHECK_STATUS(ACC_OK, set_bytes(&area, text_key(&area, &gone, "gone"), "value", 5));
     CHECK_STATUS(ACC_OK, set_bytes(&area, text_key(&area, &corrupt, "corrupt"), "value", 5));
-    /* Deleted by one who died before he cleared the word; and an item whose header does not verify. */
-    acc_generation_bump(
-        acc_generation_word(writer, acc_generation_index(writer, gone.key.hash)), gone.key.hash);
+    /* Deleted by one who died before he cleared the word; and an item whose header does not verify.
+     */
+    acc_generation_bump(acc_generation_word(writer, acc_generation_index(writer, gone.key.hash)),
+                        gone.key.hash);
     uint8_t buffer[16];
     struct got got = read_key(&area, &corrupt.key, buffer, sizeof buffer, false);
     uint32_t shard = acc_home_shard(writer, corrupt.key.hash);
@@ -218,14 +231,16 @@ static void readonly_never_writes(void) {
     uint64_t counters[ACC_COUNTERS];
     acc_stats_sum(reader, seen.id, counters);
     CHECK(acc_process_any_other(reader) == false); /* the writer is this process: not asked about */
-    CHECK_EQ(2, acc_maintenance_check(reader, ignore_violation, NULL)); /* corrupt: in its ring, and by its word */
+    CHECK_EQ(2, acc_maintenance_check(reader, ignore_violation,
+                                      NULL)); /* corrupt: in its ring, and by its word */
     uint32_t token_key, token_area;
     acc_token(&seen, &key.key, &token_key, &token_area);
     acc_segment_close(reader);
     acc_segment_close(writer);
 }
 
-/* --- private, emptied, cleared ------------------------------------------------------------------------- */
+/* --- private, emptied, cleared
+ * ------------------------------------------------------------------------- */
 
 static void private_segment(void) {
     struct acc_segment *seg;

@@ -2,10 +2,11 @@
  *
  *   test_storm [SECONDS] [WORKERS] [SEED]
  *
- * Every value proves of which key it is and that it is whole.  Half of the keys are only filled and deleted, as a cache
- * before a database is: whoever deletes first raises the key's version in the "database", and when his delete has
- * returned, the key's floor.  A value below the floor that was read before the read began is a lost delete.
- * A failure of any kind, a ring that had to be dropped, or a write that took longer than a second fails the run. */
+ * Every value proves of which key it is and that it is whole.  Half of the keys are only filled and
+ * deleted, as a cache before a database is: whoever deletes first raises the key's version in the
+ * "database", and when his delete has returned, the key's floor.  A value below the floor that was
+ * read before the read began is a lost delete. A failure of any kind, a ring that had to be
+ * dropped, or a write that took longer than a second fails the run. */
 #include "harness.h"
 
 #include <time.h>
@@ -35,7 +36,8 @@ struct shared {
 
 static struct shared *shared;
 
-/* --- a worker ----------------------------------------------------------------------------------------- */
+/* --- a worker
+ * ----------------------------------------------------------------------------------------- */
 
 struct worker {
     struct acc_area area;
@@ -245,7 +247,8 @@ static void run_worker(const char *path, uint32_t number, uint64_t seed) {
     work(new_worker(area, number, seed));
 }
 
-/* --- the parent --------------------------------------------------------------------------------------- */
+/* --- the parent
+ * --------------------------------------------------------------------------------------- */
 
 struct storm {
     const char *path;
@@ -379,12 +382,11 @@ static void storm(void) {
            "%llu stored, %llu gave up, %llu lost races; %llu wrong, %llu lost deletes, "
            "%llu corrupt, %llu refused; slowest write %llu ms, read %llu ms\n",
            seconds, (unsigned long long)storm.kills, (unsigned long long)storm.stalls,
-           (unsigned long long)takeovers, (unsigned long long)sum.ops,
-           (unsigned long long)sum.hits, (unsigned long long)sum.stored,
-           (unsigned long long)sum.busy, (unsigned long long)sum.races,
-           (unsigned long long)sum.wrong, (unsigned long long)sum.lost_deletes,
-           (unsigned long long)corrupt, (unsigned long long)sum.refused,
-           (unsigned long long)(sum.slowest_write_ns / 1000000),
+           (unsigned long long)takeovers, (unsigned long long)sum.ops, (unsigned long long)sum.hits,
+           (unsigned long long)sum.stored, (unsigned long long)sum.busy,
+           (unsigned long long)sum.races, (unsigned long long)sum.wrong,
+           (unsigned long long)sum.lost_deletes, (unsigned long long)corrupt,
+           (unsigned long long)sum.refused, (unsigned long long)(sum.slowest_write_ns / 1000000),
            (unsigned long long)(sum.slowest_read_ns / 1000000));
     CHECK_EQ(0, sum.wrong);
     CHECK_EQ(0, sum.lost_deletes);
