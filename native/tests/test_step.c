@@ -1,0 +1,655 @@
+/* One process a single instruction at a time (ptrace), and what the others find at each of them.
+ *
+ *   test_step [POINTS]
+ *
+ * Killed there: a copy of the segment is what a kill at this instruction leaves.  Whenever an
+ * instruction has changed it, the copy must satisfy every invariant, hold only whole values, and
+ * take writes. Stopped there: readers find whole values and the key that is written, old or new.
+ * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
+ * 0): what has been deleted stays so. */
+#include "evict.h"
+#include "harness.h"
+
+#include <sys/ptrace.h>
+
+enum { KEYS = 3000, VALUE_MAX = 10000, OP_KEY = 7, MARKER = SIGUSR2 };
+
+static uint32_t points = 1;
+
+static bool is_long(void) {
+    return points == 0 || points > 20;
+}
+
+enum command {
+    SET_SMALL,
+    SET_LARGE,
+    SET_NEW,
+    ADD,
+    FILL,
+    DELETE,
+    TOUCH,
+    EXPIRE,
+    INCR,
+    READ,
+    CLEAR,
+    ENTER,
+    OPEN_AREA,
+    COUNT,
+    QUIT,
+};
+
+/* What parent and child share beside the segment. */
+struct shared {
+    uint32_t command;
+    uint32_t status;
+    uint32_t token_key, token_area;
+    uint32_t expire_at, stale_until;
+    uint64_t version; /* to write */
+    uint32_t size;    /* read */
+    uint8_t value[1000];
+};
+
+struct stepper {
+    const char *path;
+    struct acc_segment *seg;   /* the parent's */
+    struct acc_segment *audit; /* another file, for copies */
+    struct acc_area area, audit_area;
+    struct shared *shared;
+    pid_t pid;
+    bool done;            /* the child has ended its operation */
+    uint64_t version;     /* counts up */
+    uint64_t old_version; /* of OP_KEY, 0: it was absent */
+    uint64_t images, steps, copied;
+    uint8_t *image; /* as last seen */
+    uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
+};
+
+/* --- the child
+ * ---------------------------------------------------------------------------------------- */
+
+static enum acc_status write_in_child(struct acc_area *area, struct shared *shared,
+                                      uint8_t *value) {
+    struct test_key key;
+    struct acc_write write = {.data = value,
+                              .size = shared->command == SET_LARGE ? 3000 : 500,
+                              .code = ACC_CODE_BYTES,
+                              .mode = shared->command == ADD    ? ACC_ADD
+                                      : shared->command == FILL ? ACC_FILL
+                                                                : ACC_SET,
+                              .has_token = shared->command == FILL,
+                              .token_key = shared->token_key,
+                              .token_area = shared->token_area};
+    fill_value(value, write.size, OP_KEY, shared->version);
+    number_key(area, &key, OP_KEY);
+    raise(MARKER);
+    return acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS);
+}
+
+static void read_in_child(struct acc_area *area, struct shared *shared) {
+    struct test_key key;
+    number_key(area, &key, OP_KEY);
+    raise(MARKER);
+    struct got got = read_once(area, &key.key, shared->value, sizeof shared->value, true);
+    shared->status = got.status;
+    shared->size = got.size;
+}
+
+/* One operation between two markers. */
+static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
+                 uint8_t *value) {
+    struct test_key key;
+    int64_t out, initial = 5;
+    switch (shared->command) {
+    case READ: read_in_child(area, shared); return;
+    case INCR: text_key(area, &key, "counter"); break;
+    default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command <= FILL) {
+        shared->status = write_in_child(area, shared, value);
+        return;
+    }
+    raise(MARKER);
+    switch (shared->command) {
+    case DELETE: shared->status = acc_delete(area, &key.key); break;
+    case TOUCH:
+        shared->status =
+            acc_touch(area, &key.key, shared->expire_at, shared->stale_until, ACC_LOCK_BUDGET_NS);
+        break;
+    case EXPIRE: shared->status = acc_expire(area, &key.key, ACC_LOCK_BUDGET_NS); break;
+    case INCR:
+        shared->status = acc_incr(area, &key.key, 1, &initial, 0, 0, ACC_LOCK_BUDGET_NS, &out);
+        break;
+    case CLEAR: acc_area_clear(area); break;
+    case ENTER:
+        acc_process_leave(seg);
+        shared->status = acc_process_enter(seg, NULL);
+        break;
+    case OPEN_AREA: {
+        char name[16];
+        struct acc_area opened;
+        snprintf(name, sizeof name, "area %llu", (unsigned long long)shared->version);
+        shared->status = acc_area_open(seg, name, strlen(name), &opened);
+        break;
+    }
+    case COUNT:
+        memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
+        acc_count(acc_stats_of(seg, area->id), ACC_SET_TOTAL);
+        break;
+    }
+}
+
+/* Entered without a maintenance thread: one thread to step. */
+static void run_child(const char *path, struct shared *shared) {
+    struct acc_segment *seg = map_file(path);
+    struct acc_area area;
+    uint8_t *value = malloc(VALUE_MAX);
+    ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+    if (acc_process_enter(seg, NULL) != ACC_OK || acc_area_open(seg, "step", 4, &area) != ACC_OK) {
+        _exit(1);
+    }
+    area.stats = acc_stats_of(seg, area.id);
+    area.incarnation = acc_incarnation(seg);
+    for (;;) {
+        raise(MARKER);
+        if (shared->command == QUIT) {
+            _exit(0);
+        }
+        obey(seg, &area, shared, value);
+    }
+}
+
+/* --- stepping
+ * ----------------------------------------------------------------------------------------- */
+
+/* Let the child go on and wait for its next stop.  True: at a marker. */
+static bool go_on(struct stepper *s, int how) {
+    int status;
+    CHECK_EQ(0, ptrace(how, s->pid, NULL, NULL));
+    CHECK_EQ(s->pid, waitpid(s->pid, &status, 0));
+    CHECK(WIFSTOPPED(status));
+    CHECK(WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == MARKER);
+    return WSTOPSIG(status) == MARKER;
+}
+
+/* Prepare the child's operation: it stops right before it. */
+static void begin_command(struct stepper *s, enum command command) {
+    s->shared->command = command;
+    s->done = false;
+    CHECK(go_on(s, PTRACE_CONT));
+}
+
+static bool step(struct stepper *s) {
+    s->done = go_on(s, PTRACE_SINGLESTEP);
+    s->steps++;
+    return !s->done;
+}
+
+static void finish_command(struct stepper *s) {
+    if (!s->done) {
+        CHECK(go_on(s, PTRACE_CONT));
+        s->done = true;
+    }
+}
+
+static struct stepper *new_stepper(void) {
+    struct stepper *s = calloc(1, sizeof *s);
+    s->path = new_segment_file(2 * MIB, 256 << 10);
+    s->seg = map_file(s->path);
+    CHECK_STATUS(ACC_OK, acc_process_enter(s->seg, NULL));
+    s->audit = map_file(new_segment_file(2 * MIB, 256 << 10));
+    s->shared = (struct shared *)shared_words();
+    s->image = malloc(2 * MIB);
+    CHECK_STATUS(ACC_OK, acc_area_open(s->seg, "step", 4, &s->area));
+    s->area.stats = acc_stats_of(s->seg, s->area.id);
+    s->area.incarnation = acc_incarnation(s->seg);
+    /* Keys are hashed alike in the copy, and its process has an id that is nobody's in the
+     * original. */
+    memcpy(s->audit->hash_key, s->seg->hash_key, sizeof s->audit->hash_key);
+    acc_header(s->audit)->next_incarnation = 0x1000000;
+    CHECK_STATUS(ACC_OK, acc_process_enter(s->audit, NULL));
+    CHECK_STATUS(ACC_OK, acc_area_open(s->audit, "step", 4, &s->audit_area));
+    CHECK_EQ(s->area.id, s->audit_area.id);
+    s->audit_area.stats = &s->audit->lost_stats;
+    s->audit_area.incarnation = acc_incarnation(s->audit);
+    s->version = 1;
+    s->pid = fork_child();
+    if (s->pid == 0) {
+        run_child(s->path, s->shared);
+    }
+    int status;
+    CHECK_EQ(s->pid, waitpid(s->pid, &status, 0));
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == MARKER);
+    return s;
+}
+
+static void end_stepper(struct stepper *s) {
+    s->shared->command = QUIT;
+    ptrace(PTRACE_CONT, s->pid, NULL, NULL);
+    CHECK_EQ(0, wait_child(s->pid));
+    CHECK_SEGMENT(s->seg);
+    munmap(s->shared, 4096);
+    acc_segment_close(s->seg);
+    acc_segment_close(s->audit);
+    free(s->image);
+    free(s);
+}
+
+/* --- what is found at an instruction
+ * ------------------------------------------------------------------- */
+
+static void put(struct stepper *s, uint64_t number, uint32_t size) {
+    struct test_key key;
+    fill_value(s->value, size, number, ++s->version);
+    number_key(&s->area, &key, number);
+    CHECK_STATUS(ACC_OK, set_bytes(&s->area, &key.key, s->value, size));
+}
+
+/* OP_KEY's version as anyone reads it; 0: absent. */
+static uint64_t read_version(struct stepper *s, struct acc_area *area, uint64_t number) {
+    struct test_key key;
+    uint64_t version = 0;
+    number_key(area, &key, number);
+    struct got got = read_key(area, &key.key, s->buffer, VALUE_MAX, false);
+    if (got.status == ACC_NOT_FOUND) {
+        return 0;
+    }
+    CHECK_STATUS(ACC_OK, got.status);
+    CHECK(proves_itself(s->buffer, got.size, number, &version));
+    CHECK_EQ(got.record.value_sum, acc_value_sum(s->buffer, got.size));
+    return version;
+}
+
+/* The copy: as a kill at this instruction leaves it. */
+static void audit_image(struct stepper *s, bool must_be_there, uint64_t wanted) {
+    struct acc_segment *audit = s->audit;
+    const struct acc_geometry *g = &audit->geometry;
+    memcpy(audit->base, s->seg->base, g->size);
+    memset(audit->base + g->process_at, 0, g->processes * sizeof(struct acc_process));
+    if (s->images % 8 != 0) {
+        acc_shard(audit, 0)->lock =
+            0; /* to be taken over it is only now and then: that takes a slice of waiting */
+    }
+    acc_segment_forget_ahead(audit);
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+    CHECK_EQ(0, count_doubles(audit, 0));
+    for (uint64_t number = 0; number < 40; number++) {
+        read_version(s, &s->audit_area, number);
+    }
+    uint64_t version = read_version(s, &s->audit_area, OP_KEY);
+    CHECK(version == 0 || version == s->old_version || version == wanted);
+    CHECK(version != 0 || !must_be_there);
+    for (uint64_t number = 0; number < 12; number++) {
+        struct test_key key;
+        fill_value(s->value, 700, number, s->version);
+        number_key(&s->audit_area, &key, number);
+        CHECK_STATUS(ACC_OK, set_bytes(&s->audit_area, &key.key, s->value, 700));
+        CHECK_EQ(s->version, read_version(s, &s->audit_area, number));
+    }
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+    CHECK_EQ(0, count_doubles(audit, 0));
+}
+
+/* Has this instruction changed anything?  (Everything before the rings, and the rings behind their
+ * ends.  Of a long value that is copied there, some changes are enough.) */
+static bool changed(struct stepper *s) {
+    const struct acc_geometry *g = &s->seg->geometry;
+    uint8_t *base = s->seg->base;
+    bool differs = memcmp(base, s->image, g->ring_at) != 0, copies = false;
+    if (differs) {
+        memcpy(s->image, base, g->ring_at);
+    }
+    for (uint32_t ring = 0; ring < 2; ring++) {
+        uint64_t tail = acc_shard(s->seg, 0)->ring[ring].tail;
+        uint64_t at = (uint64_t)(acc_ring_at(s->seg, 0, ring, tail) - base);
+        uint64_t size = g->size - at < VALUE_MAX ? g->size - at : VALUE_MAX;
+        if (memcmp(base + at, s->image + at, size) != 0) {
+            memcpy(s->image + at, base + at, size);
+            copies = true;
+        }
+    }
+    s->copied += copies;
+    return differs || (copies && (s->copied < 100 || s->copied % 200 == 0));
+}
+
+/* One operation, looked at after each instruction that changed something.  `must_be_there`: OP_KEY
+ * is never absent. */
+static void walk(struct stepper *s, enum command command, bool must_be_there) {
+    s->old_version = read_version(s, &s->area, OP_KEY);
+    s->shared->version = ++s->version;
+    uint64_t wanted = s->version;
+    s->shared->expire_at = acc_now(s->seg) + 100000;
+    s->shared->stale_until = s->shared->expire_at + 100000;
+    struct test_key key;
+    acc_token(&s->area, number_key(&s->area, &key, OP_KEY), &s->shared->token_key,
+              &s->shared->token_area);
+    begin_command(s, command);
+    s->copied = 0;
+    memcpy(s->image, s->seg->base, s->seg->geometry.size);
+    while (step(s)) {
+        if (changed(s)) {
+            s->images++;
+            uint64_t version = read_version(s, &s->area, OP_KEY);
+            CHECK(version == 0 || version == s->old_version || version == wanted);
+            CHECK(version != 0 || !must_be_there);
+            audit_image(s, must_be_there, wanted);
+        }
+    }
+    CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+}
+
+/* --- situations
+ * --------------------------------------------------------------------------------------- */
+
+/* Rings that are full, with marked items at the oldest end of small. */
+static void fill_rings(struct stepper *s) {
+    for (uint64_t number = 100; number < KEYS; number++) {
+        put(s, number, 700);
+        if (number % 3 == 0) {
+            struct test_key key;
+            hit(&s->area, number_key(&s->area, &key, number - 30));
+        }
+    }
+}
+
+static void set_and_rewrite(void) {
+    struct stepper *s = new_stepper();
+    walk(s, SET_NEW, false);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, SET_SMALL, true); /* the second copy */
+    walk(s, SET_SMALL, true); /* rewritten in place */
+    walk(s, SET_SMALL, true);
+    walk(s, SET_LARGE, true); /* into main */
+    walk(s, SET_LARGE, true);
+    CHECK_EQ(s->version, read_version(s, &s->area, OP_KEY));
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* Is the key's item one of the six oldest of the ring? */
+static bool near_head(struct stepper *s, uint32_t ring) {
+    struct test_key key;
+    struct got got =
+        read_key(&s->area, number_key(&s->area, &key, OP_KEY), s->buffer, VALUE_MAX, false);
+    CHECK_STATUS(ACC_OK, got.status);
+    uint64_t head = acc_shard(s->seg, 0)->ring[ring].head;
+    return got.ring == ring && ((got.offset - head) & ACC_OFFSET_MASK) < 600;
+}
+
+/* With full rings: items are moved and evicted, laps end, and the key's own old item may be among
+ * them. */
+static void set_into_full_rings(void) {
+    struct stepper *s = new_stepper();
+    fill_rings(s);
+    for (int i = 0; i < (is_long() ? 12 : 1); i++) {
+        struct test_key key;
+        acc_delete(&s->area, number_key(&s->area, &key, OP_KEY));
+        walk(s, i % 2 == 0 ? SET_NEW : SET_LARGE, false);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    /* The key's old item is about the oldest in small, then in main, when it is written again. */
+    for (uint32_t ring = 0; ring < (is_long() ? 2 : 1); ring++) {
+        put(s, OP_KEY, 700);
+        for (uint64_t number = KEYS; !near_head(s, ring); number++) {
+            CHECK(number < 100000);
+            struct test_key key;
+            put(s, number, 700);
+            hit(&s->area, number_key(&s->area, &key, number - 100));
+            if (ring == ACC_MAIN) {
+                hit(&s->area, number_key(&s->area, &key, OP_KEY));
+            }
+        }
+        walk(s, SET_LARGE, false);
+    }
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* Every way into the next lap: padding of all sizes, and a lap skipped because nothing else is
+ * left. */
+static void lap_ends(void) {
+    struct stepper *s = new_stepper();
+    for (uint64_t left = 1; left < 80; left += is_long() ? 1 : 40) {
+        struct acc_ring *small = &acc_shard(s->seg, 0)->ring[ACC_SMALL];
+        acc_segment_empty(s->seg);
+        acc_segment_forget_ahead(s->seg);
+        uint64_t lap = (small->tail >> s->seg->geometry.ring_bits[ACC_SMALL]) + 3;
+        small->head = small->tail = small->mid = lap << s->seg->geometry.ring_bits[ACC_SMALL] |
+                                                 (s->seg->geometry.ring_units[ACC_SMALL] - left);
+        walk(s, SET_NEW, false);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    end_stepper(s);
+}
+
+static void other_operations(void) {
+    struct stepper *s = new_stepper();
+    put(s, OP_KEY, 500);
+    walk(s, TOUCH, true);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, TOUCH, true);
+    walk(s, ADD, true);
+    CHECK_STATUS(ACC_NOT_STORED, s->shared->status);
+    walk(s, EXPIRE, false);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, FILL, false);
+    walk(s, DELETE, false);
+    CHECK_EQ(0, read_version(s, &s->area, OP_KEY));
+    walk(s, FILL, false);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, CLEAR, false);
+    walk(s, ADD, false);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, INCR, true);
+    walk(s, INCR, true);
+    walk(s, INCR, true);
+    walk(s, ENTER, true);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, OPEN_AREA, true);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk(s, COUNT, true);
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+static uint64_t instructions_of(struct stepper *s, enum command command) {
+    uint64_t n = 0;
+    begin_command(s, command);
+    while (step(s)) {
+        n++;
+    }
+    return n;
+}
+
+/* --- a reader that is stopped
+ * ------------------------------------------------------------------------- */
+
+/* A reader stops after each of his instructions, and goes on when what he read was written over
+ * once, twice (so that his copy is the one being reused), or the whole ring was. */
+static void reader_stops_anywhere(void) {
+    struct stepper *s = new_stepper();
+    for (int way = 0; way < 4; way++) {
+        put(s, OP_KEY, 300);
+        uint64_t total = instructions_of(s, READ);
+        uint64_t stride = is_long() ? 1 + (way == 3) * 20 : 1 + total / points / 10;
+        for (uint64_t stop = 0; stop < total; stop += stride) {
+            struct test_key key;
+            acc_delete(&s->area, number_key(&s->area, &key, OP_KEY));
+            put(s, OP_KEY, 300);
+            put(s, OP_KEY, 300);
+            uint64_t least = s->version;
+            begin_command(s, READ);
+            for (uint64_t n = 0; n < stop && !s->done; n++) {
+                step(s);
+            }
+            switch (way) {
+            case 0: put(s, OP_KEY, 290); break;
+            case 1:
+                put(s, OP_KEY, 290);
+                put(s, OP_KEY, 280);
+                break;
+            case 2:
+                acc_delete(&s->area, &key.key);
+                put(s, OP_KEY, 270);
+                break;
+            case 3:
+                for (uint64_t number = 100; number < 160; number++) {
+                    put(s, number, 9000);
+                }
+                break;
+            }
+            finish_command(s);
+            enum acc_status status = s->shared->status;
+            CHECK(status == ACC_OK || status == ACC_NOT_FOUND || status == ACC_RACE);
+            uint64_t version;
+            if (status == ACC_OK) {
+                CHECK(proves_itself(s->shared->value, s->shared->size, OP_KEY, &version));
+                CHECK(version >= least);
+            }
+            CHECK(way >= 2 || status != ACC_NOT_FOUND); /* a rewrite never makes it absent */
+        }
+    }
+    printf("%s: %llu instructions\n", harness.name, (unsigned long long)s->steps);
+    end_stepper(s);
+}
+
+/* --- writers that are stopped
+ * -------------------------------------------------------------------------- */
+
+/* The child's operation stops after each of some instructions, a delete happens, the child goes on.
+ */
+static void check_delete_beside(struct stepper *s, enum command command, bool may_store) {
+    struct chance chance = {command + 1};
+    struct test_key key, counter;
+    uint64_t total = 0, n = 1;
+    number_key(&s->area, &key, OP_KEY);
+    text_key(&s->area, &counter, "counter");
+    const struct acc_key *deleted = command == INCR ? &counter.key : &key.key;
+    for (uint64_t point = 0; point < n; point++) {
+        const struct acc_write write = {.data = s->value,
+                                        .size = 500,
+                                        .code = ACC_CODE_BYTES,
+                                        .expire_at = acc_now(s->seg) + 100000,
+                                        .stale_until = acc_now(s->seg) + 200000};
+        fill_value(s->value, 500, OP_KEY, ++s->version);
+        acc_delete(&s->area, &key.key);
+        if (command != FILL) {
+            CHECK_STATUS(ACC_OK, acc_store(&s->area, &key.key, &write, ACC_LOCK_BUDGET_NS));
+        }
+        s->shared->version = ++s->version;
+        acc_token(&s->area, &key.key, &s->shared->token_key, &s->shared->token_area);
+        if (point == 0) {
+            total = instructions_of(s, command);
+            n = points == 0 || total < points ? total : points + 1;
+            continue;
+        }
+        uint64_t stop = points == 0 ? point : random_below(&chance, (uint32_t)total);
+        begin_command(s, command);
+        for (uint64_t i = 0; i < stop && !s->done; i++) {
+            step(s);
+        }
+        acc_delete(&s->area, deleted);
+        bool after_delete = is_there(&s->area, deleted);
+        finish_command(s);
+        CHECK(!after_delete);
+        if (!may_store) {
+            CHECK(!is_there(&s->area, deleted)); /* it was deleted, and nobody has set it since */
+        }
+        CHECK_EQ(0, count_doubles(s->seg, 0));
+        if (point % 10 == 0) {
+            CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+        }
+    }
+}
+
+static void delete_beside_anything(void) {
+    struct stepper *s = new_stepper();
+    check_delete_beside(s, FILL, false);
+    check_delete_beside(s, TOUCH, false);
+    check_delete_beside(s, EXPIRE, false);
+    check_delete_beside(s, DELETE, false);
+    check_delete_beside(s, SET_SMALL, true);
+    check_delete_beside(s, INCR, true);
+    check_delete_beside(s, READ, false);
+    printf("%s: %llu instructions\n", harness.name, (unsigned long long)s->steps);
+    end_stepper(s);
+}
+
+/* A set is never undone by a delete that ended before it, nor by a touch or expire that began
+ * before. */
+static void set_beside_anything(void) {
+    struct stepper *s = new_stepper();
+    const enum command commands[] = {DELETE, TOUCH, EXPIRE, FILL, SET_SMALL, SET_LARGE, CLEAR};
+    struct chance chance = {3};
+    for (size_t c = 0; c < sizeof commands / sizeof *commands; c++) {
+        put(s, OP_KEY, 400);
+        s->shared->version = ++s->version;
+        uint64_t total = instructions_of(s, commands[c]);
+        for (uint64_t point = 0; point < (points == 0 ? total : points); point++) {
+            put(s, OP_KEY, 400 + random_below(&chance, 400));
+            uint64_t stop = points == 0 ? point : random_below(&chance, (uint32_t)total);
+            s->shared->version = ++s->version;
+            begin_command(s, commands[c]);
+            for (uint64_t i = 0; i < stop && !s->done; i++) {
+                step(s);
+            }
+            struct test_key key;
+            fill_value(s->value, 450, OP_KEY, ++s->version);
+            uint64_t latest = s->version;
+            enum acc_status status =
+                set_bytes(&s->area, number_key(&s->area, &key, OP_KEY), s->value, 450);
+            CHECK(status == ACC_OK || status == ACC_BUSY);
+            finish_command(s);
+            uint64_t version = read_version(s, &s->area, OP_KEY);
+            CHECK(version == 0 || version == latest || version == s->shared->version);
+            if (status == ACC_BUSY && commands[c] != SET_SMALL && commands[c] != SET_LARGE) {
+                CHECK_EQ(0, version); /* dropped, as a set that is not stored must */
+            }
+            CHECK_EQ(0, count_doubles(s->seg, 0));
+        }
+        CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+    }
+    end_stepper(s);
+}
+
+/* --- main
+ * --------------------------------------------------------------------------------------------- */
+
+static bool may_trace(void) {
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0) {
+            raise(MARKER);
+        }
+        _exit(1);
+    }
+    waitpid(pid, &status, 0);
+    bool stopped = WIFSTOPPED(status) && ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0;
+    if (WIFSTOPPED(status)) {
+        kill(pid, SIGKILL);
+        while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) {
+        }
+    }
+    return stopped;
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {
+        TEST(set_and_rewrite),     TEST(set_into_full_rings),   TEST(lap_ends),
+        TEST(other_operations),    TEST(reader_stops_anywhere), TEST(delete_beside_anything),
+        TEST(set_beside_anything),
+    };
+    if (!may_trace()) {
+        printf("this system lets no process trace another: nothing was tested\n");
+        return 77; /* skipped */
+    }
+    if (argc > 1 && argv[1][0] >= '0' && argv[1][0] <= '9') {
+        points = (uint32_t)strtoul(argv[1], NULL, 10);
+        argc--;
+        argv++;
+    }
+    return run_tests(tests, sizeof tests / sizeof *tests, points == 0 ? 3600 : 120, argc, argv);
+}
