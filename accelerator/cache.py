@@ -224,6 +224,8 @@ class LevelCache(local.AreaBase):
         """
         since = self._begin()
         _refuse_options("mset", options)
+        if not hasattr(mapping, "items"):
+            raise TypeError(f"mset() takes a mapping, not {type(mapping).__name__}")
         prepared = [
             (key, self._life(value, ttl), self._encode("mset", key, value, since))
             for key, value in mapping.items()

@@ -103,8 +103,8 @@ static void segment_dealloc(PyObject *op) {
     }
     PyMem_RawFree(self->objects);
     if (self->seg != NULL) {
-        Py_BEGIN_ALLOW_THREADS acc_segment_close(self->seg);
-        Py_END_ALLOW_THREADS
+        /* With the GIL: an interpreter that ends while the process does may not ask for it again. */
+        acc_segment_close(self->seg);
     }
     type->tp_free(op);
     Py_DECREF(type);

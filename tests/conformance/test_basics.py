@@ -171,6 +171,8 @@ class TestKeys:
         cache.set("kept", 1)
         with pytest.raises(TypeError):
             cache.mset({"new": 1, 1.5: 2})
+        with pytest.raises(TypeError, match="takes a mapping, not list"):
+            cache.mset(["new", 1])
         with pytest.raises(TypeError):
             cache.mdelete(["kept", 1.5])
         assert "new" not in cache

@@ -667,6 +667,23 @@ class TestLiveness:
         time.sleep(0.3)  # a few ticks
         assert alive_from_outside(name)
 
+    def test_interpreter_left_over(self, name: str) -> None:
+        """A process ends although another interpreter, attached as well, was never destroyed."""
+        module = interpreters_module().__name__
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            "import accelerator\n"
+            f"accelerator.configure(name={name!r}, size={SIZE})\n"
+            "accelerator.LevelCache('area').set('key', 1)\n"
+        )
+        both = (
+            f"{code}import {module} as interpreters\n"
+            f"interpreters.run_string(interpreters.create(), {code!r})\n"
+        )
+        # It used to become a zombie whose maintenance thread lived on.
+        ended = subprocess.run([sys.executable, "-c", both], timeout=20, check=False)
+        assert ended.returncode == 0
+
     def test_given_back(self, name: str) -> None:
         """After leave() nothing is held, and attach() enters again through the same mapping."""
         mine = attach(name)
