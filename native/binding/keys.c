@@ -101,19 +101,24 @@ static bool encode_uuid(struct binding *binding, PyObject *object, uint8_t *buff
     return done;
 }
 
+/* A level of tuples takes three bytes at least, so what is nested deeper than this is too long. */
+#define LEVELS (KEY_BUFFER / 3 + 1)
+
+static bool encode_nested(struct binding *binding, PyObject *object, uint8_t *buffer, int levels,
+                          struct acc_key *out);
+
 /* Each element with its length before it: no separator that a value could imitate. */
-static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buffer,
+static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buffer, int levels,
                          struct acc_key *out) {
+    if (levels == 0) {
+        return too_long(object);
+    }
     uint8_t element[KEY_BUFFER];
     Py_ssize_t end = 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); i++) {
         struct acc_key part;
-        if (Py_EnterRecursiveCall(" while encoding a cache key")) {
-            return false;
-        }
-        bool done = key_encode(binding, PyTuple_GET_ITEM(object, i), element, &part);
-        Py_LeaveRecursiveCall();
-        if (!done) {
+        PyObject *item = PyTuple_GET_ITEM(object, i);
+        if (!encode_nested(binding, item, element, levels - 1, &part)) {
             return false;
         }
         uint32_t size = part.size + 1;
@@ -129,8 +134,8 @@ static bool encode_tuple(struct binding *binding, PyObject *object, uint8_t *buf
     return put(out, TAG_TUPLE, buffer, end, object);
 }
 
-bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
-                struct acc_key *out) {
+static bool encode_nested(struct binding *binding, PyObject *object, uint8_t *buffer, int levels,
+                          struct acc_key *out) {
     if (acc_likely(PyUnicode_CheckExact(object))) {
         return encode_text(object, out);
     }
@@ -141,7 +146,7 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
         return put(out, TAG_BYTES, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object), object);
     }
     if (PyTuple_CheckExact(object)) {
-        return encode_tuple(binding, object, buffer, out);
+        return encode_tuple(binding, object, buffer, levels, out);
     }
     if (object == Py_None) {
         return put(out, TAG_NONE, buffer, 0, object);
@@ -153,4 +158,9 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
         return encode_uuid(binding, object, buffer, out);
     }
     return encode_other(binding, object, buffer, out);
+}
+
+bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                struct acc_key *out) {
+    return encode_nested(binding, object, buffer, LEVELS, out);
 }

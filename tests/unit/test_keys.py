@@ -79,6 +79,13 @@ class Name(enum.StrEnum):
     BOB = "bob"
 
 
+def nested(levels: int) -> tuple[Any, ...]:
+    key: tuple[Any, ...] = ()
+    for _ in range(levels):
+        key = (key,)
+    return key
+
+
 class TestEncoding:
     @pytest.mark.parametrize(
         ("expected", "key"),
@@ -263,6 +270,7 @@ class TestNativeTwin:
             "x" * 512,
             ("x" * 508,),
             ("x" * 509,),
+            *(nested(levels) for levels in (1, 169, 170, 171, 5000)),
             2**4080 - 1,
             2**4080,
             1.5,
