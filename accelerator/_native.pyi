@@ -41,10 +41,10 @@ Nothing was changed (``add`` on a present key, ``touch`` on an absent one, a tok
 date).
 """
 TOO_LARGE: Final = 2
-"""Does not fit this segment; an older copy of the key is gone."""
+"""Does not fit this segment; after a SET an older copy of the key is gone."""
 BUSY: Final = 3
 """
-The lock was not to be had within the budget; an older copy of the key is gone (a fill: is left).
+The lock was not to be had within the budget; after a SET an older copy of the key is gone.
 """
 
 # Modes of Area._store.

@@ -261,7 +261,9 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     if ((self->flags & AREA_OFF) != 0) {
         answer = PyLong_FromLong(ACC_NOT_STORED);
     } else if ((size_t)payload.len > ACC_VALUE_MAX - 1) {
-        acc_delete(&self->area, &key);
+        if (mode == ACC_SET) {
+            acc_delete(&self->area, &key);
+        }
         answer = PyLong_FromLong(ACC_TOO_LARGE);
     } else {
         write.size = (uint32_t)payload.len;

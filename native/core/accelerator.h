@@ -14,10 +14,8 @@ enum acc_status {
     ACC_OK = 0,
     ACC_NOT_STORED =
         1, /* nothing changed: present (add), absent (touch), or overtaken by a delete (fill) */
-    ACC_TOO_LARGE =
-        2, /* does not fit this segment; an explicit write has dropped the key's older copy */
-    ACC_BUSY =
-        3, /* lock not to be had within the budget; an explicit write has dropped the older copy */
+    ACC_TOO_LARGE = 2, /* does not fit this segment; a set has dropped the key's older copy */
+    ACC_BUSY = 3,      /* lock not to be had within the budget; a set has dropped the older copy */
     ACC_NOT_FOUND = 4,
     ACC_BAD_TYPE = 5,   /* incr on something that is no 64-bit integer */
     ACC_OVERFLOW = 6,   /* incr past 64 bits */

@@ -1,8 +1,8 @@
 /* The writes of accelerator.h, composed from the modules below.
  *
- * A write holds the key's shard lock.  An explicit write (set, add) that cannot be stored, for
- * whatever reason, deletes its key: the caller asked for the old value to end.  A fill may vanish
- * silently.  A delete needs no lock. */
+ * A write holds the key's shard lock.  A set that cannot be stored, for whatever reason, deletes
+ * its key: the caller asked for the old value to end.  An add asked for nothing of the kind, and
+ * leaves it; a fill may vanish silently.  A delete needs no lock. */
 #include "accelerator.h"
 #include "evict.h"
 #include "lock.h"
@@ -268,7 +268,7 @@ enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
     }
     /* budget 0 is the try of a caller who comes back with one. */
     if ((status == ACC_TOO_LARGE || (status == ACC_BUSY && budget_ns != 0)) &&
-        write->mode != ACC_FILL) {
+        write->mode == ACC_SET) {
         acc_delete(area, key);
     }
     return status;

@@ -27,7 +27,9 @@ void acc_lock_wake(uint32_t *word);
 static inline bool acc_lock_take(struct acc_segment *seg, uint32_t lock, uint64_t budget_ns) {
     /* Intent before the word: a word with my id and no intent was not set by me (see
      * maintenance.c). */
-    uint32_t intent = acc_add_acquire(&seg->intent[lock], 1u), mine = acc_incarnation(seg);
+    uint32_t intent = acc_add_acquire(&seg->intent[lock], 1u);
+    acc_fence_behind_cas(); /* pairs with acc_process_leave(): there the id, then the intents */
+    uint32_t mine = acc_incarnation(seg);
     if (acc_likely(!(intent & ACC_INTENT_CLOSED) && mine != 0 &&
                    acc_cas32(acc_lock_word(seg, lock), 0, mine))) {
         return true;
