@@ -307,7 +307,7 @@ class ProcessLocalSegment:
                 area.counters[SET_TOTAL] += 1
                 return STORED
             area.counters[REJECTED_SIZE] += 1
-            if mode != FILL:
+            if mode == SET:
                 self.delete(area, key)
             return TOO_LARGE
 
