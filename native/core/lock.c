@@ -45,6 +45,7 @@ static void sleep_on(struct acc_segment *seg, uint32_t lock, uint32_t seen, uint
     acc_sub_release(&seg->intent[lock], 1u);
     futex_wait(acc_lock_word(seg, lock), seen, ns);
     acc_add_acquire(&seg->intent[lock], 1u);
+    acc_fence_behind_cas(); /* as in acc_lock_take(): intent, then our id */
 }
 
 static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, uint64_t slice) {
@@ -62,7 +63,7 @@ static bool wait_round(struct acc_segment *seg, uint32_t lock, uint32_t mine, ui
     sleep_on(seg, lock, seen, slice);
     uint32_t now = acc_load_relaxed(word);
     if (!is_open(seg, lock) || acc_incarnation(seg) != mine) {
-        return false; /* while it slept, another thread may have taken this process out */
+        return false;
     }
     if (now == 0) {
         return acc_cas32(word, 0, mine | ACC_LOCK_WAITERS);
@@ -86,7 +87,8 @@ static bool wait_for(struct acc_segment *seg, uint32_t lock, uint32_t mine, uint
     }
     bool taken = false;
     uint64_t end = acc_clock_ns() + budget_ns, now;
-    while (!taken && (now = acc_clock_ns()) < end) {
+    /* While it slept, another thread may have taken this process out: then this id is nobody's. */
+    while (!taken && acc_incarnation(seg) == mine && (now = acc_clock_ns()) < end) {
         uint64_t left = end - now;
         taken = wait_round(seg, lock, mine, left < SLICE_NS ? left : SLICE_NS);
     }

@@ -6,8 +6,7 @@ static struct acc_segment *new_unregistered(void) {
     return map_file(new_segment_file(2 * MIB, 64 << 10));
 }
 
-/* --- exclusion
- * ---------------------------------------------------------------------------------------- */
+/* --- exclusion -------------------------------------------------------------------------------- */
 
 enum { ROUNDS = 20000, HOLDERS = 4 };
 
@@ -78,8 +77,7 @@ static void threads_exclude_each_other(void) {
     acc_segment_close(c.seg);
 }
 
-/* --- holders that die or stop
- * ------------------------------------------------------------------------- */
+/* --- holders that die or stop ----------------------------------------------------------------- */
 
 struct holder {
     pid_t pid;
@@ -181,15 +179,14 @@ static void waiter_is_woken(void) {
     acc_segment_close(seg);
 }
 
-/* --- garbage
- * ------------------------------------------------------------------------------------------ */
+/* --- garbage ---------------------------------------------------------------------------------- */
 
 /* Ids of nobody are those of the dead. */
 static void garbage_words(void) {
     struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
     const uint32_t garbage[] = {ACC_LOCK_WAITERS, 0x7fffffffu, UINT32_MAX, 12345, 0x40000001u};
     for (size_t i = 0; i < sizeof garbage / sizeof *garbage; i++) {
-        *acc_lock_word(seg, 0) = garbage[i];
+        acc_store_relaxed(acc_lock_word(seg, 0), garbage[i]);
         CHECK(acc_lock_take(seg, 0, 100000000));
         acc_lock_give(seg, 0);
         CHECK_EQ(0, *acc_lock_word(seg, 0));
@@ -243,7 +240,7 @@ static void garbage_with_anothers_id(void) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *seg = attach(path);
     struct holder holder = start_holder(path, 1);
-    *acc_lock_word(seg, 0) = holder.words[2];
+    acc_store_relaxed(acc_lock_word(seg, 0), holder.words[2]);
     CHECK(!acc_lock_take(seg, 0, 1000000));
     CHECK(acc_lock_take(seg, 0, 2000000000));
     acc_lock_give(seg, 0);
@@ -303,7 +300,7 @@ static void *wait_long(void *argument) {
 }
 
 /* Who waits for a lock while his process leaves does not get it under the old id. */
-static void leaving_while_waiting(void) {
+static void check_leaving_while_waiting(bool killed) {
     const char *path = new_segment_file(2 * MIB, 64 << 10);
     struct acc_segment *seg = attach(path);
     struct holder holder = start_holder(path, 0);
@@ -316,12 +313,23 @@ static void leaving_while_waiting(void) {
     }
     nanosleep(&pause, NULL);
     acc_process_leave(seg);
-    kill_child(holder.pid); /* the lock is to be had now, for those who live */
+    /* The lock is to be had now, for those who live. */
+    if (killed) {
+        kill_child(holder.pid);
+    } else {
+        reach(&holder.words[1], 1);
+        CHECK_EQ(0, wait_child(holder.pid));
+    }
     pthread_join(thread, NULL);
     CHECK_EQ(0, writer.done);
     CHECK_EQ(0, seg->intent[0]);
     munmap(holder.words, 4096);
     acc_segment_close(seg);
+}
+
+static void leaving_while_waiting(void) {
+    check_leaving_while_waiting(true);
+    check_leaving_while_waiting(false);
 }
 
 RUN(60, TEST(processes_exclude_each_other), TEST(threads_exclude_each_other), TEST(dead_holder),
