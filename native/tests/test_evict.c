@@ -13,6 +13,7 @@ static struct place *new_place(void) {
     struct place *p = calloc(1, sizeof *p);
     p->seg = new_segment(2 * MIB, 256 << 10);
     p->area = open_area(p->seg, "evict");
+    hold_measurement(p->seg);
     CHECK_EQ(1, p->seg->geometry.shards);
     return p;
 }
@@ -23,12 +24,6 @@ static void end_place(struct place *p) {
     CHECK_EQ(count_words(p->seg, 0), acc_shard(p->seg, 0)->entries);
     acc_segment_close(p->seg);
     free(p);
-}
-
-/* Measuring drops dead words and the number of live bytes decides when main is squeezed: not behind
- * a test's back. */
-static void hold_measurement(struct place *p) {
-    acc_header(p->seg)->measured_at = acc_clock_ms() + 1800000;
 }
 
 static enum acc_status put(struct place *p, uint64_t number, uint32_t size) {
@@ -89,8 +84,7 @@ static uint64_t fill_main(struct place *p, uint64_t first, uint32_t size) {
     return number;
 }
 
-/* --- where new items go
- * ------------------------------------------------------------------------------- */
+/* --- where new items go ----------------------------------------------------------------------- */
 
 static void new_items_enter_small(void) {
     struct place *p = new_place();
@@ -125,7 +119,6 @@ static void large_items(void) {
 /* Unmarked items move on into main while it has free room: a new cache fills up whole. */
 static void spill_into_main(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t n = count_for(p, ACC_SMALL, 1000) + count_for(p, ACC_MAIN, 1000) * 9 / 10;
     for (uint64_t number = 0; number < n; number++) {
         CHECK_STATUS(ACC_OK, put(p, number, 1000));
@@ -139,13 +132,11 @@ static void spill_into_main(void) {
     end_place(p);
 }
 
-/* --- leaving small
- * ------------------------------------------------------------------------------------ */
+/* --- leaving small ---------------------------------------------------------------------------- */
 
 /* Unmarked and no room in main: out, with a ghost; and the key enters main when it comes back. */
 static void ghost_hit_enters_main(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t next = fill_main(p, 0, 1000), out = next;
     for (uint64_t number = next; number-- > 0;) {
         out = there(p, number) ? out : number;
@@ -161,7 +152,6 @@ static void ghost_hit_enters_main(void) {
 /* A ghost is good for 0.9 x (entries) evictions. */
 static void old_ghosts_count_nothing(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     struct acc_shard *shard = acc_shard(p->seg, 0);
     uint64_t next = fill_main(p, 0, 1000), out = next;
     for (uint64_t number = next; number-- > 0;) {
@@ -180,7 +170,6 @@ static void old_ghosts_count_nothing(void) {
 /* A hit outside the newest quarter: to main, mark 0, also when main is full. */
 static void marked_items_move_to_main(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t next = fill_main(p, 0, 1000), marked = next;
     CHECK_STATUS(ACC_OK, put(p, marked, 1000));
     uint64_t lap = count_for(p, ACC_SMALL, 1000);
@@ -207,7 +196,6 @@ static void marked_items_move_to_main(void) {
 /* A hit within the newest quarter says little: its mark goes when the item leaves that quarter. */
 static void mid_hand_takes_marks(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t lap = count_for(p, ACC_SMALL, 1000);
     for (uint64_t n = 0; n < 2 * lap; n++) {
         CHECK_STATUS(ACC_OK, put(p, n, 1000));
@@ -224,13 +212,11 @@ static void mid_hand_takes_marks(void) {
     end_place(p);
 }
 
-/* --- leaving main
- * ------------------------------------------------------------------------------------- */
+/* --- leaving main ----------------------------------------------------------------------------- */
 
 /* Main's oldest: unmarked out and without ghost; marked to the newest end, its mark one less. */
 static void main_hand(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t next = fill_main(p, 0, 1000);
     CHECK(in_main(p, 0) && in_main(p, 1));
     *mark_of(p, 0) = 2;
@@ -256,7 +242,6 @@ static void main_hand(void) {
 /* When everything is marked, one write still ends: after 32 items the rest goes, with ghosts. */
 static void budget_of_one_write(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t next = fill_main(p, 0, 600);
     for (uint64_t number = 0; number < next; number++) {
         if (there(p, number)) {
@@ -286,7 +271,6 @@ static void budget_of_one_write(void) {
 /* Dead and expired items at main's oldest end go with the next write, eight at a time. */
 static void reap(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     fill_main(p, 0, 1000);
     struct test_key key;
     for (uint64_t number = 0; number < 20; number++) {
@@ -310,7 +294,6 @@ static void reap(void) {
 
 static void expired_items_leave_ghosts(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     struct test_key key;
     const struct acc_write write = {.data = p->value,
                                     .size = 1000,
@@ -335,7 +318,6 @@ static void expired_items_leave_ghosts(void) {
  * live ones on. */
 static void squeeze(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     uint64_t next = fill_main(p, 0, 1000), in = 0;
     struct test_key key;
     for (uint64_t number = 1; number < next; number++) {
@@ -364,15 +346,13 @@ static void squeeze(void) {
     end_place(p);
 }
 
-/* --- one key, many keys
- * ------------------------------------------------------------------------------- */
+/* --- one key, many keys ----------------------------------------------------------------------- */
 
 /* A key that is rewritten all the time pushes nobody out. */
 static void rewriting_one_key(void) {
     const uint32_t sizes[] = {0, 8, 100, 1000, 5000};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         struct place *p = new_place();
-        hold_measurement(p);
         uint64_t n = count_for(p, ACC_MAIN, 1000) * 9 / 10;
         for (uint64_t number = 0; number < n; number++) {
             CHECK_STATUS(ACC_OK, put(p, number, 1000));
@@ -409,7 +389,6 @@ static void rewriting_with_any_size(void) {
 /* More of the smallest items than the index can name: none is refused, and the latest are there. */
 static void index_is_full_first(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     struct test_key key;
     uint32_t slots = p->seg->geometry.buckets * ACC_BUCKET_SLOTS;
     for (uint64_t number = 0; number < 3 * slots; number++) {
@@ -427,7 +406,6 @@ static void index_is_full_first(void) {
 /* Keys that all belong into the same two buckets: the least worthy goes, the new one is there. */
 static void buckets_are_full(void) {
     struct place *p = new_place();
-    hold_measurement(p);
     struct test_key key;
     struct acc_bucket *wanted = acc_bucket(p->seg, 0, 5);
     uint64_t found[30], n = 0;

@@ -21,8 +21,7 @@ struct fuzz {
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
-/* --- where it hurts
- * ----------------------------------------------------------------------------------- */
+/* --- where it hurts --------------------------------------------------------------------------- */
 
 static uint64_t nasty_number(struct fuzz *f, uint64_t seen) {
     uint64_t around = (uint64_t)random_below(&f->chance, 64);
@@ -89,7 +88,7 @@ static void hurt_shard(struct fuzz *f, uint32_t shard) {
     case 2: hurt_word(f, &s->ring[ACC_SMALL].mid); break;
     case 3: hurt_word(f, &s->ghost_clock); break; /* and the entries behind it */
     case 4: hurt_word(f, &s->main_live); break;
-    case 5: s->lock = (uint32_t)nasty_number(f, s->lock); break;
+    case 5: acc_store_relaxed(&s->lock, (uint32_t)nasty_number(f, s->lock)); break;
     default:
         hurt_bytes(f, (uint64_t)((uint8_t *)s - f->seg->base),
                    (uint64_t)((uint8_t *)(s + 1) - f->seg->base));
@@ -122,8 +121,7 @@ static void hurt(struct fuzz *f) {
     }
 }
 
-/* --- operations
- * --------------------------------------------------------------------------------------- */
+/* --- operations ------------------------------------------------------------------------------- */
 
 static void look(struct fuzz *f, uint32_t number, const struct acc_key *key) {
     struct got got = read_once(&f->area, key, f->buffer, VALUE_MAX, true);
@@ -211,7 +209,7 @@ static void enter_again(struct fuzz *f) {
  */
 static void heal(struct fuzz *f) {
     for (uint32_t shard = 0; shard < f->seg->geometry.shards; shard++) {
-        acc_shard(f->seg, shard)->lock = 0;
+        acc_store_relaxed(&acc_shard(f->seg, shard)->lock, 0u);
     }
     acc_segment_measure(f->seg);
     for (int lap = 0; lap < 3; lap++) {

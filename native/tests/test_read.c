@@ -4,26 +4,6 @@
 
 #include <sched.h>
 
-/* The bytes of rings may be read while they are written: what was read is thrown away when a word
- * has changed.  The thread sanitizer knows no such reads; everything else (words, marks, counters,
- * positions) it watches. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) {
-    return "race:acc_ring_append\n"
-           "race:acc_ring_rewrite\n"
-           "race:acc_view_retire\n"
-           "race:acc_view_load\n"
-           "race:acc_view_load_twice\n"
-           "race:acc_key_equals\n";
-}
-
-/* Long enough a memory of accesses that the other side of a race can be named, and so suppressed.
- */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void) {
-    return "history_size=7";
-}
-
 enum { KEYS = 16, VALUE_MAX = 20000, SECONDS_OF_EACH = 2 };
 
 struct reading {
@@ -205,8 +185,7 @@ static void reader_is_stopped(void) {
     end_reading(&r);
 }
 
-/* --- what a single reader meets
- * ------------------------------------------------------------------------ */
+/* --- what a single reader meets --------------------------------------------------------------- */
 
 /* The words of another key with the same tag and buckets, before and behind the right one, are
  * passed over. */

@@ -25,8 +25,7 @@ static struct acc_parts make_parts(const uint8_t *key, uint32_t key_size, const 
     };
 }
 
-/* --- offsets
- * ------------------------------------------------------------------------------------------ */
+/* --- offsets ---------------------------------------------------------------------------------- */
 
 /* Adding and measuring distances agree, over lap ends and near 2^47. */
 static void offsets(void) {
@@ -54,8 +53,7 @@ static void offsets(void) {
     acc_segment_close(seg);
 }
 
-/* --- items
- * -------------------------------------------------------------------------------------------- */
+/* --- items ------------------------------------------------------------------------------------ */
 
 static void check_item(struct acc_segment *seg, uint32_t ring, uint64_t offset,
                        const struct acc_parts *parts, const uint8_t *value) {
@@ -209,8 +207,7 @@ static void rewrite(void) {
     acc_segment_close(seg);
 }
 
-/* --- garbage
- * ------------------------------------------------------------------------------------------ */
+/* --- garbage ---------------------------------------------------------------------------------- */
 
 /* Every single bit of a header counts, except the hint that the item is dead. */
 static void header_bits(void) {

@@ -3,8 +3,7 @@
 #include "evict.h"
 #include "harness.h"
 
-/* --- geometry
- * ----------------------------------------------------------------------------------------- */
+/* --- geometry --------------------------------------------------------------------------------- */
 
 static void check_geometry(uint64_t size, uint32_t max_value_size) {
     struct acc_geometry g;
@@ -82,8 +81,7 @@ static void sizes_refused(void) {
     CHECK(acc_max_size() >= 64ull << 30);
 }
 
-/* --- formatting and mapping
- * --------------------------------------------------------------------------- */
+/* --- formatting and mapping ------------------------------------------------------------------- */
 
 static void format_and_map(void) {
     const char *path = new_segment_file(4 * MIB, 64 << 10);
@@ -190,8 +188,7 @@ static void format_again(void) {
     acc_segment_close(seg);
 }
 
-/* --- read-only
- * ---------------------------------------------------------------------------------------- */
+/* --- read-only -------------------------------------------------------------------------------- */
 
 /* A read-only map faults when it is written to, so that a test which gets through proves that
  * nothing does. */
@@ -239,8 +236,7 @@ static void readonly_never_writes(void) {
     acc_segment_close(writer);
 }
 
-/* --- private, emptied, cleared
- * ------------------------------------------------------------------------- */
+/* --- private, emptied, cleared ---------------------------------------------------------------- */
 
 static void private_segment(void) {
     struct acc_segment *seg;

@@ -64,8 +64,7 @@ struct stepper {
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
-/* --- the child
- * ---------------------------------------------------------------------------------------- */
+/* --- the child -------------------------------------------------------------------------------- */
 
 static enum acc_status write_in_child(struct acc_area *area, struct shared *shared,
                                       uint8_t *value) {
@@ -158,8 +157,7 @@ static void run_child(const char *path, struct shared *shared) {
     }
 }
 
-/* --- stepping
- * ----------------------------------------------------------------------------------------- */
+/* --- stepping --------------------------------------------------------------------------------- */
 
 /* Let the child go on and wait for its next stop.  True: at a marker. */
 static bool go_on(struct stepper *s, int how) {
@@ -234,8 +232,7 @@ static void end_stepper(struct stepper *s) {
     free(s);
 }
 
-/* --- what is found at an instruction
- * ------------------------------------------------------------------- */
+/* --- what is found at an instruction ---------------------------------------------------------- */
 
 static void put(struct stepper *s, uint64_t number, uint32_t size) {
     struct test_key key;
@@ -337,8 +334,7 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
     CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
 }
 
-/* --- situations
- * --------------------------------------------------------------------------------------- */
+/* --- situations ------------------------------------------------------------------------------- */
 
 /* Rings that are full, with marked items at the oldest end of small. */
 static void fill_rings(struct stepper *s) {
@@ -463,8 +459,7 @@ static uint64_t instructions_of(struct stepper *s, enum command command) {
     return n;
 }
 
-/* --- a reader that is stopped
- * ------------------------------------------------------------------------- */
+/* --- a reader that is stopped ----------------------------------------------------------------- */
 
 /* A reader stops after each of his instructions, and goes on when what he read was written over
  * once, twice (so that his copy is the one being reused), or the whole ring was. */
@@ -515,8 +510,7 @@ static void reader_stops_anywhere(void) {
     end_stepper(s);
 }
 
-/* --- writers that are stopped
- * -------------------------------------------------------------------------- */
+/* --- writers that are stopped ----------------------------------------------------------------- */
 
 /* The child's operation stops after each of some instructions, a delete happens, the child goes on.
  */
@@ -614,8 +608,7 @@ static void set_beside_anything(void) {
     end_stepper(s);
 }
 
-/* --- main
- * --------------------------------------------------------------------------------------------- */
+/* --- main ------------------------------------------------------------------------------------- */
 
 static bool may_trace(void) {
     int status;

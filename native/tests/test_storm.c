@@ -36,8 +36,7 @@ struct shared {
 
 static struct shared *shared;
 
-/* --- a worker
- * ----------------------------------------------------------------------------------------- */
+/* --- a worker --------------------------------------------------------------------------------- */
 
 struct worker {
     struct acc_area area;
@@ -247,8 +246,7 @@ static void run_worker(const char *path, uint32_t number, uint64_t seed) {
     work(new_worker(area, number, seed));
 }
 
-/* --- the parent
- * --------------------------------------------------------------------------------------- */
+/* --- the parent ------------------------------------------------------------------------------- */
 
 struct storm {
     const char *path;
