@@ -163,6 +163,7 @@ NOT_OFTEN const char *new_file(uint64_t size) {
     }
     char *path = harness.files[harness.file_count++];
     snprintf(path, sizeof harness.files[0], "/dev/shm/acc-test.%d.%d", (int)getpid(), number++);
+    unlink(path); /* of an earlier process with this pid that was killed */
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     CHECK(fd >= 0);
     CHECK_EQ(0, posix_fallocate(fd, 0, (off_t)size));
