@@ -197,7 +197,8 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
     uint32_t ring = choose_ring(op, acc_parts_units(parts));
     if (op->has_old && rewritten_often(op, acc_word_ring(op->old.word))) {
         parts->twice = true;
-        if (acc_parts_units(parts) > seg->geometry.ring_units[ring] / 8) {
+        uint32_t units = acc_parts_units(parts);
+        if (units > seg->geometry.ring_units[ring] / 8 || units > ACC_ITEM_UNITS_MAX) {
             parts->twice = false; /* two copies of something this large would push out too much */
         }
     }

@@ -18,6 +18,9 @@
 #define ACC_OFFSET_MASK ((1ull << ACC_OFFSET_BITS) - 1)
 
 #define ACC_ITEM_UNITS_MIN (sizeof(struct acc_item) / ACC_UNIT)
+#define ACC_ITEM_UNITS_MAX 0xffffffu /* as many as the header can tell */
+_Static_assert((ACC_VALUE_MAX + ACC_KEY_MAX) / ACC_UNIT + 16 < ACC_ITEM_UNITS_MAX,
+               "one copy of the largest value fits the header, two of them may not");
 
 static inline uint64_t acc_place_of(const struct acc_segment *seg, uint32_t ring, uint64_t offset) {
     return offset & ((1ull << seg->geometry.ring_bits[ring]) - 1);
