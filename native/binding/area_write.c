@@ -42,8 +42,8 @@ static void given_life(uint32_t now, double ttl, double stale_ttl, uint32_t *exp
 }
 
 /* ttl None: no expiry. */
-static bool life_from(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
-                      uint32_t *stale_until) {
+bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
+               uint32_t *stale_until) {
     *expire_at = *stale_until = 0;
     if (ttl == Py_None) {
         return true;
@@ -255,7 +255,7 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
         goto done;
     }
     write.loaded_at = acc_now(self->area.seg);
-    if (!life_from(ttl, stale_ttl, write.loaded_at, &write.expire_at, &write.stale_until)) {
+    if (!area_life(ttl, stale_ttl, write.loaded_at, &write.expire_at, &write.stale_until)) {
         goto done;
     }
     if ((self->flags & AREA_OFF) != 0) {
@@ -358,7 +358,7 @@ PyObject *area_touch(PyObject *op, PyObject *args) {
     uint32_t expire_at, stale_until;
     if (!PyArg_ParseTuple(args, "OOd:_touch", &key_object, &ttl, &stale_ttl) || !area_ready(self) ||
         !area_key(self, key_object, buffer, &key) ||
-        !life_from(ttl, stale_ttl, acc_now(self->area.seg), &expire_at, &stale_until)) {
+        !area_life(ttl, stale_ttl, acc_now(self->area.seg), &expire_at, &stale_until)) {
         return NULL;
     }
     struct held held = hold(self);
@@ -391,7 +391,7 @@ PyObject *area_incr(PyObject *op, PyObject *args) {
         }
     }
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key) ||
-        !life_from(ttl, stale_ttl, acc_now(self->area.seg), &expire_at, &stale_until)) {
+        !area_life(ttl, stale_ttl, acc_now(self->area.seg), &expire_at, &stale_until)) {
         return NULL;
     }
     const int64_t first = initial;

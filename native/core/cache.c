@@ -4,9 +4,7 @@
  * its key: the caller asked for the old value to end.  An add asked for nothing of the kind, and
  * leaves it; a fill may vanish silently.  A delete needs no lock. */
 #include "accelerator.h"
-#include "evict.h"
-#include "lock.h"
-#include "read.h"
+#include "op.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -52,17 +50,6 @@ bool acc_delete(struct acc_area *area, const struct acc_key *key) {
 }
 
 /* --- store ------------------------------------------------------------------------------------ */
-
-/* A write in progress under the lock. */
-struct op {
-    struct acc_area *area;
-    const struct acc_key *key;
-    struct acc_home home;
-    struct acc_found old;
-    bool has_old; /* a word names an item of this key; it may be dead */
-    uint64_t generation;
-    uint32_t area_count;
-};
 
 static void look_up(struct op *op) {
     struct acc_segment *seg = op->area->seg;
@@ -219,12 +206,21 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
 }
 
 static enum acc_status store_locked(struct op *op, const struct acc_write *write) {
-    if (write->mode != ACC_SET && old_fresh(op)) {
+    const struct acc_ticket *ticket = write->ticket;
+    if (ticket != NULL) {
+        /* A fill of a flight may replace a fresh value (it refreshes), but only if nothing has been
+         * stored since it began. */
+        if (acc_flight_lease(op->area->seg, ticket) != ACC_LEASE_HELD) {
+            return ACC_NOT_STORED;
+        }
+    } else if (write->mode != ACC_SET && old_fresh(op)) {
         return ACC_NOT_STORED; /* add: present.  fill: somebody has set it while this one loaded. */
     }
     if (write->has_token && !token_valid(op, write)) {
         return ACC_NOT_STORED;
     }
+    acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
+                               ticket == NULL ? ACC_NO_RECORD : ticket->record);
     struct acc_parts parts = parts_of(op, write);
     return rewrite_in_place(op, &parts) ? ACC_OK : append(op, &parts);
 }
@@ -252,6 +248,44 @@ static bool begin(struct op *op, struct acc_area *area, const struct acc_key *ke
 
 static void end(const struct op *op) {
     acc_lock_give(op->area->seg, op->home.shard);
+}
+
+bool acc_op_begin(struct op *op, struct acc_area *area, const struct acc_key *key,
+                  uint64_t budget_ns) {
+    return begin(op, area, key, budget_ns);
+}
+
+void acc_op_end(const struct op *op) {
+    end(op);
+}
+
+bool acc_op_fresh(const struct op *op) {
+    return old_fresh(op);
+}
+
+enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
+    return store_locked(op, write);
+}
+
+bool acc_op_leave_unnamed(struct op *op, const struct acc_write *write, uint64_t *handed) {
+    struct acc_segment *seg = op->area->seg;
+    uint32_t shard = op->home.shard;
+    struct acc_parts parts = parts_of(op, write);
+    uint64_t units = acc_parts_units(&parts);
+    uint32_t ring = units > seg->geometry.ring_units[ACC_SMALL] ? ACC_MAIN : ACC_SMALL;
+    struct acc_budget budget = acc_budget_full();
+    acc_evict_ensure_sound(seg, shard);
+    if (units > acc_evict_units_max(seg) ||
+        !acc_evict_make_room(seg, shard, ring, units, &budget)) {
+        return false;
+    }
+    uint64_t offset = acc_ring_append(seg, shard, ring, &parts);
+    struct acc_view view;
+    if (acc_view_load(seg, shard, ring, offset, &view)) {
+        acc_view_retire(&view); /* so that the hands need not look who names it */
+    }
+    *handed = (uint64_t)ring << 63 | offset;
+    return true;
 }
 
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,

@@ -6,6 +6,9 @@
  * stores is a hint or a repair. */
 #include "maintenance.h"
 
+#include "doorbell.h"
+#include "flight.h"
+
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -113,9 +116,12 @@ static void measure_word(struct measure *m, uint32_t shard, uint32_t bucket, uin
     }
     if (state == WORD_LIVE) {
         uint64_t units = acc_common_units(&view.common);
-        m->totals->entries++;
         m->totals->live_bytes += units * ACC_UNIT;
         m->main_live += view.ring == ACC_MAIN ? units : 0;
+        if (acc_record_code(&view.record) == ACC_CODE_NOTE) {
+            return; /* no entry of the user's */
+        }
+        m->totals->entries++;
         if (m->entries != NULL) {
             m->entries[view.common.area]++;
             m->bytes[view.common.area] += units * ACC_UNIT;
@@ -170,6 +176,17 @@ void acc_segment_measure(struct acc_segment *seg) {
     free(gauges);
 }
 
+/* Who needs a dead leader's record takes it; this is for what nobody needs. */
+static void sweep_flights(struct acc_segment *seg) {
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        if (acc_load_relaxed(&acc_shard(seg, shard)->flights) != 0 &&
+            acc_lock_take(seg, shard, ACC_LOCK_BUDGET_NS)) {
+            acc_flight_sweep_locked(seg, shard);
+            acc_lock_give(seg, shard);
+        }
+    }
+}
+
 /* One process of the host at a time, elected by the CAS; a measurer that dies is followed after a
  * minute. */
 static void measure_if_due(struct acc_segment *seg) {
@@ -179,6 +196,7 @@ static void measure_if_due(struct acc_segment *seg) {
         return;
     }
     acc_segment_measure(seg);
+    sweep_flights(seg);
     uint64_t done = acc_clock_ms(), pause = (done - now) * MEASURE_SHARE;
     acc_store_release(due, done + (pause > MEASURE_MS ? pause : MEASURE_MS));
 }
@@ -255,6 +273,7 @@ static void stop_thread(struct acc_segment *seg) {
 }
 
 void acc_segment_unregister(struct acc_segment *seg) {
+    acc_doorbell_stop(seg);
     stop_thread(seg);
     acc_process_leave(seg);
 }

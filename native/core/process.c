@@ -176,7 +176,9 @@ static void fill_slot(struct acc_process *slot, uint32_t incarnation) {
 static void forget_parent(struct acc_segment *seg) {
     seg->self_slot = 0;
     seg->thread_of = 0;
+    seg->ringer_of = 0;
     seg->scratch_busy = 0;
+    memset(seg->bells, 0, sizeof seg->bells); /* they ring in the parent's loops */
     memset(seg->intent, 0, sizeof seg->intent);
     acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
