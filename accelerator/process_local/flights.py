@@ -565,7 +565,7 @@ class Bell:
     def clear(self) -> None:
         """Do nothing: there is no descriptor to be read."""
 
-    def arm(self, n: int) -> None:
+    def arm(self, n: int, /) -> None:
         """Count *n* more (or fewer) waits."""
         with self._segment.lock():
             if self._pid != os.getpid():  # the thread did not come along
