@@ -1,6 +1,7 @@
 """Types of the C extension: one mapped segment, and the area type that LevelCache inherits."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, Final, final
 
 from typing_extensions import disjoint_base
@@ -63,6 +64,50 @@ VERIFY_FULL: Final = 16
 CACHE_NULL: Final = 32
 OFF: Final = 64
 """Nothing is cached: every read misses, every write is dropped."""
+LOADS: Final = 128
+"""The area has a loader: every miss asks Python (so PLAIN_MISS is not given)."""
+
+# Modes of Area._enter.
+JOIN: Final = 0
+"""Lead, or join who leads."""
+REFRESH: Final = 1
+"""Lead although a fresh value is there; never join."""
+
+# Flight.state.
+FLIGHT_OVER: Final = 0
+"""Finished or left."""
+FLIGHT_LEADING: Final = 1
+"""Holds the lease."""
+FLIGHT_JOINED: Final = 2
+"""Waits for who holds it."""
+FLIGHT_CROWDED: Final = 3
+"""The table has no room: neither."""
+
+# What Flight.wait and Flight.poll answer.
+WAIT_TIMEOUT: Final = 0
+"""Still running."""
+WAIT_ENDED: Final = 1
+"""Over: see Flight.result."""
+WAIT_AGAIN: Final = 2
+"""The leader is dead, or its lease has passed: call Area._enter again."""
+
+# What Flight.result answers.
+RESULT_UNKNOWN: Final = 0
+"""Still running, or too late to tell: read the key, else enter again."""
+RESULT_STORED: Final = 1
+"""The value was stored: read the key."""
+RESULT_HANDED: Final = 2
+"""The value was not stored: Flight.take gives it."""
+RESULT_DECLINED: Final = 3
+"""There is a value that others cannot have: load without waiting for anybody."""
+RESULT_FAILED: Final = 4
+"""The load failed: enter again, one of those who waited leads."""
+
+LATENCY_BOUNDS: Final[tuple[float, ...]]
+"""
+Upper bounds (inclusive) of the buckets of Area._latencies, in seconds; the bucket after the last is
+unbounded.
+"""
 
 @final
 class UnsetType: ...
@@ -168,6 +213,20 @@ class Segment:
         """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
+    def bell(self) -> Bell:
+        """
+        Make a bell, one for each event loop.  OSError: no file descriptor, or no thread.
+
+        The first one starts the process's doorbell thread; once more after a fork.
+        """
+    def flights(self) -> list[dict[str, Any]]:
+        """
+        Loads that run on this host, in no order; those of dead owners until they are taken over.
+
+        Keys: area (name), hash (64-bit keyed hash of the key), pid, incarnation, alive (of the
+        leader), age and lease_left (seconds; lease_left is negative once the lease has passed),
+        waiters, alone, overtaken, own (led by this process).
+        """
     def check(self) -> list[str]:
         """Violated invariants of the stored structure; empty when sound.  For tests and doctor."""
     def lock_shard(self, shard: int) -> None:
@@ -175,6 +234,139 @@ class Segment:
     def unlock_shard(self, shard: int) -> None: ...
     def raw(self) -> memoryview:
         """Tests: the mapped bytes, writable."""
+
+@final
+class Bell:
+    """
+    What tells an event loop that flights have ended.  May be used from any thread.
+
+    In a forked child a copy does nothing: make a new one.
+    """
+
+    on_ring: Callable[[], object] | None
+    """
+    process_local only: called, with whatever was set last, in the thread that ended a flight; an
+    Exception that it raises is dropped.  The native part never calls it.
+    """
+    def fileno(self) -> int:
+        """Descriptor that is readable from a ring to clear().  -1: none; use *on_ring*."""
+    def clear(self) -> None:
+        """Make the descriptor unreadable again.  Does not block."""
+    def arm(self, n: int, /) -> None:
+        """
+        Change by *n* how many waits this bell has (never below 0).
+
+        While there are any it also rings every 50 ms, so that dead leaders and leases that pass are
+        noticed.
+        """
+    def close(self) -> None:
+        """Give the descriptor back and never ring again.  Idempotent."""
+
+@final
+class Flight:
+    """
+    One caller's part in the load of a key: it leads, or it waits for who leads.
+
+    From Area._enter and Area._enter_alone only.  May be used from any thread, task or greenlet.  A
+    call that is not for its state (finish() on a joined one, wait() on a leading one) does nothing
+    and answers as on one that is over.  So does every call in a forked child: only the process that
+    entered can end a flight, and a child's copy is FLIGHT_OVER.  The last reference going away is
+    fail() of a leader, leave() of who joined.
+    """
+
+    tag: Any
+    """For Python to keep what it wants; None at first."""
+    @property
+    def state(self) -> int:
+        """
+        FLIGHT_LEADING until one of the leader's methods, FLIGHT_JOINED until leave(), also when the
+        lease has passed or the flight has ended; then FLIGHT_OVER.  FLIGHT_CROWDED until leave().
+        """
+    @property
+    def id(self) -> int:
+        """Names the flight on this host, the same for leader and joined; 0 without a flight."""
+    @property
+    def alone(self) -> bool:
+        """From _enter_alone: nobody can join it."""
+    @property
+    def recorded(self) -> bool:
+        """There is a record for it.  Without one nothing is stored."""
+    @property
+    def taken_over(self) -> bool:
+        """Leader: the lease was a dead or a late leader's before."""
+    @property
+    def own(self) -> bool:
+        """This very process leads it."""
+    @property
+    def waiters(self) -> int:
+        """
+        How many wait for it on this host; 0 once it has ended.  One that was killed counts until
+        then.
+        """
+    @property
+    def overtaken(self) -> bool:
+        """
+        Leader: a delete, expire, clear or newer store came since it began, or another one took over
+        its lease; nothing will be stored.  Keeps its last answer when the flight is over.
+        """
+
+    # The leader's.  Each ends the flight and wakes all who wait, whatever it answers.
+    def finish(self, code: int, payload: bytes, ttl: float | None, stale_ttl: float) -> int:
+        """
+        Store the value, also over a fresh one, unless overtaken or the lease is another's by now.
+
+        Times in seconds from now, as in Area._store.  STORED; NOT_STORED (overtaken, lost, no
+        record, OFF, or over before); TOO_LARGE or BUSY, which leave an older copy of the key.  What
+        is not stored is handed to those who joined, where it can be.
+
+        ValueError, TypeError: code, payload or lives are wrong; the flight goes on.
+        """
+    def hand(self, code: int, payload: bytes) -> None:
+        """
+        Store nothing; those who joined get this value (else, if it cannot be kept for them,
+        RESULT_DECLINED).  ValueError, TypeError: as finish().
+        """
+    def decline(self) -> None:
+        """Nothing is stored, nothing handed over: who joined loads on its own."""
+    def fail(self) -> None:
+        """The load failed: one of those who wait leads next."""
+    def __enter__(self) -> Flight: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """fail(), unless it is over."""
+
+    # Theirs who joined.
+    def wait(self, seconds: float) -> int:
+        """
+        Block this thread for at most *seconds* of real time: WAIT_ENDED, WAIT_AGAIN, WAIT_TIMEOUT.
+
+        Without the GIL, and within 100 ms of a signal in its handler; what that raises propagates.
+        A leader's death is noticed within 100 ms.  Less than 0 seconds are 0.  Not for a thread
+        that runs an event loop.
+        """
+    def poll(self) -> int:
+        """
+        Answer as wait(0), without blocking.  Looks at the leader's liveness at most every 50 ms, at
+        its lease each time.
+        """
+    def ring(self, bell: Bell) -> None:
+        """Have *bell* rung once when it ends, at once if it has.  Does not block."""
+    def result(self) -> int:
+        """How it ended: a RESULT_ constant.  RESULT_UNKNOWN while it runs and after leave()."""
+    def take(self) -> tuple[Any] | None:
+        """
+        Give the value that was handed over, decoded through the area's ``_decode``, in a tuple.
+
+        None: there is none (any more), or it cannot be decoded.  Values are kept for as long as
+        somebody waits; each call decodes anew.
+        """
+    def leave(self) -> None:
+        """Stop waiting."""
 
 @disjoint_base
 class Area:
@@ -186,7 +378,7 @@ class Area:
     fenced; must call ``_bind``), ``_miss(key, default, options, read_options)``,
     ``_mmiss(missing, result, default, options, read_options)``,
     ``_contains_miss(key)``, ``_set(key, value, ttl, options)``, ``_decode(code, payload) ->
-    (object, immutable)``.
+    (object, immutable)``; and, if *refresh_window* is used, ``_near_end(key)``.
     """
 
     def _bind(
@@ -201,7 +393,15 @@ class Area:
         max_value_size: int,
         object_cache_bytes: int,
         flags: int,
-    ) -> None: ...
+        refresh_window: float = 0.0,
+    ) -> None:
+        """
+        Tie this object to an area of *segment*.  Times in seconds.
+
+        A plain hit of get() (no options; not mget) with less than *refresh_window* left of its life
+        calls ``_near_end(key)`` before it returns.  An Exception from there is dropped, any other
+        BaseException propagates.
+        """
     def _unbind(self) -> None: ...
     @property
     def _bound(self) -> bool: ...
@@ -281,6 +481,45 @@ class Area:
         """
     def _clear(self) -> None:
         """Forget the whole area, O(1)."""
+    def _enter(self, key: Any, lease: float, mode: int = ...) -> Flight | None:
+        """
+        Lead the load of *key* on this host for *lease* seconds, or join who does.  Never waits for
+        a load.
+
+        JOIN: None: a fresh value is there by now: read again.  REFRESH: None: another leads.  The
+        flight answered is FLIGHT_LEADING, FLIGHT_JOINED (JOIN only) or FLIGHT_CROWDED.  A dead
+        leader's flight, or one whose lease has passed, is taken over: its waiters get WAIT_AGAIN.
+        One that was overtaken is never joined, a new one is led beside it.
+
+        ValueError: *lease* is not finite and above 0, or there is no such mode.  BlockingIOError:
+        the lock was not to be had within the budget; treat as FLIGHT_CROWDED.
+        """
+    def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:
+        """
+        Begin a load that nobody joins (FLIGHT_LEADING, alone); whatever runs or is fresh.
+
+        None: *most* such loads of this area run on this host; those without a record and those with
+        *most* None (no limit) count too.  Stored unless overtaken; never if not ``recorded``.
+
+        Errors as _enter.
+        """
+    def _pause(self, key: Any, seconds: float) -> None:
+        """
+        Note on this host, for *seconds*, that a load of *key* failed (0: forget that).  Best
+        effort: such a note may be lost.  ValueError: below 0.
+        """
+    def _pausing(self, key: Any) -> bool:
+        """Whether such a note is in force.  A delete, expire, clear or store may end it."""
+    def _latency(self, seconds: float) -> None:
+        """
+        Add one load to the area's latency histogram of this host.  ValueError: below 0 or not
+        finite.
+        """
+    def _latencies(self) -> list[int]:
+        """
+        Host-wide number of loads in each bucket of LATENCY_BOUNDS, then in the unbounded one (not
+        cumulative), then the sum of all in microseconds.
+        """
     def _count(self, counter: int, n: int = 1) -> None:
         """Add to this process's counter (index into COUNTERS)."""
     def _counters(self) -> dict[str, int]:

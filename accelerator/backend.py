@@ -7,10 +7,119 @@ compares them in ``local.py``, and the conformance tests run over both.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
 Reading = tuple[Any, int, float, float | None, bool, int]
 """Object, code, age, ttl (None: no expiry; negative once it is stale), whether stale, version."""
+
+
+class LocalBell(Protocol):
+    """What tells one event loop that flights have ended."""
+
+    on_ring: Callable[[], object] | None
+    """Called in the thread that ended a flight, where there is no descriptor."""
+
+    def fileno(self) -> int:
+        """Descriptor to be watched for reading; -1: none, set *on_ring*."""
+
+    def clear(self) -> None:
+        """Make the descriptor unreadable again."""
+
+    def arm(self, n: int, /) -> None:
+        """Change by *n* how many waits there are; while any, it rings every 50 ms as well."""
+
+    def close(self) -> None:
+        """Never ring again."""
+
+
+class LocalFlight(Protocol):
+    """
+    One caller's part in the load of a key: it leads, or waits for who does.
+
+    May be used from any thread, task or greenlet.  The last reference going away is fail() of who
+    leads, leave() of who joined.
+    """
+
+    tag: Any
+    """Python's own; None at first."""
+
+    @property
+    def state(self) -> int:
+        """FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED or FLIGHT_OVER."""
+
+    @property
+    def id(self) -> int:
+        """Names the flight on this host, the same for who leads and who joined."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody can join it."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there was room for a record; without one nothing is stored."""
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether the lease was a dead or a late leader's before."""
+
+    @property
+    def own(self) -> bool:
+        """Whether this very process leads it."""
+
+    @property
+    def waiters(self) -> int:
+        """How many wait for it on this host."""
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether nothing will be stored, as something came since it began."""
+
+    def finish(self, code: int, payload: bytes, ttl: float | None, stale_ttl: float) -> int:
+        """Store the value unless overtaken, and end; else hand it to those who joined."""
+
+    def hand(self, code: int, payload: bytes) -> None:
+        """Give the value to those who joined, store nothing, and end."""
+
+    def decline(self) -> None:
+        """End without a value that others could have: each loads on its own."""
+
+    def fail(self) -> None:
+        """End without a value: one of those who wait leads next."""
+
+    def __enter__(self) -> Self:
+        """End it at the end of a block: fail(), unless it is over."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Fail, unless it is over."""
+
+    def wait(self, seconds: float) -> int:
+        """Block this thread until it ends: WAIT_ENDED, WAIT_AGAIN or WAIT_TIMEOUT."""
+
+    def poll(self) -> int:
+        """Tell what wait() would, at once."""
+
+    def ring(self, bell: Any) -> None:
+        """Have a bell of the same memory rung when it ends."""
+
+    def result(self) -> int:
+        """How it ended: a RESULT_ constant."""
+
+    def take(self) -> tuple[Any] | None:
+        """Give the value that was handed over, decoded; None: gone."""
+
+    def leave(self) -> None:
+        """Stop waiting."""
 
 
 class LocalMemory(Protocol):
@@ -42,6 +151,12 @@ class LocalMemory(Protocol):
 
     def clear_all(self) -> None:
         """Clear every area."""
+
+    def bell(self) -> LocalBell:
+        """Make a bell for one event loop."""
+
+    def flights(self) -> list[dict[str, Any]]:
+        """Describe the loads that run on this host."""
 
     def stats(self) -> dict[str, Any]:
         """Everything there is to see: segment, areas, processes."""
@@ -95,6 +210,24 @@ class LocalBackend(Protocol):
 
     def _clear(self) -> None:
         """Forget the whole area."""
+
+    def _enter(self, key: Any, lease: float, mode: int = ...) -> LocalFlight | None:
+        """Lead the load of a key for *lease* seconds, or join who does; None: neither is due."""
+
+    def _enter_alone(self, key: Any, lease: float, most: int | None) -> LocalFlight | None:
+        """Begin a load that nobody joins; None: *most* such loads of the area run."""
+
+    def _pause(self, key: Any, seconds: float) -> None:
+        """Note for *seconds* that a load of a key failed."""
+
+    def _pausing(self, key: Any) -> bool:
+        """Whether such a note is in force."""
+
+    def _latency(self, seconds: float) -> None:
+        """Add a load to the histogram."""
+
+    def _latencies(self) -> list[int]:
+        """Loads per bucket over all processes, and the sum in microseconds."""
 
     def _count(self, counter: int, n: int = ...) -> None:
         """Add to a counter."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from bisect import bisect_left
+from math import isfinite
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,9 +15,12 @@ from accelerator.errors import SerializationError
 from accelerator.keys import encode as encode_key
 from accelerator.process_local.constants import (
     ADD,
+    CODE_LIMIT,
     COUNTERS,
     DELETE_TOTAL,
     FILL,
+    JOIN,
+    LATENCY_BOUNDS,
     LOCAL_HIT,
     LOCAL_MISS,
     NEGATIVE_HIT,
@@ -27,6 +33,7 @@ from accelerator.process_local.constants import (
     PLAIN_SET,
     SET,
 )
+from accelerator.process_local.flights import Flight, Seat, checked_lease, checked_mode
 from accelerator.process_local.items import AreaState, Item, Life
 
 if TYPE_CHECKING:
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
 
     from accelerator.process_local.segment import ProcessLocalSegment
 
-_CODE_LIMIT: Final = 64
 _PLAIN_TTL_MAX: Final = 1e9
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
@@ -50,6 +56,7 @@ class _Binding(NamedTuple):
     max_value_size: int
     object_bytes: int
     flags: int
+    refresh_window: float
 
     @property
     def shared(self) -> bool:
@@ -97,6 +104,8 @@ class ProcessLocalArea:
     """(key, value, ttl, options)"""
     _decode: Callable[[int, bytes], tuple[Any, bool] | None]
     """(code, payload) -> (object, immutable), None for what cannot be decoded"""
+    _near_end: Callable[[Any], object]
+    """(key), after a hit with less than *refresh_window* left; needed only if that is not 0"""
 
     # Mangled, so that no attribute of a subclass can be in its way.  On the class, so that nothing
     # depends on __init__ being called.
@@ -114,13 +123,16 @@ class ProcessLocalArea:
         max_value_size: int,
         object_cache_bytes: int,
         flags: int,
+        refresh_window: float = 0.0,
     ) -> None:
         """Tie this object to an area of a segment."""
         for life in (ttl, null_ttl):
             if life is not None and not life > 0:
                 raise ValueError("_bind: a life must be None or more than 0 seconds")
-        if not (0 <= jitter <= 1 and stale_ttl >= 0):
-            raise ValueError("_bind: jitter must be within 0 to 1, stale_ttl not below 0")
+        if not (0 <= jitter <= 1 and stale_ttl >= 0 and refresh_window >= 0):
+            raise ValueError(
+                "_bind: jitter must be within 0 to 1, stale_ttl and refresh_window not below 0"
+            )
         if flags & OFF:
             flags = flags & ~PLAIN_SET | OBJECTS_COPY
         self.__binding = _Binding(
@@ -132,6 +144,7 @@ class ProcessLocalArea:
             max_value_size,
             object_cache_bytes,
             flags,
+            refresh_window,
         )
 
     def _unbind(self) -> None:
@@ -166,6 +179,7 @@ class ProcessLocalArea:
         found = self.__read_object(binding, encode_key(key), mark=True, stale=False)
         if found is not None:
             self.__count_hit(binding, found[1])
+            self.__watch_life(binding, key, found[0].life)
             return found[1]
         if binding.flags & PLAIN_MISS:
             binding.add(LOCAL_MISS)
@@ -243,7 +257,7 @@ class ProcessLocalArea:
         mode: int = SET,
         token: tuple[int, int] | None = None,
     ) -> int:
-        if not 0 < code < _CODE_LIMIT or mode not in {SET, ADD, FILL}:
+        if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
         binding = self.__ready()
         encoded = encode_key(key)
@@ -313,6 +327,77 @@ class ProcessLocalArea:
     def _hash(self, key: Any) -> int:
         binding = self.__ready()
         return binding.segment.hash_of(binding.area, encode_key(key))
+
+    # --- loads ---
+
+    def _enter(self, key: Any, lease: float, mode: int = JOIN) -> Flight | None:
+        """Lead the load of a key, or join who does; None: nothing to do, see ``_native.pyi``."""
+        lease = checked_lease(lease)
+        mode = checked_mode(mode)
+        binding = self.__ready()
+        encoded = encode_key(key)
+        seat = Seat()
+        flight = self.__flight(binding, seat)
+        reads = not binding.flags & OFF
+        entered = binding.segment.table.enter(seat, binding.area, encoded, lease, mode, reads=reads)
+        return flight if entered else None
+
+    def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:
+        """Begin a load that nobody joins; None: *most* run already."""
+        lease = checked_lease(lease)
+        binding = self.__ready()
+        encoded = encode_key(key)
+        seat = Seat()
+        flight = self.__flight(binding, seat)
+        entered = binding.segment.table.enter_alone(seat, binding.area, encoded, lease, most)
+        return flight if entered else None
+
+    def __flight(self, binding: _Binding, seat: Seat) -> Flight:
+        return Flight(
+            binding.segment,
+            seat,
+            binding.given_life,
+            self.__handed_over,
+            stores=not binding.flags & OFF,
+        )
+
+    def __handed_over(self, code: int, payload: bytes) -> tuple[Any] | None:
+        if code not in RAW_CODES:
+            pair = self._decode(code, payload)
+            return None if pair is None else (pair[0],)
+        try:
+            return (decode_raw(code, payload),)
+        except SerializationError:
+            return None
+
+    def _pause(self, key: Any, seconds: float) -> None:
+        if not seconds >= 0:
+            raise ValueError("_pause: seconds must not be below 0")
+        binding = self.__ready()
+        binding.segment.pause(binding.area, encode_key(key), seconds)
+
+    def _pausing(self, key: Any) -> bool:
+        binding = self.__ready()
+        return binding.segment.pausing(binding.area, encode_key(key))
+
+    def _latency(self, seconds: float) -> None:
+        if not (isfinite(seconds) and seconds >= 0):
+            raise ValueError("_latency: seconds must be finite and not below 0")
+        binding = self.__ready()
+        with binding.segment.lock():
+            latencies = binding.area.latencies
+            latencies[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+            latencies[-1] += round(seconds * 1e6)
+
+    def _latencies(self) -> list[int]:
+        return self.__ready().area.latencies.copy()
+
+    def __watch_life(self, binding: _Binding, key: Any, life: Life) -> None:
+        if binding.refresh_window <= 0 or life.expire_at is None:
+            return
+        if life.expire_at - binding.segment.now() < binding.refresh_window:
+            with contextlib.suppress(Exception):  # the hit stands, whatever becomes of a refresh
+                self._near_end(key)
 
     # --- reading ---
 

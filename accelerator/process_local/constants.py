@@ -25,6 +25,46 @@ OBJECTS_COPY: Final = 8
 VERIFY_FULL: Final = 16
 CACHE_NULL: Final = 32
 OFF: Final = 64
+LOADS: Final = 128
+
+CODE_LIMIT: Final = 64
+"""Codes of values are below it."""
+
+JOIN: Final = 0
+REFRESH: Final = 1
+
+FLIGHT_OVER: Final = 0
+FLIGHT_LEADING: Final = 1
+FLIGHT_JOINED: Final = 2
+FLIGHT_CROWDED: Final = 3
+
+WAIT_TIMEOUT: Final = 0
+WAIT_ENDED: Final = 1
+WAIT_AGAIN: Final = 2
+
+RESULT_UNKNOWN: Final = 0
+RESULT_STORED: Final = 1
+RESULT_HANDED: Final = 2
+RESULT_DECLINED: Final = 3
+RESULT_FAILED: Final = 4
+
+LATENCY_BOUNDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
+"""Upper bounds, in seconds, of the buckets that loads are counted in by their duration."""
 
 COUNTERS: Final = (
     "local_hit",
@@ -56,6 +96,15 @@ COUNTERS: Final = (
     "dead_owner_takeover",
     "corrupt_item",
     "read_race",
+    "load_led",
+    "load_joined",
+    "load_taken_over",
+    "load_lease_lost",
+    "load_alone",
+    "load_crowded",
+    "load_wait_timeout",
+    "load_refused",
+    "load_paused",
 )
 
 # Places of the counters that this package itself raises.

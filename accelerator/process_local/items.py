@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from accelerator.process_local.constants import COUNTERS
+from accelerator.process_local.constants import COUNTERS, LATENCY_BOUNDS
+
+if TYPE_CHECKING:
+    from accelerator.process_local.flights import Record
 
 OVERHEAD: Final = 560
 """Bytes that Python needs for an item besides those of key and payload (a test measures it)."""
@@ -55,6 +58,13 @@ class Item(NamedTuple):
         return STALE if stale_until is not None and now < stale_until else EXPIRED
 
 
+class Pause(NamedTuple):
+    """Until when a key is not to be loaded again, unless it is deleted before."""
+
+    until: float
+    token: tuple[int, int]
+
+
 class Objects:
     """Decoded objects, each with the item that it was decoded from; oldest out first."""
 
@@ -92,6 +102,12 @@ class AreaState:
         self.number = number
         self.generation = 0
         self.counters = [0] * len(COUNTERS)
+        self.latencies = [0] * (len(LATENCY_BOUNDS) + 2)
+        """Loads per bucket; last the sum in microseconds."""
+        self.alone: dict[int, Record] = {}
+        """Running loads that nobody can join, by number."""
+        self.pauses: dict[bytes, Pause] = {}
+        """Keys that are not to be loaded again yet."""
         self.forget_objects()
 
     def forget_objects(self) -> None:

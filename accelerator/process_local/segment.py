@@ -26,6 +26,7 @@ from accelerator.process_local.constants import (
     STORED,
     TOO_LARGE,
 )
+from accelerator.process_local.flights import Bell, Record, Table
 from accelerator.process_local.items import (
     CLEARED,
     EXPIRED,
@@ -34,11 +35,13 @@ from accelerator.process_local.items import (
     AreaState,
     Item,
     Life,
+    Pause,
 )
 from accelerator.process_local.queues import Queues
 
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
+_PAUSES_MAX: Final = 1024
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -75,6 +78,7 @@ class ProcessLocalSegment:
         # value is out of date.  A neighbour's delete costs a fill, never an item.
         self._generations = [0] * _GENERATION_GROUPS
         self._queues = Queues(size)
+        self.table = Table(self)
         self._locks: dict[int, threading.RLock] = {}
         self._pid = 0
 
@@ -101,8 +105,10 @@ class ProcessLocalSegment:
         with lock:
             if self._pid != pid:
                 self._queues.recount()
+                self.table.forget()
                 for area in self._areas.values():
                     area.forget_objects()
+                    area.alone = {}
                 self._locks = {pid: lock}
                 self.incarnation = 0
                 self._pid = pid
@@ -206,7 +212,16 @@ class ProcessLocalSegment:
             both = self._queues.small.items.keys() & self._queues.main.items.keys()
             if both:
                 found.append(f"{len(both)} keys are in both queues")
-            return found
+            return found + self.table.check()
+
+    def flights(self) -> list[dict[str, Any]]:
+        """Describe the loads that run."""
+        with self.lock():
+            return self.table.shown()
+
+    def bell(self) -> Bell:
+        """Make a bell for an event loop."""
+        return Bell(self)
 
     def stats(self) -> dict[str, Any]:
         """Give everything there is to see, in the shape of ``_native.Segment.stats``."""
@@ -299,17 +314,22 @@ class ProcessLocalSegment:
         """Store a value and count what became of it."""
         with self.lock():
             now = self.now()
-            if mode != SET and self._is_fresh(area, key, now):
+            if mode != SET and self.is_fresh(area, key, now):
                 return self._not_stored(area, mode)
             if token is not None and token != self.token(area, key):
                 return self._not_stored(area, mode)
-            if self._put(area, key, code, payload, life, loaded_at=now, now=now):
-                area.counters[SET_TOTAL] += 1
-                return STORED
-            area.counters[REJECTED_SIZE] += 1
-            if mode == SET:
+            stored = self._store(area, key, code, payload, life, now)
+            if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
-            return TOO_LARGE
+            return stored
+
+    def fill(self, record: Record, code: int, payload: bytes, life: Life) -> int:
+        """Store what a flight has loaded, also over a fresh value, unless it was overtaken."""
+        with self.lock():
+            if not self.table.own(record):
+                return self._not_stored(record.area, FILL)
+            self.table.step_aside(record)
+            return self._store(record.area, record.place[1], code, payload, life, self.now())
 
     def delete(self, area: AreaState, key: bytes) -> bool:
         """Forget a key, and what is being loaded for it; tell whether it was there."""
@@ -379,6 +399,32 @@ class ProcessLocalSegment:
             area.generation += 1
             area.forget_objects()
 
+    # --- loads ---
+
+    def is_fresh(self, area: AreaState, key: bytes, now: float) -> bool:
+        """Tell, with the lock held, whether there is a fresh value."""
+        item = self._queues.find((area.number, key))
+        return item is not None and item.age(now) == FRESH
+
+    def pause(self, area: AreaState, key: bytes, seconds: float) -> None:
+        """Note that a load of a key failed."""
+        with self.lock():
+            area.pauses.pop(key, None)
+            area.pauses[key] = Pause(self.now() + seconds, self.token(area, key))
+            while len(area.pauses) > _PAUSES_MAX:
+                area.pauses.pop(next(iter(area.pauses)), None)
+
+    def pausing(self, area: AreaState, key: bytes) -> bool:
+        """Tell whether such a note is in force: not past its time, nor overtaken by a delete."""
+        with self.lock():
+            noted = area.pauses.get(key)
+            if noted is None:
+                return False
+            if self.now() < noted.until and noted.token == self.token(area, key):
+                return True
+            area.pauses.pop(key, None)
+            return False
+
     # --- decoded objects ---
 
     def find_object(self, item: Item, *, shared: bool) -> tuple[Item, Any] | None:
@@ -404,15 +450,19 @@ class ProcessLocalSegment:
     def _group(self, area: AreaState, key: bytes) -> int:
         return hash((area.number, key)) % _GENERATION_GROUPS
 
-    def _is_fresh(self, area: AreaState, key: bytes, now: float) -> bool:
-        item = self._queues.find((area.number, key))
-        return item is not None and item.age(now) == FRESH
-
     @staticmethod
     def _not_stored(area: AreaState, mode: int) -> int:
         if mode == FILL:
             area.counters[REJECTED_RACE] += 1
         return NOT_STORED
+
+    def _store(  # noqa: PLR0917  called in two places
+        self, area: AreaState, key: bytes, code: int, payload: bytes, life: Life, now: float
+    ) -> int:
+        """Store a new value: what is being loaded for its key is out of date."""
+        kept = self._put(area, key, code, payload, life, loaded_at=now, now=now, overtakes=True)
+        area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
+        return STORED if kept else TOO_LARGE
 
     def _put(
         self,
@@ -424,6 +474,7 @@ class ProcessLocalSegment:
         *,
         loaded_at: float,
         now: float,
+        overtakes: bool = False,
     ) -> bool:
         """Store an item; False if it does not fit."""
         self._versions += 1
@@ -431,6 +482,8 @@ class ProcessLocalSegment:
         item = Item(area, place, code, payload, life, loaded_at, area.generation, self._versions)
         if item.size > self.max_item:
             return False
+        if overtakes:
+            self.table.overtake(area, key)
         area.immutable.forget(place)
         area.shared.forget(place)
         self._queues.insert(item, now)
