@@ -46,7 +46,7 @@ static PyObject *new_flight(AreaObject *area, const struct acc_key *key,
         struct acc_ticket lost = *ticket;
         acc_load_end(&area->area, &lost, ACC_RESULT_FAILED);
         if (state == FLIGHT_JOINED) {
-            acc_flight_leave(area->area.seg, ticket);
+            acc_flight_leave(area->area.seg, &lost);
         }
         PyMem_Free(data);
         Py_XDECREF(self);
@@ -505,11 +505,13 @@ static PyObject *get_waiters(PyObject *op, void *closure) {
 static PyObject *get_overtaken(PyObject *op, void *closure) {
     (void)closure;
     FlightObject *self = (FlightObject *)op;
-    uint32_t key_count, area_count;
-    acc_token(&self->area, &self->key, &key_count, &area_count);
-    bool overtaken = self->state != FLIGHT_LEADING ||
-                     acc_flight_lease(seg_of(self), &self->ticket) != ACC_LEASE_HELD ||
-                     key_count != self->ticket.key_count || area_count != self->ticket.area_count;
+    const struct acc_segment *seg = seg_of(self);
+    const uint64_t *group = acc_generation_word(seg, acc_generation_index(seg, self->key.hash));
+    /* As the store will ask: deletes of a neighbour in the group do not count. */
+    bool overtaken =
+        self->state != FLIGHT_LEADING || acc_flight_lease(seg, &self->ticket) != ACC_LEASE_HELD ||
+        !acc_generation_valid(acc_load_acquire(group), self->ticket.key_count, self->key.hash) ||
+        (uint32_t)acc_load_acquire(self->area.generation) != self->ticket.area_count;
     return PyBool_FromLong(overtaken);
 }
 

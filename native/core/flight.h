@@ -87,7 +87,7 @@ bool acc_flight_leaderless(const struct acc_segment *seg, const struct acc_ticke
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns);
 /* Have this process's doorbell rung when it ends; look whether it is running after that. */
 void acc_flight_ring(struct acc_segment *seg, const struct acc_ticket *ticket);
-void acc_flight_leave(struct acc_segment *seg, const struct acc_ticket *ticket);
+void acc_flight_leave(struct acc_segment *seg, struct acc_ticket *ticket);
 enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
                                          const struct acc_ticket *ticket, uint64_t *handed);
 /* How many wait. */
