@@ -267,12 +267,18 @@ bool acc_flight_running(const struct acc_segment *seg, const struct acc_ticket *
 }
 
 bool acc_flight_leaderless(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return true;
+    }
     const struct acc_flight *flight = flight_of(seg, ticket);
     return lease_over(flight, acc_now(seg)) ||
            acc_process_dead(seg, acc_load_relaxed(&flight->owner));
 }
 
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return;
+    }
     struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t control = acc_load_acquire(&flight->control);
     if (acc_flight_live(control) && acc_flight_token(control) == ticket->token) {
@@ -283,10 +289,10 @@ void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, u
 }
 
 void acc_flight_ring(struct acc_segment *seg, const struct acc_ticket *ticket) {
-    struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t slot = seg->self_slot;
-    if (slot != 0) {
-        __atomic_fetch_or(&flight->ringers, 1ull << ((slot - 1) % 64), __ATOMIC_ACQ_REL);
+    if (slot != 0 && ticket->record != ACC_NO_RECORD) {
+        __atomic_fetch_or(&flight_of(seg, ticket)->ringers, 1ull << ((slot - 1) % 64),
+                          __ATOMIC_ACQ_REL);
         acc_fence_behind_cas(); /* pairs with wake(), as the crowd does */
     }
 }
