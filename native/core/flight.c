@@ -109,7 +109,8 @@ static void begin(struct acc_segment *seg, uint32_t record, const struct acc_loa
     ticket->alone = state == ACC_FLIGHT_ALONE;
     /* The bit first: killed before the record is complete, it stands for nothing, and the next
      * store that looks takes it back. */
-    acc_shard(seg, load->shard)->flights |= 1ull << group_of(seg, load->hash);
+    uint64_t *bits = &acc_shard(seg, load->shard)->flights;
+    acc_store_relaxed(bits, acc_load_relaxed(bits) | 1ull << group_of(seg, load->hash));
     acc_store_relaxed(&flight->crowd, (uint64_t)token << 32);
     acc_store_relaxed(&flight->ringers, (uint64_t)0);
     acc_store_relaxed(&flight->hash, load->hash);
