@@ -504,7 +504,6 @@ class LevelCache(local.AreaBase):
             max_value_size=config.max_value_size,
             object_cache_bytes=min(OBJECT_CACHE_BYTES, memory.size // 4),
             flags=self._flags(),
-            refresh_window=0.0,
         )
 
     def _flags(self) -> int:

@@ -242,12 +242,15 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
                               uint64_t budget_ns);
 /* End a flight that has nothing to give: `result` is DECLINED or FAILED.  Takes no lock. */
 void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result);
+/* Has a delete, a clear or a store come since it began, or somebody else taken the lease? */
+bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
+                        const struct acc_ticket *ticket);
 /* What was handed over to the holder of this ticket.  ACC_OK: *value was allocated (free it), and is
  * not NULL even if *size is 0; ACC_NOT_FOUND: gone; ACC_ESYS: no memory. */
 enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
                               const struct acc_ticket *ticket, uint8_t **value, uint32_t *size,
                               uint8_t *code);
-/* Note that loads of this key fail, and read the note. */
+/* Note for so many clock units that loads of this key fail (0: forget that), and read the note. */
 void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t units,
                     uint64_t budget_ns);
 bool acc_load_pausing(struct acc_area *area, const struct acc_key *key);

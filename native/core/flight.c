@@ -309,7 +309,7 @@ enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
 }
 
 uint32_t acc_flight_waiting(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    if (ticket->record == ACC_NO_RECORD) {
+    if (ticket->record == ACC_NO_RECORD || !acc_flight_running(seg, ticket)) {
         return 0;
     }
     uint64_t crowd = acc_load_acquire(&flight_of(seg, ticket)->crowd);

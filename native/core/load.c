@@ -163,6 +163,17 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
     return ACC_OK;
 }
 
+bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
+                        const struct acc_ticket *ticket) {
+    const struct acc_segment *seg = area->seg;
+    uint64_t group =
+        acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
+    return ticket->record != ACC_NO_RECORD &&
+           (acc_flight_lease(seg, ticket) != ACC_LEASE_HELD ||
+            !acc_generation_valid(group, ticket->key_count, key->hash) ||
+            (uint32_t)acc_load_acquire(area->generation) != ticket->area_count);
+}
+
 void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result) {
     acc_flight_end(area->seg, ticket, result);
 }
@@ -221,6 +232,10 @@ void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t u
                     uint64_t budget_ns) {
     uint32_t now = acc_now(area->seg);
     struct acc_key note = note_of(area, key);
+    if (units == 0) {
+        acc_delete(area, &note);
+        return;
+    }
     struct acc_write write = {.data = note.data,
                               .code = ACC_CODE_NOTE,
                               .mode = ACC_SET,
