@@ -56,7 +56,7 @@ static PyObject *new_flight(AreaObject *area, const struct acc_key *key,
         struct acc_ticket lost = *ticket;
         acc_load_end(&area->area, &lost, ACC_RESULT_FAILED);
         if (state == FLIGHT_JOINED) {
-            acc_flight_leave(area->area.seg, ticket);
+            acc_flight_leave(area->area.seg, &lost);
         }
         PyMem_Free(data);
         Py_XDECREF(self);

@@ -198,6 +198,7 @@ struct acc_ticket {
     uint32_t turn; /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
+    bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */
     bool alone;
     bool taken_over;
 };

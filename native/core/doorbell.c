@@ -27,6 +27,9 @@ void acc_doorbell_ring(struct acc_segment *seg, uint32_t bit) {
     }
 }
 
+/* What acc_self.has_ringer says. */
+enum { RINGER_NONE = 0, RINGER_RUNS = 1, RINGER_ENDS = 2 };
+
 /* --- the list --------------------------------------------------------------------------------- */
 
 static void take_list(struct acc_segment *seg) {
@@ -39,6 +42,7 @@ static void give_list(struct acc_segment *seg) {
     acc_store_release(&seg->self->bells_busy, 0u);
 }
 
+/* -1: a free place. */
 static struct acc_bell *find(struct acc_segment *seg, int fd) {
     for (uint32_t i = 0; i < ACC_BELLS_MAX; i++) {
         if (seg->bells[i].fd == fd + 1) {
@@ -119,7 +123,7 @@ static bool start(struct acc_segment *seg) {
     bool started = pthread_create(&seg->ringer, &attributes, run, seg) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    seg->self->has_ringer = started;
+    seg->self->has_ringer = started ? RINGER_RUNS : RINGER_NONE;
     return started;
 }
 
@@ -164,7 +168,7 @@ void acc_doorbell_close(struct acc_segment *seg, int fd) {
 
 void acc_doorbell_arm(struct acc_segment *seg, int fd, int change) {
     take_list(seg);
-    struct acc_bell *bell = find(seg, fd);
+    struct acc_bell *bell = fd < 0 ? NULL : find(seg, fd);
     bool first = false;
     if (bell != NULL) {
         first = !any_armed(seg) && change > 0;
@@ -181,12 +185,18 @@ void acc_doorbell_arm(struct acc_segment *seg, int fd, int change) {
 
 void acc_doorbell_stop(struct acc_segment *seg) {
     take_list(seg);
-    bool running = seg->self->has_ringer;
-    acc_store_release(&seg->ringer_of, 0u);
-    seg->self->has_ringer = 0;
+    bool running = seg->self->has_ringer == RINGER_RUNS;
+    if (running) {
+        acc_store_release(&seg->ringer_of, 0u);
+        /* Until it is joined nobody starts the next: that one would be joined in its place. */
+        seg->self->has_ringer = RINGER_ENDS;
+    }
     give_list(seg);
     if (running) {
         nudge(seg);
         pthread_join(seg->ringer, NULL);
+        take_list(seg);
+        seg->self->has_ringer = RINGER_NONE;
+        give_list(seg);
     }
 }
