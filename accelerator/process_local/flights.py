@@ -131,7 +131,7 @@ class Table:
         self.records = {}
         self.leads = {}
 
-    def enter(
+    def enter(  # noqa: PLR0917  called in one place
         self,
         seat: Seat,
         area: AreaState,
