@@ -131,7 +131,7 @@ class Table:
         self.records = {}
         self.leads = {}
 
-    def enter(  # noqa: PLR0917  called in one place
+    def enter(
         self,
         seat: Seat,
         area: AreaState,
