@@ -105,7 +105,8 @@ struct acc_segment {
     pthread_t thread;
 
     struct acc_bell bells[ACC_BELLS_MAX];
-    uint32_t ringer_of; /* incarnation whose doorbell the thread listens to; 0: it is to end */
+    uint32_t ringer_of;   /* incarnation whose doorbell the thread listens to; 0: it is to end */
+    uint32_t ringer_seen; /* the doorbell's word when it was started */
     pthread_t ringer;
 
     struct acc_stats lost_stats; /* counts into nowhere when no block is free */
