@@ -231,10 +231,10 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */
 static void prefetch(const struct acc_segment *seg, const struct acc_home *home, uint64_t hash) {
-    __builtin_prefetch(acc_home_first(seg, home), 1);
-    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
-    __builtin_prefetch(&acc_shard(seg, home->shard)->lock, 1);
-    __builtin_prefetch(&acc_shard(seg, home->shard)->ring, 1);
+    acc_prefetch(acc_home_first(seg, home));
+    acc_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    acc_prefetch(&acc_shard(seg, home->shard)->lock);
+    acc_prefetch(&acc_shard(seg, home->shard)->ring);
 }
 
 static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key,

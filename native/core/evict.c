@@ -52,10 +52,10 @@ static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard,
 static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash,
                           bool ghost) {
     struct acc_home home = acc_home_of(seg, hash);
-    __builtin_prefetch(acc_home_first(seg, &home), 1);
-    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    acc_prefetch(acc_home_first(seg, &home));
+    acc_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
     if (ghost) {
-        __builtin_prefetch(ghost_line(seg, shard, hash), 1);
+        acc_prefetch(ghost_line(seg, shard, hash));
     }
 }
 
@@ -459,7 +459,7 @@ void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
     const struct acc_ring *small = &acc_shard(seg, shard)->ring[ACC_SMALL];
     const uint8_t *tail = acc_ring_at(seg, shard, ACC_SMALL, small->tail);
     for (uint32_t line = 0; line < 4; line++) {
-        __builtin_prefetch(tail + line * ACC_LINE, 1);
+        acc_prefetch(tail + line * ACC_LINE);
     }
 }
 
