@@ -101,39 +101,42 @@ static bool token_valid(const struct op *op, const struct acc_write *write) {
            write->token_area == op->area_count;
 }
 
+/* The record of a write, as the words it is stored in. */
+static inline struct acc_raw raw_of(const struct op *op, const struct acc_write *write) {
+    /* A delete or clear between here and the publication makes the item be born dead, as it should.
+     */
+    uint32_t key = write->has_token ? write->token_key : acc_generation_count(op->generation);
+    uint32_t area = write->has_token ? write->token_area : op->area_count;
+    return (struct acc_raw){
+        .size_expire = write->size | (uint32_t)write->code << 26 | (uint64_t)write->expire_at << 32,
+        .stale_loaded = write->stale_until | (uint64_t)write->loaded_at << 32,
+        .counts = key | (uint64_t)area << 32,
+        .sum = write->value_sum,
+    };
+}
+
 static struct acc_parts parts_of(const struct op *op, const struct acc_write *write) {
+    struct acc_raw raw = raw_of(op, write);
     return (struct acc_parts){
         .key = op->key->data,
         .value = write->data,
         .key_size = op->key->size + 1,
         .tag = op->key->tag,
         .area = (uint16_t)op->area->id,
-        .record =
-            {
-                .size_code = write->size | (uint32_t)write->code << 26,
-                .expire_at = write->expire_at,
-                .stale_until = write->stale_until,
-                .loaded_at = write->loaded_at,
-                /* A delete or clear between here and the publication makes the item be born dead,
-                   as it should. */
-                .key_count =
-                    write->has_token ? write->token_key : acc_generation_count(op->generation),
-                .area_count = write->has_token ? write->token_area : op->area_count,
-                .value_sum = write->value_sum,
-            },
+        .record = acc_raw_record(&raw),
     };
 }
 
 /* Room of an item with two copies is reused by what fills at least half of it. */
-static bool rewrite_in_place(const struct op *op, const struct acc_parts *parts) {
+static bool rewrite_in_place(const struct op *op, const struct acc_write *write) {
     if (!op->has_old || !acc_view_twice(&op->old.view)) {
         return false;
     }
-    uint32_t room = acc_view_room(&op->old.view), size = acc_record_size(&parts->record);
-    if (size > room || size < room / 2) {
+    uint32_t room = acc_view_room(&op->old.view);
+    if (write->size > room || write->size < room / 2) {
         return false;
     }
-    acc_ring_rewrite(&op->old.view, &parts->record, parts->value);
+    acc_ring_rewrite(&op->old.view, raw_of(op, write), write->data);
     return true;
 }
 
@@ -225,8 +228,11 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
     if (write->has_token && !token_valid(op, write)) {
         return ACC_NOT_STORED;
     }
+    if (rewrite_in_place(op, write)) {
+        return ACC_OK;
+    }
     struct acc_parts parts = parts_of(op, write);
-    return rewrite_in_place(op, &parts) ? ACC_OK : append(op, &parts);
+    return append(op, &parts);
 }
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */
