@@ -60,9 +60,20 @@ struct op {
     struct acc_home home;
     struct acc_found old;
     bool has_old; /* a word names an item of this key; it may be dead */
+    uint32_t value_sum;
     uint64_t generation;
     uint32_t area_count;
 };
+
+/* The generations to store under; an old item that a delete has overtaken is none. */
+static inline void judge_old(struct op *op) {
+    op->area_count = (uint32_t)acc_load_acquire(op->area->generation);
+    if (op->has_old && acc_unlikely(!acc_generation_valid(
+                           op->generation, op->old.view.record.key_count, op->key->hash))) {
+        acc_read_help_delete(op->area, &op->old);
+        op->has_old = false; /* deleted: what comes now is new */
+    }
+}
 
 static void look_up(struct op *op) {
     struct acc_segment *seg = op->area->seg;
@@ -76,12 +87,7 @@ static void look_up(struct op *op) {
     uint32_t group = acc_generation_index(seg, op->key->hash);
     op->generation =
         op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
-    op->area_count = (uint32_t)acc_load_acquire(op->area->generation);
-    if (op->has_old && acc_unlikely(!acc_generation_valid(
-                           op->generation, op->old.view.record.key_count, op->key->hash))) {
-        acc_read_help_delete(op->area, &op->old);
-        op->has_old = false; /* deleted: what comes now is new */
-    }
+    judge_old(op);
 }
 
 /* Is there a value to go by, fresh or stale? */
@@ -111,7 +117,7 @@ static inline struct acc_raw raw_of(const struct op *op, const struct acc_write 
         .size_expire = write->size | (uint32_t)write->code << 26 | (uint64_t)write->expire_at << 32,
         .stale_loaded = write->stale_until | (uint64_t)write->loaded_at << 32,
         .counts = key | (uint64_t)area << 32,
-        .sum = write->value_sum,
+        .sum = op->value_sum,
     };
 }
 
@@ -236,19 +242,23 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
 }
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */
-static void prefetch(const struct acc_segment *seg, const struct acc_home *home, uint64_t hash) {
+static inline void prefetch(const struct acc_segment *seg, const struct acc_home *home) {
     acc_prefetch(acc_home_first(seg, home));
-    acc_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    acc_prefetch(acc_generation_word(seg, acc_generation_index(seg, home->hash)));
     acc_prefetch(&acc_shard(seg, home->shard)->lock);
     acc_prefetch(&acc_shard(seg, home->shard)->ring);
 }
 
-static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key,
-                  uint64_t budget_ns) {
+static inline void aim(struct op *op, struct acc_area *area, const struct acc_key *key) {
     op->area = area;
     op->key = key;
     op->home = acc_home_of(area->seg, key->hash);
-    prefetch(area->seg, &op->home, key->hash);
+    prefetch(area->seg, &op->home);
+}
+
+static bool begin(struct op *op, struct acc_area *area, const struct acc_key *key,
+                  uint64_t budget_ns) {
+    aim(op, area, key);
     if (!acc_lock_take(area->seg, op->home.shard, budget_ns)) {
         return false;
     }
@@ -260,22 +270,46 @@ static void end(const struct op *op) {
     acc_lock_give(op->area->seg, op->home.shard);
 }
 
+/* Up to where the lock is needed. */
+static inline void approach(struct op *op, struct acc_area *area, const struct acc_key *key,
+                            const struct acc_write *write) {
+    aim(op, area, key);
+    op->value_sum = acc_value_sum(write->data, write->size);
+}
+
+enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_write *write) {
+    struct op op;
+    if (acc_unlikely(write->size >= ACC_VALUE_MAX)) {
+        return ACC_BUSY; /* for acc_store() to say what is to be said */
+    }
+    approach(&op, area, key, write);
+    if (acc_unlikely(!acc_lock_take_in_turn(area->seg, op.home.shard))) {
+        return ACC_BUSY;
+    }
+    look_up(&op);
+    enum acc_status status = store_locked(&op, write);
+    acc_lock_give_in_turn(area->seg, op.home.shard);
+    if (acc_unlikely(status == ACC_TOO_LARGE) && write->mode == ACC_SET) {
+        acc_delete(area, key);
+    }
+    return status;
+}
+
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
                           const struct acc_write *write, uint64_t budget_ns) {
     struct op op;
     enum acc_status status = ACC_TOO_LARGE;
     if (write->size < ACC_VALUE_MAX) {
-        struct acc_write summed = *write;
-        summed.value_sum = acc_value_sum(write->data, write->size);
+        approach(&op, area, key, write);
         status = ACC_BUSY;
-        if (begin(&op, area, key, budget_ns)) {
-            status = store_locked(&op, &summed);
+        if (acc_lock_take(area->seg, op.home.shard, budget_ns)) {
+            look_up(&op);
+            status = store_locked(&op, write);
             end(&op);
         }
     }
-    /* budget 0 is the try of a caller who comes back with one. */
-    if ((status == ACC_TOO_LARGE || (status == ACC_BUSY && budget_ns != 0)) &&
-        write->mode == ACC_SET) {
+    if ((status == ACC_TOO_LARGE || status == ACC_BUSY) && write->mode == ACC_SET) {
         acc_delete(area, key);
     }
     return status;
@@ -334,7 +368,6 @@ static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at,
         .expire_at = expire_at,
         .stale_until = stale_until,
         .loaded_at = record->loaded_at,
-        .value_sum = record->value_sum,
     };
 }
 
@@ -359,6 +392,7 @@ enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint
             status = ACC_RACE;
         } else {
             struct acc_write write = kept_value(&copy, expire_at, stale_until);
+            op.value_sum = copy.found.view.record.value_sum;
             status = store_locked(&op, &write);
         }
         end(&op);
@@ -396,6 +430,7 @@ enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uin
         write.token_key = acc_generation_count(before) + 1;
         write.token_area = record->area_count;
         look_up(&op);
+        op.value_sum = record->value_sum;
         stored = store_locked(&op, &write) == ACC_OK;
     }
     if (!stored && op.has_old) {
@@ -431,7 +466,7 @@ static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *
         return ACC_OVERFLOW;
     }
     write.data = (const uint8_t *)&value;
-    write.value_sum = acc_value_sum(write.data, write.size);
+    op->value_sum = acc_value_sum(write.data, write.size);
     *out = value;
     return store_locked(op, &write);
 }
