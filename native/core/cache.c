@@ -53,6 +53,9 @@ bool acc_delete(struct acc_area *area, const struct acc_key *key) {
 
 /* --- store ------------------------------------------------------------------------------------ */
 
+/* How much of an item is fetched before it is known to be the one. */
+#define PREFETCH_BYTES 512u
+
 /* A write in progress under the lock. */
 struct op {
     struct acc_area *area;
@@ -87,6 +90,21 @@ static void look_up(struct op *op) {
     uint32_t group = acc_generation_index(seg, op->key->hash);
     op->generation =
         op->has_old ? op->old.generation : acc_load_acquire(acc_generation_word(seg, group));
+    judge_old(op);
+}
+
+/* The same with a guess where the word is.  A key has one word, so what is found there is all there
+ * is. */
+static inline __attribute__((always_inline)) void look_up_at(struct op *op, struct acc_slot guess) {
+    op->old.slot = guess;
+    op->old.shard = op->home.shard;
+    if (acc_unlikely(guess.bucket == NULL ||
+                     acc_read_candidate(op->area, &op->home, op->key, &op->old) != ACC_OK)) {
+        look_up(op);
+        return;
+    }
+    op->has_old = true;
+    op->generation = op->old.generation;
     judge_old(op);
 }
 
@@ -249,6 +267,28 @@ static inline void prefetch(const struct acc_segment *seg, const struct acc_home
     acc_prefetch(&acc_shard(seg, home->shard)->ring);
 }
 
+/* Before the lock is taken: where the key's word most likely is (bucket NULL: nowhere), and the
+ * lines of the item it names.  Behind the lock's locked operation no load begins before that one is
+ * done; these are under way by then.  (A tenth of a set of 100 bytes among 10,000 keys, a quarter of
+ * the median.)  The word may be anything: nothing is loaded through it, and a prefetch of a bad
+ * address does nothing. */
+static inline struct acc_slot guess_slot(const struct op *op, uint64_t item_bytes) {
+    const struct acc_segment *seg = op->area->seg;
+    struct acc_bucket *bucket = acc_home_first(seg, &op->home);
+    uint32_t match = acc_bucket_match(bucket, op->home.tag);
+    if (match == 0) {
+        return (struct acc_slot){0};
+    }
+    struct acc_slot slot = {bucket, (uint32_t)__builtin_ctz(match) >> 2};
+    uint64_t word = acc_load_relaxed(acc_slot_word(slot));
+    const uint8_t *item =
+        acc_ring_at(seg, op->home.shard, acc_word_ring(word), acc_word_offset(word));
+    for (uint64_t at = 0; at < item_bytes && at < PREFETCH_BYTES; at += ACC_LINE) {
+        acc_prefetch(item + at);
+    }
+    return slot;
+}
+
 static inline void aim(struct op *op, struct acc_area *area, const struct acc_key *key) {
     op->area = area;
     op->key = key;
@@ -271,10 +311,12 @@ static void end(const struct op *op) {
 }
 
 /* Up to where the lock is needed. */
-static inline void approach(struct op *op, struct acc_area *area, const struct acc_key *key,
-                            const struct acc_write *write) {
+static inline __attribute__((always_inline)) struct acc_slot approach(
+    struct op *op, struct acc_area *area, const struct acc_key *key,
+    const struct acc_write *write) {
     aim(op, area, key);
     op->value_sum = acc_value_sum(write->data, write->size);
+    return guess_slot(op, sizeof(struct acc_item_twice) + key->size + 2 * (uint64_t)write->size);
 }
 
 enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
@@ -283,11 +325,11 @@ enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *k
     if (acc_unlikely(write->size >= ACC_VALUE_MAX)) {
         return ACC_BUSY; /* for acc_store() to say what is to be said */
     }
-    approach(&op, area, key, write);
+    struct acc_slot guess = approach(&op, area, key, write);
     if (acc_unlikely(!acc_lock_take_in_turn(area->seg, op.home.shard))) {
         return ACC_BUSY;
     }
-    look_up(&op);
+    look_up_at(&op, guess);
     enum acc_status status = store_locked(&op, write);
     acc_lock_give_in_turn(area->seg, op.home.shard);
     if (acc_unlikely(status == ACC_TOO_LARGE) && write->mode == ACC_SET) {
@@ -301,10 +343,10 @@ enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
     struct op op;
     enum acc_status status = ACC_TOO_LARGE;
     if (write->size < ACC_VALUE_MAX) {
-        approach(&op, area, key, write);
+        struct acc_slot guess = approach(&op, area, key, write);
         status = ACC_BUSY;
         if (acc_lock_take(area->seg, op.home.shard, budget_ns)) {
-            look_up(&op);
+            look_up_at(&op, guess);
             status = store_locked(&op, write);
             end(&op);
         }
