@@ -233,7 +233,7 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
     if (!op->has_old) {
         acc_evict_make_entry(seg, shard, &budget);
     }
-    if (!acc_evict_make_room(seg, shard, ring, acc_parts_units(parts), &budget)) {
+    if (!acc_evict_make_room(seg, shard, ring, acc_parts_units(parts), !op->has_old, &budget)) {
         return ACC_TOO_LARGE;
     }
     uint64_t offset = acc_ring_append(seg, shard, ring, parts);
