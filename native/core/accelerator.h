@@ -125,7 +125,6 @@ struct acc_write {
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
-    uint32_t value_sum; /* acc_store() fills it in, before it takes the lock */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -176,6 +175,10 @@ uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
 
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
                           const struct acc_write *write, uint64_t budget_ns);
+/* One try, by a thread that holds what makes all threads of this process take turns (the GIL).
+ * ACC_BUSY: nothing has changed; now acc_store(), without it. */
+enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_write *write);
 bool acc_delete(struct acc_area *area, const struct acc_key *key);
 enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns);
 enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint32_t expire_at,

@@ -94,6 +94,7 @@ struct acc_segment {
      * lock word with my id and no intent here was not set by me.  Highest bit: closed for a moment,
      * see maintenance.c. */
     uint32_t intent[ACC_SHARDS_MAX + 1];
+    uint32_t intent_in_turn; /* the same of the thread that holds the GIL: lock + 1, or 0; lock.h */
 
     struct acc_ahead *ahead; /* [shard][hand] */
 
