@@ -420,15 +420,19 @@ int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     return found == 2 ? 1 : found;
 }
 
-/* Tell Python that a refresh is due.  The value is in hand, and is returned unless that raises. */
+/* Tell Python that a refresh is due.  The value is in hand: no Exception from there takes it away,
+ * but what is none (the end of the worker, for one) goes on. */
 static PyObject *near_end(AreaObject *self, PyObject *key, PyObject *object) {
     PyObject *answer =
         PyObject_CallMethodOneArg((PyObject *)self, self->binding->str_near_end, key);
     if (answer == NULL) {
-        Py_DECREF(object);
-        return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+            Py_DECREF(object);
+            return NULL;
+        }
+        PyErr_Clear();
     }
-    Py_DECREF(answer);
+    Py_XDECREF(answer);
     return object;
 }
 

@@ -113,16 +113,20 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "refresh_window",
                             NULL};
     AreaObject *self = (AreaObject *)op;
-    PyObject *segment, *ttl, *null_ttl;
+    PyObject *segment, *ttl = NULL, *null_ttl = NULL;
     const char *name;
     Py_ssize_t name_size;
-    double stale_ttl, jitter, refresh_window;
-    unsigned int max_value_size, flags;
-    unsigned long long object_bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#$OOddIKId:_bind", names,
+    double stale_ttl = -1, jitter = -1, refresh_window = 0;
+    unsigned int max_value_size = 0, flags = 0;
+    unsigned long long object_bytes = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKId:_bind", names,
                                      self->binding->segment_type, &segment, &name, &name_size, &ttl,
                                      &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
                                      &flags, &refresh_window)) {
+        return NULL;
+    }
+    if (ttl == NULL || null_ttl == NULL) {
+        PyErr_SetString(PyExc_TypeError, "_bind: ttl and null_ttl must be given");
         return NULL;
     }
     uint32_t life, null_life;

@@ -8,6 +8,7 @@
 #include "flight.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 
 #define SLICE_NS 50000000ull /* between two looks whether the leader lives, and at signals */
@@ -21,6 +22,7 @@ typedef struct {
     struct acc_key key;
     uint8_t *key_data;
     enum flight_state state;
+    bool overtaken;    /* of a leader: as it last was */
     uint64_t asked_ns; /* when the leader was last asked after */
     PyObject *tag;
 } FlightObject;
@@ -28,11 +30,19 @@ typedef struct {
 typedef struct {
     PyObject_HEAD PyObject *weakrefs;
     SegmentObject *segment;
+    PyObject *on_ring; /* for code that serves the twin too: never called here */
     int fd;
 } BellObject;
 
 static struct acc_segment *seg_of(const FlightObject *self) {
     return self->area.seg;
+}
+
+/* The state as it is for this process: a forked child has no part in its parent's flights. */
+static enum flight_state state_of(const FlightObject *self) {
+    bool parents = (self->state == FLIGHT_LEADING || self->state == FLIGHT_JOINED) &&
+                   self->ticket.incarnation != acc_incarnation(seg_of(self));
+    return parents ? FLIGHT_OVER : self->state;
 }
 
 /* --- making and unmaking ---------------------------------------------------------------------- */
@@ -70,6 +80,7 @@ static void let_go(FlightObject *self, enum acc_flight_result result) {
     enum flight_state state = self->state;
     self->state = FLIGHT_OVER;
     if (state == FLIGHT_LEADING) {
+        self->overtaken = acc_load_overtaken(&self->area, &self->key, &self->ticket);
         acc_load_end(&self->area, &self->ticket, result);
     } else if (state == FLIGHT_JOINED) {
         acc_flight_leave(seg_of(self), &self->ticket);
@@ -111,8 +122,8 @@ static void flight_dealloc(PyObject *op) {
 /* --- entering --------------------------------------------------------------------------------- */
 
 static bool lease_units(double lease, uint32_t *out) {
-    if (!(lease > 0)) {
-        PyErr_SetString(PyExc_ValueError, "a lease must be more than 0 seconds");
+    if (!(lease > 0 && isfinite(lease))) {
+        PyErr_SetString(PyExc_ValueError, "a lease must be more than 0 seconds, and finite");
         return false;
     }
     *out = acc_clock_after(0, lease);
@@ -216,11 +227,12 @@ typedef enum acc_status end_with_value(struct acc_area *area, const struct acc_k
 static enum acc_status give_value(FlightObject *self, end_with_value *end,
                                   const struct acc_write *write) {
     struct acc_ticket ticket = self->ticket;
-    if (self->state != FLIGHT_LEADING) {
+    if (state_of(self) != FLIGHT_LEADING) {
         return ACC_NOT_STORED;
     }
     self->state = FLIGHT_OVER;
     self->ticket.leading = false;
+    self->overtaken = acc_load_overtaken(&self->area, &self->key, &ticket);
     enum acc_status status = end(&self->area, &self->key, &ticket, write, 0);
     if (acc_unlikely(status == ACC_BUSY)) {
         Py_BEGIN_ALLOW_THREADS status =
@@ -323,26 +335,36 @@ static PyObject *flight_exit(PyObject *op, PyObject *args) {
 
 /* --- the followers' calls --------------------------------------------------------------------- */
 
-static bool must_be_joined(const FlightObject *self, const char *what) {
-    if (self->state != FLIGHT_JOINED) {
-        PyErr_Format(PyExc_RuntimeError, "%s() is for flights that were joined", what);
+/* Does this caller still wait for a flight that is on its way? */
+static bool awaits(const FlightObject *self) {
+    return state_of(self) == FLIGHT_JOINED && acc_flight_running(seg_of(self), &self->ticket);
+}
+
+/* Is there nobody (any more) who may end it?  The kernel is asked now and then only. */
+static bool leaderless(FlightObject *self, uint64_t now_ns) {
+    const struct acc_segment *seg = seg_of(self);
+    if (acc_flight_lapsed(seg, &self->ticket)) {
+        return true;
+    }
+    if (now_ns - self->asked_ns < SLICE_NS) {
         return false;
     }
-    return true;
+    self->asked_ns = now_ns;
+    return acc_flight_leader_dead(seg, &self->ticket);
 }
 
 /* In slices, because of signals, and because a dead leader wakes nobody. */
 static PyObject *flight_wait(PyObject *op, PyObject *arg) {
     FlightObject *self = (FlightObject *)op;
     double seconds = PyFloat_AsDouble(arg);
-    if ((seconds == -1.0 && PyErr_Occurred()) || !must_be_joined(self, "wait")) {
+    if (seconds == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
     struct acc_segment *seg = seg_of(self);
     uint64_t now = acc_clock_ns();
     uint64_t end = now + (uint64_t)(seconds <= 0 ? 0 : seconds < 1e6 ? seconds * 1e9 : 1e15);
     struct acc_ticket ticket = self->ticket;
-    while (acc_flight_running(seg, &ticket)) {
+    while (awaits(self)) {
         if (now >= end) {
             return PyLong_FromLong(WAIT_TIMEOUT);
         }
@@ -350,10 +372,7 @@ static PyObject *flight_wait(PyObject *op, PyObject *arg) {
         uint64_t slice = end - now < SLICE_NS ? end - now : SLICE_NS;
         Py_BEGIN_ALLOW_THREADS acc_flight_wait(seg, &ticket, slice);
         now = acc_clock_ns();
-        if (now - self->asked_ns >= SLICE_NS && acc_flight_running(seg, &ticket)) {
-            self->asked_ns = now;
-            gone = acc_flight_leaderless(seg, &ticket);
-        }
+        gone = acc_flight_running(seg, &ticket) && leaderless(self, now);
         Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
             return NULL;
         }
@@ -367,20 +386,10 @@ static PyObject *flight_wait(PyObject *op, PyObject *arg) {
 static PyObject *flight_poll(PyObject *op, PyObject *unused) {
     (void)unused;
     FlightObject *self = (FlightObject *)op;
-    if (!must_be_joined(self, "poll")) {
-        return NULL;
-    }
-    if (!acc_flight_running(seg_of(self), &self->ticket)) {
+    if (!awaits(self)) {
         return PyLong_FromLong(WAIT_ENDED);
     }
-    uint64_t now = acc_clock_ns();
-    if (now - self->asked_ns >= SLICE_NS) {
-        self->asked_ns = now;
-        if (acc_flight_leaderless(seg_of(self), &self->ticket)) {
-            return PyLong_FromLong(WAIT_AGAIN);
-        }
-    }
-    return PyLong_FromLong(WAIT_TIMEOUT);
+    return PyLong_FromLong(leaderless(self, acc_clock_ns()) ? WAIT_AGAIN : WAIT_TIMEOUT);
 }
 
 static PyObject *flight_ring(PyObject *op, PyObject *bell) {
@@ -389,10 +398,13 @@ static PyObject *flight_ring(PyObject *op, PyObject *bell) {
         PyErr_SetString(PyExc_TypeError, "ring() takes a Bell");
         return NULL;
     }
-    if (!must_be_joined(self, "ring")) {
-        return NULL;
+    struct acc_segment *seg = seg_of(self);
+    if (state_of(self) == FLIGHT_JOINED) {
+        acc_flight_ring(seg, &self->ticket);
     }
-    acc_flight_ring(seg_of(self), &self->ticket);
+    if (!awaits(self) && seg->self_slot != 0) {
+        acc_doorbell_ring(seg, (seg->self_slot - 1) % 64); /* it has ended already */
+    }
     Py_RETURN_NONE;
 }
 
@@ -400,7 +412,7 @@ static PyObject *flight_result(PyObject *op, PyObject *unused) {
     (void)unused;
     FlightObject *self = (FlightObject *)op;
     uint64_t handed;
-    if (self->ticket.record == ACC_NO_RECORD) {
+    if (state_of(self) != FLIGHT_JOINED) {
         return PyLong_FromLong(ACC_RESULT_UNKNOWN);
     }
     return PyLong_FromLong(acc_flight_result(seg_of(self), &self->ticket, &handed));
@@ -432,7 +444,7 @@ static PyObject *flight_take(PyObject *op, PyObject *unused) {
     FlightObject *self = (FlightObject *)op;
     uint8_t *value, code;
     uint32_t size;
-    if (self->ticket.record == ACC_NO_RECORD) {
+    if (state_of(self) != FLIGHT_JOINED) {
         Py_RETURN_NONE;
     }
     enum acc_status status =
@@ -461,12 +473,15 @@ static PyObject *flight_leave(PyObject *op, PyObject *unused) {
 
 static PyObject *get_state(PyObject *op, void *closure) {
     (void)closure;
-    return PyLong_FromLong(((FlightObject *)op)->state);
+    return PyLong_FromLong(state_of((FlightObject *)op));
 }
 
 static PyObject *get_id(PyObject *op, void *closure) {
     (void)closure;
     const struct acc_ticket *ticket = &((FlightObject *)op)->ticket;
+    if (ticket->record == ACC_NO_RECORD) {
+        return PyLong_FromLong(0);
+    }
     return PyLong_FromUnsignedLongLong((uint64_t)ticket->record << 32 | ticket->token);
 }
 
@@ -489,7 +504,7 @@ static PyObject *get_own(PyObject *op, void *closure) {
     (void)closure;
     FlightObject *self = (FlightObject *)op;
     struct acc_flight_info info;
-    bool own = self->state == FLIGHT_LEADING ||
+    bool own = state_of(self) == FLIGHT_LEADING ||
                (self->ticket.record != ACC_NO_RECORD &&
                 acc_flight_look(seg_of(self), self->ticket.record, &info) &&
                 info.token == self->ticket.token && info.owner == acc_incarnation(seg_of(self)));
@@ -505,14 +520,10 @@ static PyObject *get_waiters(PyObject *op, void *closure) {
 static PyObject *get_overtaken(PyObject *op, void *closure) {
     (void)closure;
     FlightObject *self = (FlightObject *)op;
-    const struct acc_segment *seg = seg_of(self);
-    const uint64_t *group = acc_generation_word(seg, acc_generation_index(seg, self->key.hash));
-    /* As the store will ask: deletes of a neighbour in the group do not count. */
-    bool overtaken =
-        self->state != FLIGHT_LEADING || acc_flight_lease(seg, &self->ticket) != ACC_LEASE_HELD ||
-        !acc_generation_valid(acc_load_acquire(group), self->ticket.key_count, self->key.hash) ||
-        (uint32_t)acc_load_acquire(self->area.generation) != self->ticket.area_count;
-    return PyBool_FromLong(overtaken);
+    if (state_of(self) == FLIGHT_LEADING) {
+        self->overtaken = acc_load_overtaken(&self->area, &self->key, &self->ticket);
+    }
+    return PyBool_FromLong(self->overtaken);
 }
 
 static PyObject *get_tag(PyObject *op, void *closure) {
@@ -615,13 +626,28 @@ static void close_bell(BellObject *self) {
 static void bell_dealloc(PyObject *op) {
     BellObject *self = (BellObject *)op;
     PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
     close_bell(self);
     Py_XDECREF(self->segment);
+    Py_XDECREF(self->on_ring);
     type->tp_free(op);
     Py_DECREF(type);
+}
+
+static int bell_traverse(PyObject *op, visitproc visit, void *arg) {
+    BellObject *self = (BellObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->segment);
+    Py_VISIT(self->on_ring);
+    return 0;
+}
+
+static int bell_gc_clear(PyObject *op) {
+    Py_CLEAR(((BellObject *)op)->on_ring);
+    return 0;
 }
 
 static PyObject *bell_fileno(PyObject *op, PyObject *unused) {
@@ -664,20 +690,19 @@ static PyMethodDef bell_methods[] = {
 
 static struct PyMemberDef bell_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(BellObject, weakrefs), READONLY, NULL},
+    {"on_ring", T_OBJECT, offsetof(BellObject, on_ring), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot bell_slots[] = {
-    {Py_tp_dealloc, bell_dealloc},
-    {Py_tp_methods, bell_methods},
-    {Py_tp_members, bell_members},
-    {0, NULL},
+    {Py_tp_dealloc, bell_dealloc}, {Py_tp_traverse, bell_traverse}, {Py_tp_clear, bell_gc_clear},
+    {Py_tp_methods, bell_methods}, {Py_tp_members, bell_members},   {0, NULL},
 };
 
 PyType_Spec bell_spec = {
     .name = "accelerator._native.Bell",
     .basicsize = sizeof(BellObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = bell_slots,
 };
 
@@ -693,8 +718,12 @@ PyObject *area_pause(PyObject *op, PyObject *args) {
         !area_key(self, key_object, buffer, &key)) {
         return NULL;
     }
-    if (seconds > 0 && (self->flags & AREA_OFF) == 0) {
-        acc_load_pause(&self->area, &key, acc_clock_after(0, seconds), 0);
+    if (!(seconds >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "a pause must not be less than 0 seconds");
+        return NULL;
+    }
+    if ((self->flags & AREA_OFF) == 0) {
+        acc_load_pause(&self->area, &key, seconds > 0 ? acc_clock_after(0, seconds) : 0, 0);
     }
     Py_RETURN_NONE;
 }
@@ -712,10 +741,17 @@ PyObject *area_pausing(PyObject *op, PyObject *key_object) {
 PyObject *area_latency(PyObject *op, PyObject *arg) {
     AreaObject *self = (AreaObject *)op;
     double seconds = PyFloat_AsDouble(arg);
-    if ((seconds == -1.0 && PyErr_Occurred()) || !area_ready(self)) {
+    if (seconds == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    acc_stats_load(self->area.stats, (uint64_t)(seconds > 0 ? seconds * 1e6 : 0));
+    if (!(seconds >= 0 && seconds < 1e12)) {
+        PyErr_SetString(PyExc_ValueError, "a latency must be finite, and not less than 0 seconds");
+        return NULL;
+    }
+    if (!area_ready(self)) {
+        return NULL;
+    }
+    acc_stats_load(self->area.stats, (uint64_t)(seconds * 1e6));
     Py_RETURN_NONE;
 }
 

@@ -118,13 +118,13 @@ struct acc_write {
     uint8_t code;
     uint8_t mode; /* enum acc_store_mode */
     bool has_token;
+    bool same_value; /* only the life changes: loads of the key are as good as before */
     const struct acc_ticket *ticket; /* the fill of a flight; NULL: no flight */
     uint32_t token_key;              /* with has_token: generations seen before the load */
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
-    uint32_t value_sum; /* acc_store() fills it in, before it takes the lock */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -175,6 +175,10 @@ uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
 
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
                           const struct acc_write *write, uint64_t budget_ns);
+/* One try, by a thread that holds what makes all threads of this process take turns (the GIL).
+ * ACC_BUSY: nothing has changed; now acc_store(), without it. */
+enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_write *write);
 bool acc_delete(struct acc_area *area, const struct acc_key *key);
 enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns);
 enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint32_t expire_at,
@@ -243,12 +247,15 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
                               uint64_t budget_ns);
 /* End a flight that has nothing to give: `result` is DECLINED or FAILED.  Takes no lock. */
 void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result);
+/* Has a delete, a clear or a store come since it began, or somebody else taken the lease? */
+bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
+                        const struct acc_ticket *ticket);
 /* What was handed over to the holder of this ticket.  ACC_OK: *value was allocated (free it), and is
  * not NULL even if *size is 0; ACC_NOT_FOUND: gone; ACC_ESYS: no memory. */
 enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
                               const struct acc_ticket *ticket, uint8_t **value, uint32_t *size,
                               uint8_t *code);
-/* Note that loads of this key fail, and read the note. */
+/* Note for so many clock units that loads of this key fail (0: forget that), and read the note. */
 void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t units,
                     uint64_t budget_ns);
 bool acc_load_pausing(struct acc_area *area, const struct acc_key *key);

@@ -61,13 +61,13 @@ static bool any_armed(const struct acc_segment *seg) {
     return false;
 }
 
-/* With the list taken, so that no descriptor is closed, and perhaps opened anew for something else,
- * between the look and the write. */
-static bool ring_all(struct acc_segment *seg) {
+/* All of them, or those that are waited for.  With the list taken, so that no descriptor is closed,
+ * and perhaps opened anew for something else, between the look and the write. */
+static bool ring_bells(struct acc_segment *seg, bool all) {
     const uint64_t one = 1;
     take_list(seg);
     for (uint32_t i = 0; i < ACC_BELLS_MAX; i++) {
-        if (seg->bells[i].fd != 0 && seg->bells[i].armed != 0) {
+        if (seg->bells[i].fd != 0 && (all || seg->bells[i].armed != 0)) {
             /* Fails only if it would block: then it has been rung often enough. */
             ssize_t n = write(seg->bells[i].fd - 1, &one, sizeof one);
             (void)n;
@@ -91,16 +91,21 @@ static void *run(void *argument) {
         return NULL; /* told to stop before it had even begun */
     }
     uint32_t *word = word_of(seg);
-    while (acc_load_acquire(&seg->ringer_of) == mine) {
-        /* The word first, then the bells: what is raised after this look ends the sleep at once. */
+    uint32_t before = acc_load_acquire(&seg->ringer_seen);
+    for (;;) {
+        /* The word first, then what it stands for (an order to stop, bells): whoever raises it after
+         * this look ends the sleep at once. */
         uint32_t seen = acc_load_acquire(word);
+        if (acc_load_acquire(&seg->ringer_of) != mine) {
+            return NULL;
+        }
         struct timespec pause = {.tv_nsec = TICK_NS};
-        if (!ring_all(seg)) {
+        if (!ring_bells(seg, seen != before)) {
             pause = (struct timespec){.tv_sec = IDLE_SECONDS};
         }
+        before = seen;
         syscall(SYS_futex, word, FUTEX_WAIT, seen, &pause, NULL, 0);
     }
-    return NULL;
 }
 
 /* Signals stay with the threads of the application. */
@@ -111,6 +116,7 @@ static bool start(struct acc_segment *seg) {
         return false;
     }
     acc_store_release(&seg->ringer_of, acc_incarnation(seg));
+    acc_store_release(&seg->ringer_seen, acc_load_acquire(word_of(seg)));
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256u << 10);
     sigfillset(&all);

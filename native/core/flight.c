@@ -267,13 +267,13 @@ bool acc_flight_running(const struct acc_segment *seg, const struct acc_ticket *
     return acc_flight_live(control) && acc_flight_token(control) == ticket->token;
 }
 
-bool acc_flight_leaderless(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    if (ticket->record == ACC_NO_RECORD) {
-        return true;
-    }
-    const struct acc_flight *flight = flight_of(seg, ticket);
-    return lease_over(flight, acc_now(seg)) ||
-           acc_process_dead(seg, acc_load_relaxed(&flight->owner));
+bool acc_flight_lapsed(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    return ticket->record == ACC_NO_RECORD || lease_over(flight_of(seg, ticket), acc_now(seg));
+}
+
+bool acc_flight_leader_dead(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    return ticket->record == ACC_NO_RECORD ||
+           acc_process_dead(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
 }
 
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns) {
@@ -331,7 +331,7 @@ enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
 }
 
 uint32_t acc_flight_waiting(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    if (ticket->record == ACC_NO_RECORD) {
+    if (ticket->record == ACC_NO_RECORD || !acc_flight_running(seg, ticket)) {
         return 0;
     }
     uint64_t crowd = acc_load_acquire(&flight_of(seg, ticket)->crowd);
@@ -409,8 +409,15 @@ bool acc_flight_look(const struct acc_segment *seg, uint32_t record, struct acc_
         .started = acc_load_relaxed(&flight->started),
         .deadline = acc_load_relaxed(&flight->deadline),
         .alone = (control & ACC_FLIGHT_STATE) == ACC_FLIGHT_ALONE,
-        .overtaken = control & ACC_FLIGHT_OVERTAKEN,
     };
+    uint64_t group =
+        acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, out->hash)));
+    out->overtaken =
+        control & ACC_FLIGHT_OVERTAKEN ||
+        !acc_generation_valid(group, acc_load_relaxed(&flight->key_count), out->hash) ||
+        (out->area < seg->geometry.areas &&
+         (uint32_t)acc_load_acquire(&acc_area_slot(seg, out->area)->generation) !=
+             acc_load_relaxed(&flight->area_count));
     acc_fence_acquire();
     return acc_load_relaxed(&flight->control) == control;
 }

@@ -60,7 +60,7 @@ enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                uint64_t budget_ns, struct acc_ticket *out) {
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (!acc_op_begin(&op, area, key, budget_ns)) {
+    if (!acc_op_begin(&op, area, key, NULL, budget_ns)) {
         return ACC_BUSY;
     }
     enum acc_status status = enter_locked(&op, mode, window, lease, out);
@@ -76,7 +76,7 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     if (most != 0 && !acc_flight_take_turn(seg, area->id, most, lease, out)) {
         return ACC_FULL;
     }
-    if (acc_op_begin(&op, area, key, budget_ns)) {
+    if (acc_op_begin(&op, area, key, NULL, budget_ns)) {
         struct acc_load load = load_of(&op);
         acc_flight_claim_locked(seg, &load, ACC_FLIGHT_ALONE, lease, out);
         acc_op_end(&op);
@@ -93,7 +93,6 @@ static struct acc_write fill_of(const struct acc_ticket *ticket, const struct ac
     fill.has_token = true;
     fill.token_key = ticket->key_count;
     fill.token_area = ticket->area_count;
-    fill.value_sum = acc_value_sum(write->data, write->size);
     return fill;
 }
 
@@ -133,7 +132,7 @@ enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key
         status = ACC_NOT_STORED;
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             status = finish_locked(&op, ticket, &fill, &result);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
@@ -157,7 +156,7 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
         result = ACC_RESULT_UNKNOWN; /* as in hand_locked() */
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             result = hand_locked(&op, ticket, &fill);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
@@ -166,6 +165,17 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
     }
     acc_flight_end(seg, ticket, result);
     return ACC_OK;
+}
+
+bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
+                        const struct acc_ticket *ticket) {
+    const struct acc_segment *seg = area->seg;
+    uint64_t group =
+        acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
+    return ticket->record != ACC_NO_RECORD &&
+           (acc_flight_lease(seg, ticket) != ACC_LEASE_HELD ||
+            !acc_generation_valid(group, ticket->key_count, key->hash) ||
+            (uint32_t)acc_load_acquire(area->generation) != ticket->area_count);
 }
 
 void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result) {
@@ -233,6 +243,10 @@ void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t u
                     uint64_t budget_ns) {
     uint32_t now = acc_now(area->seg);
     struct acc_key note = note_of(area, key);
+    if (units == 0) {
+        acc_delete(area, &note);
+        return;
+    }
     struct acc_write write = {.data = note.data,
                               .code = ACC_CODE_NOTE,
                               .mode = ACC_SET,
