@@ -117,7 +117,7 @@ static uint32_t joinable(struct worker *w, const struct acc_key *key) {
 static void check_leadership(struct worker *w, uint32_t k, const struct acc_key *key,
                              const struct acc_ticket *ticket) {
     struct acc_segment *seg = w->area.seg;
-    uint64_t mine = leader_word(ticket), before = shared->leader[k];
+    uint64_t mine = leader_word(ticket), before = acc_load_acquire(&shared->leader[k]);
     while (!acc_cas64(&shared->leader[k], before, mine)) {
         before = acc_load_acquire(&shared->leader[k]);
     }
