@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from accelerator import FnLoader, LevelCache, LoaderError, LoadContext, local, testing
+from accelerator import FnLoader, LevelCache, LoadContext, LoaderError, local, testing
 
 pytestmark = pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part")
 
@@ -74,7 +74,7 @@ class TestStampede:
     ) -> None:
         """
         1: 6 processes of 8 callers ask for one key at once, the loader takes 300 ms: it runs once,
-        and all 48 get the value.  (With Redis: it sees one read and one write.)
+        and all 48 get the value. (With Redis: it sees one read and one write.)
         """
 
         def body(meet: Meet) -> None:
@@ -92,7 +92,9 @@ class TestStampede:
     def test_one_call_for_late_comers(
         self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any, kind: str
     ) -> None:
-        """1: the same if they come one after the other while it runs, in the leader's worker too."""
+        """
+        1: the same if they come one after the other while it runs, in the leader's worker too.
+        """
 
         def body(meet: Meet) -> None:
             here = crowd(kind)
@@ -154,8 +156,8 @@ class TestStampede:
         self, shared: testing.Isolated, fork: Fork, calls: Any, gates: Any, waits: bool
     ) -> None:
         """
-        3: after a loader has raised, that of another process that asks for the key, or waits for it,
-        starts within 50 ms, not after the lease.
+        3: after a loader has raised, that of another process that asks for the key, or waits for
+        it, starts within 50 ms, not after the lease.
         """
         gate = gates()
 
@@ -197,9 +199,9 @@ class TestStampede:
         self, shared: testing.Isolated, fork: Fork, calls: Any, gates: Any, how: signal.Signals
     ) -> None:
         """
-        4: a leader is killed in its loader, or aborted as Gunicorn aborts a worker past its timeout:
-        a waiter in another process takes over within 150 ms, the loader runs exactly once more, and
-        nobody hangs.
+        4: a leader is killed in its loader, or aborted as Gunicorn aborts a worker past its
+        timeout: a waiter in another process takes over within 150 ms, the loader runs exactly once
+        more, and nobody hangs.
         """
         gate = gates()
 
@@ -323,7 +325,7 @@ class TestStampede:
     ) -> None:
         """
         6: who has waited for its wait_timeout loads on its own, at that time, and the leader is not
-        disturbed: it gets its own answer.  The next get finds that of the load which began later.
+        disturbed: it gets its own answer. The next get finds that of the load which began later.
         """
         gate = gates()
 
@@ -354,8 +356,8 @@ class TestStampede:
         self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any, gates: Any
     ) -> None:
         """
-        6: with max_loads such loads running the outcome is LoaderTimeout, at that time; the next get
-        is the leader's value, and the load that it overtook is not stored over it.
+        6: with max_loads such loads running the outcome is LoaderTimeout, at that time; the next
+        get is the leader's value, and the load that it overtook is not stored over it.
         """
         leads, alone = gates(), gates()
 
@@ -488,8 +490,8 @@ class TestStampede:
         self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any, gates: Any
     ) -> None:
         """
-        9: when the value expires while an early refresh is on its way, callers wait for that and use
-        its result: there is no second call.
+        9: when the value expires while an early refresh is on its way, callers wait for that and
+        use its result: there is no second call.
         """
         gate = gates()
 
@@ -532,7 +534,7 @@ class TestStampede:
     ) -> None:
         """
         10: another process deletes or sets the key while its old data are being loaded: who asked
-        before gets them, but they are not stored over the newer state.  Who asks afterwards does not
+        before gets them, but they are not stored over the newer state. Who asks afterwards does not
         even wait for them.
         """
         gate = gates()
@@ -594,7 +596,7 @@ class TestStampede:
 
     def test_two_hosts(self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any) -> None:
         """
-        12: two hosts (segments) with two workers each load once a host.  (With Redis the second ends
+        12: two hosts (segments) with two workers each load once a host. (With Redis the second ends
         with the value of the first, and with the lock across hosts only one of them loads.)
         """
         cache = LevelCache("area", loader=crowd("threads").loader(calls.add, 0.1, str.upper))
@@ -665,8 +667,8 @@ class TestStale:
 
     def test_stale_has_an_end(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
         """
-        15: stale answers end stale_ttl after the value's life, however many there were; from then on
-        the loader's own exception is the cause of what the caller gets.
+        15: stale answers end stale_ttl after the value's life, however many there were; from then
+        on the loader's own exception is the cause of what the caller gets.
         """
 
         def load(key: str) -> str:
@@ -758,7 +760,7 @@ class TestStale:
     ) -> None:
         """
         17: a loader slower than the soft timeout: the caller has the old value at that time, and
-        when the loader ends, all workers have the new one.  Without an old one the caller waits.
+        when the loader ends, all workers have the new one. Without an old one the caller waits.
         (With Redis: it has the new one, too, and other hosts are told.)
         """
         gate = gates()
@@ -947,7 +949,7 @@ class TestStale:
     def test_expire_against_delete(self, shared: testing.Isolated, fork: Fork) -> None:
         """
         21: after expire() a plain get misses in all workers, yet a loader that fails can still fall
-        back on the old value; after delete() it cannot.  (With Redis: on all hosts.)
+        back on the old value; after delete() it cannot. (With Redis: on all hosts.)
         """
 
         def load(key: str) -> str:
@@ -991,7 +993,7 @@ class TestStale:
     ) -> None:
         """
         22: with a loader that takes for ever the read that starts an early refresh still answers as
-        a hit.  (With Redis: whatever that takes.)
+        a hit. (With Redis: whatever that takes.)
         """
         gate = gates()
 
@@ -1057,7 +1059,9 @@ class TestNegative:
         assert 1 == len(calls)
 
     def test_its_own_shorter_life(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
-        """24: with a life of 10 s and null_ttl 1 s, None is asked for again after 1 s, a value not."""
+        """
+        24: with a life of 10 s and null_ttl 1 s, None is asked for again after 1 s, a value not.
+        """
 
         def load(key: str) -> str | None:
             calls.add(key)
@@ -1080,7 +1084,7 @@ class TestNegative:
     ) -> None:
         """
         25: None set over a value, and a value over None, show in every worker; no old one shines
-        through.  (With Redis: on the other host, too.)
+        through. (With Redis: on the other host, too.)
         """
         cache = LevelCache("area", loader=calls.add)
 
