@@ -56,7 +56,7 @@ static PyObject *new_flight(AreaObject *area, const struct acc_key *key,
         struct acc_ticket lost = *ticket;
         acc_load_end(&area->area, &lost, ACC_RESULT_FAILED);
         if (state == FLIGHT_JOINED) {
-            acc_flight_leave(area->area.seg, ticket);
+            acc_flight_leave(area->area.seg, &lost);
         }
         PyMem_Free(data);
         Py_XDECREF(self);
@@ -340,6 +340,19 @@ static bool awaits(const FlightObject *self) {
     return state_of(self) == FLIGHT_JOINED && acc_flight_running(seg_of(self), &self->ticket);
 }
 
+/* Is there nobody (any more) who may end it?  The kernel is asked now and then only. */
+static bool leaderless(FlightObject *self, uint64_t now_ns) {
+    const struct acc_segment *seg = seg_of(self);
+    if (acc_flight_lapsed(seg, &self->ticket)) {
+        return true;
+    }
+    if (now_ns - self->asked_ns < SLICE_NS) {
+        return false;
+    }
+    self->asked_ns = now_ns;
+    return acc_flight_leader_dead(seg, &self->ticket);
+}
+
 /* In slices, because of signals, and because a dead leader wakes nobody. */
 static PyObject *flight_wait(PyObject *op, PyObject *arg) {
     FlightObject *self = (FlightObject *)op;
@@ -359,10 +372,7 @@ static PyObject *flight_wait(PyObject *op, PyObject *arg) {
         uint64_t slice = end - now < SLICE_NS ? end - now : SLICE_NS;
         Py_BEGIN_ALLOW_THREADS acc_flight_wait(seg, &ticket, slice);
         now = acc_clock_ns();
-        if (now - self->asked_ns >= SLICE_NS && acc_flight_running(seg, &ticket)) {
-            self->asked_ns = now;
-            gone = acc_flight_leaderless(seg, &ticket);
-        }
+        gone = acc_flight_running(seg, &ticket) && leaderless(self, now);
         Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
             return NULL;
         }
@@ -379,14 +389,7 @@ static PyObject *flight_poll(PyObject *op, PyObject *unused) {
     if (!awaits(self)) {
         return PyLong_FromLong(WAIT_ENDED);
     }
-    uint64_t now = acc_clock_ns();
-    if (now - self->asked_ns >= SLICE_NS) {
-        self->asked_ns = now;
-        if (acc_flight_leaderless(seg_of(self), &self->ticket)) {
-            return PyLong_FromLong(WAIT_AGAIN);
-        }
-    }
-    return PyLong_FromLong(WAIT_TIMEOUT);
+    return PyLong_FromLong(leaderless(self, acc_clock_ns()) ? WAIT_AGAIN : WAIT_TIMEOUT);
 }
 
 static PyObject *flight_ring(PyObject *op, PyObject *bell) {
@@ -720,7 +723,7 @@ PyObject *area_pause(PyObject *op, PyObject *args) {
         return NULL;
     }
     if ((self->flags & AREA_OFF) == 0) {
-        acc_load_pause(&self->area, &key, acc_clock_after(0, seconds), 0);
+        acc_load_pause(&self->area, &key, seconds > 0 ? acc_clock_after(0, seconds) : 0, 0);
     }
     Py_RETURN_NONE;
 }

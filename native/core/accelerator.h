@@ -118,6 +118,7 @@ struct acc_write {
     uint8_t code;
     uint8_t mode; /* enum acc_store_mode */
     bool has_token;
+    bool same_value; /* only the life changes: loads of the key are as good as before */
     const struct acc_ticket *ticket; /* the fill of a flight; NULL: no flight */
     uint32_t token_key;              /* with has_token: generations seen before the load */
     uint32_t token_area;
@@ -197,6 +198,7 @@ struct acc_ticket {
     uint32_t turn; /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
+    bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */
     bool alone;
     bool taken_over;
 };

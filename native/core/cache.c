@@ -219,8 +219,10 @@ static enum acc_status store_locked(struct op *op, const struct acc_write *write
     if (write->has_token && !token_valid(op, write)) {
         return ACC_NOT_STORED;
     }
-    acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
-                               ticket == NULL ? ACC_NO_RECORD : ticket->record);
+    if (!write->same_value) {
+        acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
+                                   ticket == NULL ? ACC_NO_RECORD : ticket->record);
+    }
     struct acc_parts parts = parts_of(op, write);
     return rewrite_in_place(op, &parts) ? ACC_OK : append(op, &parts);
 }
@@ -359,6 +361,7 @@ static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at,
         .size = acc_record_size(record),
         .code = acc_record_code(record),
         .mode = ACC_SET,
+        .same_value = true,
         .expire_at = expire_at,
         .stale_until = stale_until,
         .loaded_at = record->loaded_at,

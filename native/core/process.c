@@ -184,11 +184,13 @@ static void forget_parent(struct acc_segment *seg) {
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
     if (seg->is_private) {
         /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody
-         * here. */
+         * here, and what they load arrives there. */
         for (uint32_t i = 0; i < seg->geometry.shards; i++) {
             acc_shard(seg, i)->lock = 0;
         }
         acc_header(seg)->area_lock = 0;
+        memset(seg->base + seg->geometry.flight_at, 0,
+               seg->geometry.generation_at - seg->geometry.flight_at);
     }
 }
 

@@ -66,7 +66,7 @@ struct acc_self {
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
-    uint32_t has_ringer; /* seg->ringer was started by this process and is to be joined */
+    uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
 };
 
 /* The doorbells of this process's event loops (doorbell.c). */
