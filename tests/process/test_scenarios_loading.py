@@ -92,9 +92,7 @@ class TestStampede:
     def test_one_call_for_late_comers(
         self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any, kind: str
     ) -> None:
-        """
-        1: the same if they come one after the other while it runs, in the leader's worker too.
-        """
+        """1: the same if they come one by one while it runs, in the leader's worker too."""
 
         def body(meet: Meet) -> None:
             here = crowd(kind)
@@ -639,9 +637,7 @@ class TestStale:
         assert 1 == len([each for each in caplog.records if each.name.startswith("accelerator")])
 
     def test_throttle(self, shared: testing.Isolated, fork: Fork, crowd: Any, calls: Any) -> None:
-        """
-        14: after that the loader is not called in any worker until error_ttl is over; then once.
-        """
+        """14: then the loader is not called in any worker until error_ttl is over; then once."""
 
         def fail(key: str) -> str:
             raise OSError("no database")
@@ -1059,9 +1055,7 @@ class TestNegative:
         assert 1 == len(calls)
 
     def test_its_own_shorter_life(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
-        """
-        24: with a life of 10 s and null_ttl 1 s, None is asked for again after 1 s, a value not.
-        """
+        """24: with a life of 10 s and null_ttl 1 s None is asked again after 1 s, a value not."""
 
         def load(key: str) -> str | None:
             calls.add(key)
