@@ -26,6 +26,11 @@ from accelerator.observability import oplog
 
 
 @pytest.fixture(autouse=True)
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oplog, "_last", {})
+
+
+@pytest.fixture(autouse=True)
 def isolated() -> Iterator[testing.Isolated]:
     with testing.isolated() as own:
         yield own
@@ -241,7 +246,7 @@ class TestGet:
         with pytest.raises(ConfigError, match="async"):
             cache.mget(["a"])
         with pytest.raises(ConfigError, match="async"):
-            make(lambda key: load((key,))).get("a")  # looks like no async function
+            make(lambda key: load([key])).get("a")  # does not look like an async function
         with pytest.raises(ConfigError, match="async"):
             LevelCache("other").get_or_load("a", load)
 
@@ -273,7 +278,7 @@ class TestReentry:
 
     def test_itself(self) -> None:
         """One that asks for its own key is told so at once."""
-        cache = make(lambda key: cache.get(key))
+        cache = make(lambda key: [cache.get(key)])
         since = time.monotonic()
         with pytest.raises(LoaderError) as raised:
             cache.get("a")
@@ -417,10 +422,6 @@ class TestContext:
 
 
 class TestStale:
-    @pytest.fixture(autouse=True)
-    def fresh_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(oplog, "_last", {})
-
     @pytest.fixture
     def cache(self, source: Source) -> LevelCache:
         cache = make(source, stale_on_error=True, local_ttl=10, stale_ttl=100, error_ttl=1)
