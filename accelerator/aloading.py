@@ -33,6 +33,7 @@ _LOOK_AGAIN: Final = 0.05
 
 async def run(load: Load) -> list[Reading | None]:
     """Load in the running loop; see Load.answers()."""
+    load.blocks = False
     while pending := load.pending():
         with load:
             step = len(pending) if load.is_batch else AT_ONCE

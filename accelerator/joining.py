@@ -110,6 +110,8 @@ class Joining:
         self.options = options
         self.is_batch = is_batch
         self.refreshes = refreshes
+        self.blocks = True
+        """To wait stops the thread, and not a task."""
         self.stale_ok = not refreshes and (
             options.allow_stale or config.allow_stale or config.stale_on_error
         )
@@ -207,7 +209,7 @@ class Joining:
                 one.error = self.error(
                     LoaderError, "the loader asked for the very key that it was loading"
                 )
-        elif flight.blocks_own_leader(self.cache._memory, one.flight):
+        elif self.blocks and flight.blocks_own_leader(self.cache._memory, one.flight):
             self._go_alone(one)
         else:
             self.cache._count(_JOINED)
