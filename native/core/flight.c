@@ -349,10 +349,10 @@ static bool is_taken(const struct acc_segment *seg, const struct acc_turn *turn,
     return owner != 0 && !acc_clock_passed(turn->deadline, now) && !acc_process_dead(seg, owner);
 }
 
-bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most, uint32_t lease,
-                          struct acc_ticket *ticket) {
+enum acc_status acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
+                                     uint32_t lease, struct acc_ticket *ticket) {
     if (!acc_lock_take(seg, ACC_LOCK_AREAS, ACC_LOCK_BUDGET_NS)) {
-        return false;
+        return ACC_BUSY;
     }
     uint32_t now = acc_now(seg), running = 0;
     struct acc_turn *vacant = NULL;
@@ -380,7 +380,7 @@ bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
         ticket->incarnation = acc_incarnation(seg);
     }
     acc_lock_give(seg, ACC_LOCK_AREAS);
-    return granted;
+    return granted ? ACC_OK : ACC_FULL;
 }
 
 void acc_flight_give_turn(struct acc_segment *seg, struct acc_ticket *ticket) {
