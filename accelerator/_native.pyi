@@ -71,7 +71,12 @@ LOADS: Final = 128
 JOIN: Final = 0
 """Lead, or join who leads."""
 REFRESH: Final = 1
-"""Lead although a fresh value is there; never join."""
+"""
+Lead although a fresh value is there; never join.  With a ``refresh_window`` only if that value has
+no more than so much left of its life.
+"""
+FORCE: Final = 2
+"""Lead although a fresh value is there, or join who leads."""
 
 # Flight.state.
 FLIGHT_OVER: Final = 0
@@ -486,8 +491,9 @@ class Area:
         Lead the load of *key* on this host for *lease* seconds, or join who does.  Never waits for
         a load.
 
-        JOIN: None: a fresh value is there by now: read again.  REFRESH: None: another leads.  The
-        flight answered is FLIGHT_LEADING, FLIGHT_JOINED (JOIN only) or FLIGHT_CROWDED.  A dead
+        JOIN: None: a fresh value is there by now: read again.  REFRESH: None: another leads, or has
+        refreshed it.  FORCE: never None.  The flight answered is FLIGHT_LEADING, FLIGHT_JOINED
+        (JOIN, FORCE) or FLIGHT_CROWDED.  A dead
         leader's flight, or one whose lease has passed, is taken over: its waiters get WAIT_AGAIN.
         One that was overtaken is never joined, a new one is led beside it.
 
@@ -498,8 +504,9 @@ class Area:
         """
         Begin a load that nobody joins (FLIGHT_LEADING, alone); whatever runs or is fresh.
 
-        None: *most* such loads of this area run on this host; those without a record and those with
-        *most* None (no limit) count too.  Stored unless overtaken; never if not ``recorded``.
+        None: *most* such loads of this area run on this host; those without a record count too,
+        those that were entered with *most* None (no limit) do not.  Stored unless overtaken; never
+        if not ``recorded``.
 
         Errors as _enter.
         """

@@ -20,6 +20,16 @@ static bool still_live(const AreaObject *self, const struct acc_found *found, ui
     return acc_generation_valid(acc_load_acquire(group), found->view.record.key_count, hash);
 }
 
+/* A kept object is no longer believed when its refresh is due: then the item is read, and Python is
+ * told. */
+static uint32_t kept_until(const AreaObject *self, const struct acc_record *record) {
+    if (record->expire_at == 0 || self->refresh_window == 0) {
+        return record->expire_at;
+    }
+    uint32_t until = record->expire_at - self->refresh_window;
+    return until == 0 ? 1 : until;
+}
+
 /* Remember, for the next read of this key, its object or where its item lies. */
 static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_hash,
                         const struct acc_found *found, PyObject *value) {
@@ -40,7 +50,7 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | OBJECT_PLACE,
         .word = found->word,
         .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
-        .life = twice ? view->sequence : view->record.expire_at,
+        .life = twice ? view->sequence : kept_until(self, &view->record),
     };
     object_cache_put(self->objects, hash, &entry, acc_record_size(&view->record));
 }
@@ -322,7 +332,7 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, P
         *out = object_hit(self, entry);
         return acc_likely(*out != NULL) ? HIT : MUST_LOOK;
     }
-    if (acc_unlikely(!object_current(seg, entry))) {
+    if (acc_unlikely(!object_current(self, entry))) {
         return MUST_LOOK;
     }
     int found = read_place(self, entry, out);
@@ -370,7 +380,7 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
-/* 1 hit, 0 miss, -1 exception; a hit is counted. */
+/* 1 hit, 2 hit whose refresh is due, 0 miss, -1 exception; a hit is counted. */
 static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     bool usable = objects_usable(self);
     if (usable && object_key_type(key_object)) {
@@ -397,12 +407,33 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     if (found == 1) {
         *out = reading.object;
         acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+        if (acc_unlikely(self->refresh_window != 0) && reading.record.expire_at != 0 &&
+            acc_clock_passed(kept_until(self, &reading.record), acc_now(self->area.seg))) {
+            return 2;
+        }
     }
     return found;
 }
 
 int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
-    return read_one(self, key_object, out);
+    int found = read_one(self, key_object, out);
+    return found == 2 ? 1 : found;
+}
+
+/* Tell Python that a refresh is due.  The value is in hand: no Exception from there takes it away,
+ * but what is none (the end of the worker, for one) goes on. */
+static PyObject *near_end(AreaObject *self, PyObject *key, PyObject *object) {
+    PyObject *answer =
+        PyObject_CallMethodOneArg((PyObject *)self, self->binding->str_near_end, key);
+    if (answer == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+            Py_DECREF(object);
+            return NULL;
+        }
+        PyErr_Clear();
+    }
+    Py_XDECREF(answer);
+    return object;
 }
 
 static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fallback) {
@@ -414,6 +445,10 @@ static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fal
     if (acc_likely(found == 1)) {
         count_negative(self, object);
         return object;
+    }
+    if (found == 2) {
+        count_negative(self, object);
+        return near_end(self, key, object);
     }
     return found < 0 ? NULL : miss(self, key, fallback, Py_None, NULL);
 }

@@ -110,27 +110,32 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "max_value_size",
                             "object_cache_bytes",
                             "flags",
+                            "refresh_window",
                             NULL};
     AreaObject *self = (AreaObject *)op;
-    PyObject *segment, *ttl, *null_ttl;
+    PyObject *segment, *ttl = NULL, *null_ttl = NULL;
     const char *name;
     Py_ssize_t name_size;
-    double stale_ttl, jitter;
-    unsigned int max_value_size, flags;
-    unsigned long long object_bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#$OOddIKI:_bind", names,
+    double stale_ttl = -1, jitter = -1, refresh_window = 0;
+    unsigned int max_value_size = 0, flags = 0;
+    unsigned long long object_bytes = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKId:_bind", names,
                                      self->binding->segment_type, &segment, &name, &name_size, &ttl,
                                      &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
-                                     &flags)) {
+                                     &flags, &refresh_window)) {
+        return NULL;
+    }
+    if (ttl == NULL || null_ttl == NULL) {
+        PyErr_SetString(PyExc_TypeError, "_bind: ttl and null_ttl must be given");
         return NULL;
     }
     uint32_t life, null_life;
     if (!units_of(ttl, &life) || !units_of(null_ttl, &null_life)) {
         return NULL;
     }
-    if (!(jitter >= 0 && jitter <= 1) || !(stale_ttl >= 0)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "_bind: jitter must be within 0 to 1, stale_ttl not below 0");
+    if (!(jitter >= 0 && jitter <= 1) || !(stale_ttl >= 0) || !(refresh_window >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "_bind: jitter must be within 0 to 1, stale_ttl and "
+                                          "refresh_window not below 0");
         return NULL;
     }
     struct acc_area area;
@@ -161,6 +166,7 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     self->life = life;
     self->null_life = null_life;
     self->stale_life = stale_ttl > 0 ? acc_clock_after(0, stale_ttl) : 0;
+    self->refresh_window = refresh_window > 0 ? acc_clock_after(0, refresh_window) : 0;
     self->jitter = (uint32_t)(jitter * 65536.0);
     self->random = acc_clock_ns() * 0x9e3779b97f4a7c15ull | 1;
     Py_RETURN_NONE;
@@ -248,6 +254,12 @@ static PyMethodDef area_methods[] = {
     {"_count", area_count, METH_VARARGS, NULL},
     {"_counters", area_counters, METH_NOARGS, NULL},
     {"_hash", area_hash, METH_O, NULL},
+    {"_enter", area_enter, METH_VARARGS, NULL},
+    {"_enter_alone", area_enter_alone, METH_VARARGS, NULL},
+    {"_pause", area_pause, METH_VARARGS, NULL},
+    {"_pausing", area_pausing, METH_O, NULL},
+    {"_latency", area_latency, METH_O, NULL},
+    {"_latencies", area_latencies, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -142,6 +142,21 @@ static bool add_counters(PyObject *module) {
     return done;
 }
 
+static bool add_latency_bounds(PyObject *module) {
+    PyObject *bounds = PyTuple_New(ACC_LATENCY_BOUNDS);
+    for (uint32_t i = 0; bounds != NULL && i < ACC_LATENCY_BOUNDS; i++) {
+        PyObject *seconds = PyFloat_FromDouble(acc_latency_bounds_us[i] / 1e6);
+        if (seconds == NULL) {
+            Py_CLEAR(bounds);
+            break;
+        }
+        PyTuple_SET_ITEM(bounds, i, seconds);
+    }
+    bool done = bounds != NULL && PyModule_AddObjectRef(module, "LATENCY_BOUNDS", bounds) == 0;
+    Py_XDECREF(bounds);
+    return done;
+}
+
 static bool add_unsigned(PyObject *module, const char *name, uint64_t value) {
     PyObject *number = PyLong_FromUnsignedLongLong(value);
     bool done = number != NULL && PyModule_AddObjectRef(module, name, number) == 0;
@@ -181,6 +196,22 @@ static bool add_constants(PyObject *module) {
         {"VERIFY_FULL", AREA_VERIFY_FULL},
         {"CACHE_NULL", AREA_CACHE_NULL},
         {"OFF", AREA_OFF},
+        {"LOADS", AREA_LOADS},
+        {"JOIN", LOAD_JOIN},
+        {"REFRESH", LOAD_REFRESH},
+        {"FORCE", LOAD_FORCE},
+        {"FLIGHT_OVER", FLIGHT_OVER},
+        {"FLIGHT_LEADING", FLIGHT_LEADING},
+        {"FLIGHT_JOINED", FLIGHT_JOINED},
+        {"FLIGHT_CROWDED", FLIGHT_CROWDED},
+        {"WAIT_TIMEOUT", WAIT_TIMEOUT},
+        {"WAIT_ENDED", WAIT_ENDED},
+        {"WAIT_AGAIN", WAIT_AGAIN},
+        {"RESULT_UNKNOWN", ACC_RESULT_UNKNOWN},
+        {"RESULT_STORED", ACC_RESULT_STORED},
+        {"RESULT_HANDED", ACC_RESULT_HANDED},
+        {"RESULT_DECLINED", ACC_RESULT_DECLINED},
+        {"RESULT_FAILED", ACC_RESULT_FAILED},
     };
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
         if (!add_unsigned(module, constants[i].name, constants[i].value)) {
@@ -189,7 +220,8 @@ static bool add_constants(PyObject *module) {
     }
     return add_unsigned(module, "LAYOUT", acc_layout()) &&
            add_unsigned(module, "MIN_SIZE", acc_min_size()) &&
-           add_unsigned(module, "MAX_SIZE", acc_max_size()) && add_counters(module);
+           add_unsigned(module, "MAX_SIZE", acc_max_size()) && add_counters(module) &&
+           add_latency_bounds(module);
 }
 
 static int execute(PyObject *module) {
@@ -197,13 +229,15 @@ static int execute(PyObject *module) {
     bool done = add_type(module, &b->segment_type, &segment_spec) &&
                 add_type(module, &b->area_type, &area_spec) &&
                 add_type(module, &b->unset_type, &unset_spec) &&
+                add_type(module, &b->flight_type, &flight_spec) &&
+                add_type(module, &b->bell_type, &bell_spec) &&
                 import_from(&b->uuid_type, "uuid", "UUID") &&
                 import_from(&b->encode_other, "accelerator.keys", "encode") &&
                 intern(&b->str_attach, "_attach") && intern(&b->str_miss, "_miss") &&
                 intern(&b->str_mmiss, "_mmiss") &&
                 intern(&b->str_contains_miss, "_contains_miss") && intern(&b->str_set, "_set") &&
                 intern(&b->str_decode, "_decode") && intern(&b->str_bytes, "bytes") &&
-                add_constants(module);
+                intern(&b->str_near_end, "_near_end") && add_constants(module);
     if (!done) {
         return -1;
     }
@@ -216,6 +250,8 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(b->segment_type);
     Py_VISIT(b->area_type);
     Py_VISIT(b->unset_type);
+    Py_VISIT(b->flight_type);
+    Py_VISIT(b->bell_type);
     Py_VISIT(b->unset);
     Py_VISIT(b->uuid_type);
     Py_VISIT(b->encode_other);
@@ -227,6 +263,8 @@ static int clear(PyObject *module) {
     Py_CLEAR(b->segment_type);
     Py_CLEAR(b->area_type);
     Py_CLEAR(b->unset_type);
+    Py_CLEAR(b->flight_type);
+    Py_CLEAR(b->bell_type);
     Py_CLEAR(b->unset);
     Py_CLEAR(b->uuid_type);
     Py_CLEAR(b->encode_other);
@@ -237,6 +275,7 @@ static int clear(PyObject *module) {
     Py_CLEAR(b->str_set);
     Py_CLEAR(b->str_decode);
     Py_CLEAR(b->str_bytes);
+    Py_CLEAR(b->str_near_end);
     return 0;
 }
 

@@ -506,6 +506,8 @@ static PyMethodDef segment_methods[] = {
     {"clear_all", segment_clear_all, METH_NOARGS, NULL},
     {"set_supervisor", segment_set_supervisor, METH_VARARGS, NULL},
     {"set_clock_shift", segment_set_clock_shift, METH_O, NULL},
+    {"bell", segment_bell, METH_NOARGS, NULL},
+    {"flights", segment_flights, METH_NOARGS, NULL},
     {"measure", segment_measure, METH_NOARGS, NULL},
     {"stats", segment_stats, METH_NOARGS, NULL},
     {"check", segment_check, METH_NOARGS, NULL},

@@ -5,14 +5,22 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <structmember.h>
+
 #include "accelerator.h"
 #include "read.h"
+
+#if defined(Py_GIL_DISABLED) && !defined(ACC_NO_GIL)
+#error "the core must know that threads do not take turns: -DACC_NO_GIL, as native/meson.build says"
+#endif
 
 /* Per interpreter: heap types and what is looked up once. */
 struct binding {
     PyTypeObject *segment_type;
     PyTypeObject *area_type;
     PyTypeObject *unset_type;
+    PyTypeObject *flight_type;
+    PyTypeObject *bell_type;
     PyObject *unset;
     PyObject *uuid_type;    /* uuid.UUID */
     PyObject *encode_other; /* accelerator.keys.encode: for types this file does not know */
@@ -23,6 +31,7 @@ struct binding {
     PyObject *str_set;
     PyObject *str_decode;
     PyObject *str_bytes;
+    PyObject *str_near_end;
 };
 
 struct binding *binding_of_type(PyTypeObject *type);
@@ -159,6 +168,7 @@ enum area_flag {
     AREA_VERIFY_FULL = 16,
     AREA_CACHE_NULL = 32,
     AREA_OFF = 64,
+    AREA_LOADS = 128, /* it has a loader: what is missing is Python's */
 };
 
 typedef struct {
@@ -170,7 +180,8 @@ typedef struct {
     uint32_t max_value_size;
     uint32_t life, null_life, stale_life; /* clock units; 0: no expiry, no stale life */
     uint32_t jitter;                      /* of 2^16: how much of a configured life may go */
-    uint32_t sample;                      /* reads, for the sampled value check */
+    uint32_t refresh_window; /* a hit with less than this left tells Python; 0: none does */
+    uint32_t sample;         /* reads, for the sampled value check */
     uint64_t random;
 } AreaObject;
 
@@ -235,5 +246,26 @@ PyObject *area_expire(PyObject *op, PyObject *key);
 PyObject *area_touch(PyObject *op, PyObject *args);
 PyObject *area_incr(PyObject *op, PyObject *args);
 PyObject *area_clear(PyObject *op, PyObject *unused);
+
+/* ttl None: no expiry; else more than 0 seconds.  False with an exception. */
+bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
+               uint32_t *stale_until);
+
+/* --- flight_type.c ---------------------------------------------------------------------------- */
+
+enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE };
+enum flight_state { FLIGHT_OVER, FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED };
+enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
+
+extern PyType_Spec flight_spec, bell_spec;
+
+PyObject *area_enter(PyObject *op, PyObject *args);
+PyObject *area_enter_alone(PyObject *op, PyObject *args);
+PyObject *area_pause(PyObject *op, PyObject *args);
+PyObject *area_pausing(PyObject *op, PyObject *key_object);
+PyObject *area_latency(PyObject *op, PyObject *arg);
+PyObject *area_latencies(PyObject *op, PyObject *unused);
+PyObject *segment_bell(PyObject *op, PyObject *unused);
+PyObject *segment_flights(PyObject *op, PyObject *unused);
 
 #endif

@@ -25,6 +25,8 @@ enum acc_status {
     ACC_EMISMATCH = 10, /* not a segment, or not of this layout, size or machine state */
     ACC_ESYS = 11,      /* a system call failed: errno tells */
     ACC_READONLY = 12,
+    ACC_PRESENT = 13, /* a fresh value is there, so there is nothing to load: read again */
+    ACC_LED = 14,     /* somebody else leads the load */
 };
 
 const char *acc_status_text(enum acc_status status);
@@ -41,6 +43,7 @@ enum acc_code {
     ACC_CODE_MSGPACK = 8,
     ACC_CODE_RAW = 9,
     ACC_CODE_PICKLE = 10,
+    ACC_CODE_NOTE = 11, /* no value of the user's: a note of ours, see acc_load_pause() */
     ACC_CODE_LIMIT = 64,
 };
 
@@ -78,13 +81,27 @@ enum acc_counter {
     ACC_DEAD_OWNER_TAKEOVER,
     ACC_CORRUPT_ITEM,
     ACC_READ_RACE,
+    ACC_LOAD_LED,
+    ACC_LOAD_JOINED,
+    ACC_LOAD_TAKEN_OVER,
+    ACC_LOAD_LEASE_LOST,
+    ACC_LOAD_ALONE,
+    ACC_LOAD_CROWDED,
+    ACC_LOAD_WAIT_TIMEOUT,
+    ACC_LOAD_REFUSED,
+    ACC_LOAD_PAUSED,
     ACC_COUNTERS,
 };
 
 extern const char *const acc_counter_names[ACC_COUNTERS];
 
+/* Upper bounds of the buckets of a latency histogram in microseconds; the last bucket has none. */
+#define ACC_LATENCY_BOUNDS 14u
+extern const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS];
+
 struct acc_segment;
 struct acc_area;
+struct acc_ticket;
 
 /* A key as it is hashed and compared: a type tag and the payload behind it. */
 struct acc_key {
@@ -101,12 +118,13 @@ struct acc_write {
     uint8_t code;
     uint8_t mode; /* enum acc_store_mode */
     bool has_token;
-    uint32_t token_key; /* with has_token: generations seen before the load */
+    bool same_value; /* only the life changes: loads of the key are as good as before */
+    const struct acc_ticket *ticket; /* the fill of a flight; NULL: no flight */
+    uint32_t token_key;              /* with has_token: generations seen before the load */
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
-    uint32_t value_sum; /* acc_store() fills it in, before it takes the lock */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -157,6 +175,10 @@ uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
 
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
                           const struct acc_write *write, uint64_t budget_ns);
+/* One try, by a thread that holds what makes all threads of this process take turns (the GIL).
+ * ACC_BUSY: nothing has changed; now acc_store(), without it. */
+enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_write *write);
 bool acc_delete(struct acc_area *area, const struct acc_key *key);
 enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns);
 enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint32_t expire_at,
@@ -166,5 +188,76 @@ enum acc_status acc_incr(struct acc_area *area, const struct acc_key *key, int64
                          uint64_t budget_ns, int64_t *out);
 void acc_token(struct acc_area *area, const struct acc_key *key, uint32_t *key_count,
                uint32_t *area_count);
+
+/* --- loads ------------------------------------------------------------------------------------ */
+
+/* A part in a flight: to lead it, or to wait for it.  What a ticket says is as it was when it was
+ * given; a ticket whose record has gone on to another load is just too late for everything. */
+struct acc_ticket {
+    uint32_t record; /* index of the record; ACC_NO_RECORD: none, so nothing will be stored */
+    uint32_t token;
+    uint32_t incarnation; /* of this process when it got the ticket: a forked child has no part */
+    uint32_t key_count, area_count;
+    uint32_t turn; /* index of the acc_turn + 1; 0: none */
+    uint32_t turn_serial;
+    bool leading;
+    bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */
+    bool alone;
+    bool taken_over;
+};
+
+#define ACC_NO_RECORD UINT32_MAX
+
+enum acc_load_mode { ACC_LOAD_JOIN = 0, ACC_LOAD_LEAD = 1 };
+
+#define ACC_WINDOW_ALL UINT32_MAX
+
+enum acc_flight_result {
+    ACC_RESULT_UNKNOWN = 0,
+    ACC_RESULT_STORED = 1,
+    ACC_RESULT_HANDED = 2, /* not stored; acc_load_take() has it */
+    ACC_RESULT_DECLINED = 3,
+    ACC_RESULT_FAILED = 4,
+};
+
+/* Lead the load of a key on this host, or join who leads it.
+ * window: a value that is fresh for longer than this need not be loaded (0: no fresh value need;
+ *         ACC_WINDOW_ALL: every one must); `lease` is how long a living leader may take.  Both in
+ *         clock units.
+ * ACC_OK        see out->leading; every path of a leader ends with one of the calls below, every
+ *               path of a follower with acc_flight_leave();
+ * ACC_PRESENT   there is nothing to load: read again;
+ * ACC_LED       (LEAD) another leads already;
+ * ACC_FULL      the group of records has no room;
+ * ACC_BUSY      no lock within the budget. */
+enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
+                               enum acc_load_mode mode, uint32_t window, uint32_t lease,
+                               uint64_t budget_ns, struct acc_ticket *out);
+/* A load that nobody joins.  ACC_FULL: `most` of them run in this area on this host (0: no limit). */
+enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key, uint32_t most,
+                               uint32_t lease, uint64_t budget_ns, struct acc_ticket *out);
+/* Store what was loaded, end the flight, wake who waits.  ACC_NOT_STORED: overtaken, or the lease is
+ * lost; then who joined is handed the value.  With budget_ns 0 and ACC_BUSY nothing has ended yet. */
+enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key,
+                                struct acc_ticket *ticket, const struct acc_write *write,
+                                uint64_t budget_ns);
+/* The same without storing. */
+enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
+                              struct acc_ticket *ticket, const struct acc_write *write,
+                              uint64_t budget_ns);
+/* End a flight that has nothing to give: `result` is DECLINED or FAILED.  Takes no lock. */
+void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result);
+/* Has a delete, a clear or a store come since it began, or somebody else taken the lease? */
+bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
+                        const struct acc_ticket *ticket);
+/* What was handed over to the holder of this ticket.  ACC_OK: *value was allocated (free it), and is
+ * not NULL even if *size is 0; ACC_NOT_FOUND: gone; ACC_ESYS: no memory. */
+enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
+                              const struct acc_ticket *ticket, uint8_t **value, uint32_t *size,
+                              uint8_t *code);
+/* Note for so many clock units that loads of this key fail (0: forget that), and read the note. */
+void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t units,
+                    uint64_t budget_ns);
+bool acc_load_pausing(struct acc_area *area, const struct acc_key *key);
 
 #endif

@@ -5,6 +5,8 @@
  *   ...      processes    one slot per attached process
  *   ...      areas        name, generation and gauges of each area
  *   ...      statistics   counter blocks, one per process and area
+ *   ...      flights      one record per miss load that runs, in groups per shard
+ *   ...      turns        who may load without being coordinated
  *   ...      generations  one word per group of keys: the delete, the lease token, the fence
  *   ...      shards       lock word and ring positions
  *   ...      index        buckets of seven words and their marks
@@ -21,9 +23,8 @@
 #include <stdint.h>
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
-#define ACC_LAYOUT_VERSION                                                                         \
-    1u /* raise by hand when a field changes its meaning but not its place  \
-                               */
+/* Raise by hand when a field changes its meaning but not its place. */
+#define ACC_LAYOUT_VERSION 2u
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
@@ -83,7 +84,9 @@ struct acc_process {
     uint64_t start_time;  /* clock ticks since boot: tells a reused pid */
     uint64_t pid_ns;      /* inode of the PID namespace; another one: pid means nothing here */
     uint64_t attached;    /* ms, CLOCK_MONOTONIC */
-    uint64_t reserved[4];
+    uint32_t doorbell;    /* futex word: +1 by whoever ends a flight that this process waits for */
+    uint32_t reserved0;
+    uint64_t reserved1[3];
 };
 _Static_assert(sizeof(struct acc_process) == ACC_LINE, "one line");
 
@@ -102,7 +105,8 @@ struct acc_area_slot {
 };
 _Static_assert(sizeof(struct acc_area_slot) == 3 * ACC_LINE, "whole lines");
 
-#define ACC_STATS_SLOTS 47u
+#define ACC_STATS_SLOTS 55u
+#define ACC_LATENCY_SLOTS 16u /* buckets, and behind them the sum in microseconds */
 
 /* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next
  * process. */
@@ -110,9 +114,46 @@ struct acc_stats {
     uint32_t owner; /* incarnation */
     uint32_t area;  /* area id + 1; 0: free */
     uint64_t counter[ACC_STATS_SLOTS];
+    uint64_t load_latency[ACC_LATENCY_SLOTS];
+    uint64_t reserved[ACC_LATENCY_SLOTS];
 };
-_Static_assert(sizeof(struct acc_stats) == 6 * ACC_LINE,
+_Static_assert(sizeof(struct acc_stats) == 11 * ACC_LINE,
                "whole lines, so that no two processes share one");
+
+/* One miss load.  Claimed, taken over and marked as overtaken with the lock of its key's shard held;
+ * ended by its owner with a CAS, from whatever thread.
+ *
+ * The fields are written before `control` (release); whoever reads them loads `control` before and
+ * after, and believes them only if it has not changed.  Killed between: a record whose control word
+ * still tells what it told before; as its owner is dead, the next who needs it takes it. */
+struct acc_flight {
+    uint32_t control; /* token 28, +1 per claim | overtaken 1 | state 3; futex word */
+    uint32_t owner;   /* incarnation of the process that leads */
+    uint64_t crowd;   /* token 32 | how many wait 32; a killed one counts until the flight ends */
+    uint64_t hash;    /* of the key */
+    uint64_t ringers; /* whose doorbells to ring: bit (process slot % 64) */
+    uint32_t area;
+    uint32_t key_count; /* generations when it began */
+    uint32_t area_count;
+    uint32_t deadline; /* clock units: end of the lease */
+    uint32_t started;  /* clock units */
+    uint32_t result;   /* token 28 | enum acc_flight_result 4; stored before the state */
+    uint64_t handed;   /* where a value that was handed over lies: ring 1 | logical offset 63 */
+};
+_Static_assert(sizeof(struct acc_flight) == ACC_LINE, "one line");
+
+#define ACC_FLIGHT_GROUP 16u  /* records that a key may use */
+#define ACC_FLIGHT_GROUPS 64u /* most groups of a shard: each has a bit in acc_shard.flights */
+
+/* One load that nobody coordinates, so that no more than the area's `max_loads` of them run.  (A
+ * count that goes up and down would drift with every kill.) */
+struct acc_turn {
+    uint64_t
+        who; /* incarnation 32 | serial 32: +1 per claim, so that only the claimer gives back */
+    uint32_t area;
+    uint32_t deadline; /* clock units: then it is anybody's */
+};
+_Static_assert(sizeof(struct acc_turn) == 16, "four a line");
 
 struct acc_ring {
     uint64_t head; /* oldest item; raised before the bytes behind it are reused */
@@ -124,7 +165,8 @@ struct acc_shard {
     uint32_t lock; /* own line: contenders spin on it */
     uint32_t reserved0[15];
     struct acc_ring ring[2]; /* stored only by the holder of the lock */
-    uint64_t reserved1[2];
+    uint64_t flights;        /* bit i: there may be live records in group i; by the lock's holder */
+    uint64_t reserved1;
     uint32_t ghost_clock; /* evictions that left a ghost */
     uint32_t entries;     /* about how many index words are in use; measured anew by the tick */
     uint64_t main_live;   /* units of main that hold live items, as last measured; 0: not yet */

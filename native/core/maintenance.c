@@ -6,6 +6,9 @@
  * stores is a hint or a repair. */
 #include "maintenance.h"
 
+#include "doorbell.h"
+#include "flight.h"
+
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,15 +26,26 @@
 
 /* Garbage may look like a living process; that process itself notices that it did not set it.  Only
  * without intent, and with the intent closed while the word is cleared: nobody of this process can
- * be about to take it, or hold it. */
+ * be about to take it, or hold it.  A thread that takes it in turn does not count its intent into
+ * the word that is closed here, so its own is looked at behind the closing (see lock.h); and if it
+ * has come since, it has found the lock closed and must not find it open again before it has taken
+ * its word back: this thread waits for it. */
 static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
     uint32_t *word = acc_lock_word(seg, lock);
     if ((acc_load_relaxed(word) & ~ACC_LOCK_WAITERS) != mine ||
         !acc_cas32(&seg->intent[lock], 0, ACC_INTENT_CLOSED)) {
         return;
     }
-    uint32_t seen = acc_load_relaxed(word);
-    bool cleared = (seen & ~ACC_LOCK_WAITERS) == mine && acc_cas32(word, seen, 0);
+    acc_fence_behind_cas(); /* pairs with acc_lock_take_in_turn() */
+    bool cleared = false;
+    if (!acc_lock_intended_in_turn(seg, lock)) {
+        uint32_t seen = acc_load_relaxed(word);
+        cleared = (seen & ~ACC_LOCK_WAITERS) == mine && acc_cas32(word, seen, 0);
+        struct timespec pause = {.tv_nsec = 100000};
+        while (acc_lock_intended_in_turn(seg, lock)) {
+            nanosleep(&pause, NULL);
+        }
+    }
     acc_and_release(&seg->intent[lock], ~ACC_INTENT_CLOSED);
     if (cleared) {
         acc_lock_wake(word);
@@ -113,9 +127,12 @@ static void measure_word(struct measure *m, uint32_t shard, uint32_t bucket, uin
     }
     if (state == WORD_LIVE) {
         uint64_t units = acc_common_units(&view.common);
-        m->totals->entries++;
         m->totals->live_bytes += units * ACC_UNIT;
         m->main_live += view.ring == ACC_MAIN ? units : 0;
+        if (acc_record_code(&view.record) == ACC_CODE_NOTE) {
+            return; /* no entry of the user's */
+        }
+        m->totals->entries++;
         if (m->entries != NULL) {
             m->entries[view.common.area]++;
             m->bytes[view.common.area] += units * ACC_UNIT;
@@ -170,6 +187,17 @@ void acc_segment_measure(struct acc_segment *seg) {
     free(gauges);
 }
 
+/* Who needs a dead leader's record takes it; this is for what nobody needs. */
+static void sweep_flights(struct acc_segment *seg) {
+    for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
+        if (acc_load_relaxed(&acc_shard(seg, shard)->flights) != 0 &&
+            acc_lock_take(seg, shard, ACC_LOCK_BUDGET_NS)) {
+            acc_flight_sweep_locked(seg, shard);
+            acc_lock_give(seg, shard);
+        }
+    }
+}
+
 /* One process of the host at a time, elected by the CAS; a measurer that dies is followed after a
  * minute. */
 static void measure_if_due(struct acc_segment *seg) {
@@ -179,6 +207,7 @@ static void measure_if_due(struct acc_segment *seg) {
         return;
     }
     acc_segment_measure(seg);
+    sweep_flights(seg);
     uint64_t done = acc_clock_ms(), pause = (done - now) * MEASURE_SHARE;
     acc_store_release(due, done + (pause > MEASURE_MS ? pause : MEASURE_MS));
 }
@@ -255,6 +284,7 @@ static void stop_thread(struct acc_segment *seg) {
 }
 
 void acc_segment_unregister(struct acc_segment *seg) {
+    acc_doorbell_stop(seg);
     stop_thread(seg);
     acc_process_leave(seg);
 }

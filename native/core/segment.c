@@ -34,6 +34,8 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_process),
         (uint32_t)sizeof(struct acc_area_slot),
         (uint32_t)sizeof(struct acc_stats),
+        (uint32_t)sizeof(struct acc_flight),
+        (uint32_t)sizeof(struct acc_turn),
         (uint32_t)sizeof(struct acc_shard),
         (uint32_t)sizeof(struct acc_bucket),
         (uint32_t)sizeof(struct acc_ghosts),
@@ -83,7 +85,10 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->max_value_size = max_value_size;
     /* Few large shards rather than many small ones: a value may take a quarter of a shard's main
      * ring. */
-    g->shards = (uint32_t)clamp(power_of_two_below(size / 8 / max_value_size), 1, ACC_SHARDS_MAX);
+    uint64_t shards = power_of_two_below(size / 8 / max_value_size);
+    /* ... and not so many in a small segment that their records of flights take up its room. */
+    g->shards =
+        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 15), 1, ACC_SHARDS_MAX));
     g->buckets = (uint32_t)(size / ENTRY_BYTES / ACC_BUCKET_SLOTS / g->shards) + 1;
     g->entries_max = g->buckets * ACC_BUCKET_SLOTS / 8 * 7;
     g->ghost_lines = (g->buckets * ACC_BUCKET_SLOTS + ACC_GHOST_SLOTS - 1) / ACC_GHOST_SLOTS;
@@ -91,12 +96,19 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->generation_shift = 64 - bits_for(g->generations);
     g->processes = (uint32_t)clamp(size >> 16, 64, 4096);
     g->areas = (uint32_t)clamp(size >> 16, 64, 4096);
-    g->stats = (uint32_t)clamp(size >> 15, 128, 16384);
+    g->stats = (uint32_t)clamp(size >> 15, 64, 16384);
+    uint64_t flights = clamp(size >> 14, 256, 65536);
+    g->flight_groups =
+        (uint32_t)clamp(flights / ACC_FLIGHT_GROUP / g->shards, 1, ACC_FLIGHT_GROUPS);
+    g->turns = (uint32_t)clamp(size >> 16, 64, 4096);
 
     uint64_t end = 4096;
     g->process_at = place(&end, g->processes, sizeof(struct acc_process));
     g->area_at = place(&end, g->areas, sizeof(struct acc_area_slot));
     g->stats_at = place(&end, g->stats, sizeof(struct acc_stats));
+    g->flight_at = place(&end, (uint64_t)g->shards * g->flight_groups * ACC_FLIGHT_GROUP,
+                         sizeof(struct acc_flight));
+    g->turn_at = place(&end, g->turns, sizeof(struct acc_turn));
     g->generation_at = place(&end, g->generations, 8);
     g->shard_at = place(&end, g->shards, sizeof(struct acc_shard));
     g->index_at = place(&end, (uint64_t)g->shards * g->buckets, sizeof(struct acc_bucket));

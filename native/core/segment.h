@@ -26,11 +26,14 @@ struct acc_geometry {
     uint32_t processes;
     uint32_t areas;
     uint32_t stats;
+    uint32_t flight_groups; /* per shard */
+    uint32_t turns;
     uint32_t
         entries_max; /* per shard: the load at which two buckets of seven still take almost all */
     uint32_t ring_units[2]; /* per shard */
     uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
-    uint64_t process_at, area_at, stats_at, generation_at, shard_at, index_at, ghost_at, ring_at;
+    uint64_t process_at, area_at, stats_at, flight_at, turn_at, generation_at, shard_at, index_at,
+        ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
@@ -62,6 +65,16 @@ struct acc_self {
     uint32_t
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
+    uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
+    uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
+};
+
+/* The doorbells of this process's event loops (doorbell.c). */
+#define ACC_BELLS_MAX 64u
+
+struct acc_bell {
+    int fd; /* eventfd + 1; 0: no bell */
+    uint32_t armed;
 };
 
 struct acc_segment {
@@ -81,6 +94,7 @@ struct acc_segment {
      * lock word with my id and no intent here was not set by me.  Highest bit: closed for a moment,
      * see maintenance.c. */
     uint32_t intent[ACC_SHARDS_MAX + 1];
+    uint32_t intent_in_turn; /* the same of the thread that holds the GIL: lock + 1, or 0; lock.h */
 
     struct acc_ahead *ahead; /* [shard][hand] */
 
@@ -90,6 +104,11 @@ struct acc_segment {
     uint32_t self_slot; /* index of our acc_process slot + 1 */
     uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
     pthread_t thread;
+
+    struct acc_bell bells[ACC_BELLS_MAX];
+    uint32_t ringer_of;   /* incarnation whose doorbell the thread listens to; 0: it is to end */
+    uint32_t ringer_seen; /* the doorbell's word when it was started */
+    pthread_t ringer;
 
     struct acc_stats lost_stats; /* counts into nowhere when no block is free */
     struct acc_stats **stats_of; /* this process's block of each area, claimed when first needed */
@@ -118,6 +137,14 @@ static inline struct acc_area_slot *acc_area_slot(const struct acc_segment *seg,
 
 static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
+}
+
+static inline struct acc_flight *acc_flight_record(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_flight *)(seg->base + seg->geometry.flight_at) + i;
+}
+
+static inline struct acc_turn *acc_turn(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_turn *)(seg->base + seg->geometry.turn_at) + i;
 }
 
 static inline uint64_t *acc_generation_word(const struct acc_segment *seg, uint32_t i) {

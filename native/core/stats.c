@@ -35,9 +35,24 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "dead_owner_takeover",
     "corrupt_item",
     "read_race",
+    "load_led",
+    "load_joined",
+    "load_taken_over",
+    "load_lease_lost",
+    "load_alone",
+    "load_crowded",
+    "load_wait_timeout",
+    "load_refused",
+    "load_paused",
+};
+
+const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS] = {
+    1000,   2500,   5000,    10000,   25000,   50000,    100000,
+    250000, 500000, 1000000, 2500000, 5000000, 10000000, 30000000,
 };
 
 _Static_assert(ACC_COUNTERS <= ACC_STATS_SLOTS, "a block has a place for each counter");
+_Static_assert(ACC_LATENCY_BOUNDS + 2 == ACC_LATENCY_SLOTS, "the last bucket, and the sum");
 
 static struct acc_stats *claim(struct acc_segment *seg, uint32_t area, bool of_the_dead) {
     uint32_t mine = acc_incarnation(seg);
@@ -78,6 +93,27 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
      * the same. */
     acc_store_release(&seg->stats_of[area], block);
     return block;
+}
+
+void acc_stats_load(struct acc_stats *stats, uint64_t us) {
+    uint32_t bucket = 0;
+    while (bucket < ACC_LATENCY_BOUNDS && us > acc_latency_bounds_us[bucket]) {
+        bucket++;
+    }
+    acc_add_relaxed(&stats->load_latency[bucket], (uint64_t)1);
+    acc_add_relaxed(&stats->load_latency[ACC_LATENCY_SLOTS - 1], us);
+}
+
+void acc_stats_sum_loads(const struct acc_segment *seg, uint32_t area,
+                         uint64_t out[ACC_LATENCY_SLOTS]) {
+    memset(out, 0, ACC_LATENCY_SLOTS * sizeof *out);
+    for (uint32_t i = 0; i < seg->geometry.stats; i++) {
+        const struct acc_stats *block = acc_stats_block(seg, i);
+        for (uint32_t s = 0; acc_load_acquire(&block->area) == area + 1 && s < ACC_LATENCY_SLOTS;
+             s++) {
+            out[s] += acc_load_relaxed(&block->load_latency[s]);
+        }
+    }
 }
 
 void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]) {

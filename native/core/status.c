@@ -14,6 +14,8 @@ const char *acc_status_text(enum acc_status status) {
     case ACC_FULL: return "no free slot in a table of the segment";
     case ACC_EMISMATCH: return "not a segment of this layout and size";
     case ACC_ESYS: return "a system call failed";
+    case ACC_PRESENT: return "a fresh value is there";
+    case ACC_LED: return "another leads the load";
     case ACC_READONLY: return "the segment is mapped read-only";
     }
     return "unknown status";

@@ -81,7 +81,8 @@ static enum acc_status write_in_child(struct acc_area *area, struct shared *shar
     fill_value(value, write.size, OP_KEY, shared->version);
     number_key(area, &key, OP_KEY);
     raise(MARKER);
-    return acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS);
+    enum acc_status status = acc_store_in_turn(area, &key.key, &write);
+    return status == ACC_BUSY ? acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS) : status;
 }
 
 static void read_in_child(struct acc_area *area, struct shared *shared) {

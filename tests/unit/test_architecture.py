@@ -36,11 +36,12 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"accelerator", "atomic", "layout", "status"}),
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
-    frozenset({"generation", "lock", "stats"}),
+    frozenset({"doorbell", "generation", "lock", "stats"}),
     frozenset({"area", "index", "ring"}),
     frozenset({"read"}),
-    frozenset({"evict", "maintenance"}),
-    frozenset({"cache"}),
+    frozenset({"evict", "flight", "maintenance"}),
+    frozenset({"op"}),
+    frozenset({"cache", "load"}),
     frozenset({"binding"}),
 )
 

@@ -354,9 +354,9 @@ def test_numbers_of_native() -> None:
     """Figures in the text that come from the native part."""
     if not local.NATIVE:
         pytest.skip("the pure twin has no such limits")
-    assert "1.7 MiB in a segment of the default size, 0.8 MiB in one of 4 MiB" in read(
+    assert "1.6 MiB in a segment of the default size, 0.8 MiB in one of 4 MiB" in read(
         DOCS / "explanation" / "segment.md"
     )
-    for size, expected in ((64 << 20, "1.7"), (4 << 20, "0.8")):
+    for size, expected in ((64 << 20, "1.6"), (4 << 20, "0.8")):
         memory = local.private_segment(size, 1 << 20)
         assert expected == f"{memory.max_item / 2**20:.1f}"
