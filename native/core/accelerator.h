@@ -233,7 +233,8 @@ enum acc_flight_result {
 enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                enum acc_load_mode mode, uint32_t window, uint32_t lease,
                                uint64_t budget_ns, struct acc_ticket *out);
-/* A load that nobody joins.  ACC_FULL: `most` of them run in this area on this host (0: no limit). */
+/* A load that nobody joins.  ACC_FULL: `most` of them run in this area on this host (0: no limit);
+ * ACC_BUSY: whether they do was not to be found out within ACC_LOCK_BUDGET_NS. */
 enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key, uint32_t most,
                                uint32_t lease, uint64_t budget_ns, struct acc_ticket *out);
 /* Store what was loaded, end the flight, wake who waits.  ACC_NOT_STORED: overtaken, or the lease is

@@ -73,8 +73,10 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     struct acc_segment *seg = area->seg;
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (most != 0 && !acc_flight_take_turn(seg, area->id, most, lease, out)) {
-        return ACC_FULL;
+    enum acc_status turn =
+        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->id, most, lease, out);
+    if (turn != ACC_OK) {
+        return turn;
     }
     if (acc_op_begin(&op, area, key, NULL, budget_ns)) {
         struct acc_load load = load_of(&op);

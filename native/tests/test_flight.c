@@ -117,6 +117,9 @@ static void no_record(void) {
     CHECK_STATUS(ACC_NOT_FOUND, acc_load_take(&f.area, key_of(&f), &ticket, &value, &size, &code));
     CHECK_EQ(0, acc_flight_waiting(f.seg, &ticket));
     CHECK(!acc_flight_running(f.seg, &ticket));
+    CHECK(acc_flight_leaderless(f.seg, &ticket));
+    acc_flight_wait(f.seg, &ticket, 3600 * 1000000000ull);
+    acc_flight_ring(f.seg, &ticket);
     acc_flight_leave(f.seg, &ticket);
     acc_load_end(&f.area, &ticket, ACC_RESULT_FAILED);
     acc_segment_close(f.seg);
