@@ -20,6 +20,7 @@ from accelerator import (
     LoaderError,
     LoaderTimeout,
     aflight,
+    flight,
     testing,
 )
 
@@ -30,6 +31,7 @@ def isolated() -> Iterator[testing.Isolated]:
         yield own
         assert [] == own.memory.check()
         assert [] == own.memory.flights()
+        assert {} == flight._led_by_tasks
 
 
 def make(loader: Any = None, **options: Any) -> LevelCache:
@@ -450,6 +452,21 @@ class TestCancel:
             cache.set("a", "old")
             cache.expire("a")
             with pytest.raises(asyncio.CancelledError):
+                await cache.aget("a")
+
+        run(story)
+
+    def test_generator_exit(self) -> None:
+        """Whatever a loader raises is what its caller gets."""
+
+        async def load(key: Any) -> Any:
+            raise GeneratorExit
+
+        async def story(_: Source) -> None:
+            cache = make(load, stale_on_error=True)
+            cache.set("a", "old")
+            cache.expire("a")
+            with pytest.raises(GeneratorExit):
                 await cache.aget("a")
 
         run(story)
