@@ -3,13 +3,16 @@ A stampede, measured: loads per cold key, how long callers wait, and what a dead
 
 Limits of time are compared with a control run: the same callers in the same processes, released in
 the same way, who only sleep for as long as the load takes.  Runs and control runs take turns, so
-what else the machine does disturbs both alike.  And what others take of its processors makes the
-margin wider: with half of them left, what we do takes twice as long.
+what else the machine does disturbs both alike.  The p99 of the waits is at most 20 ms above that of
+the control run.  Where others leave less than half of the processors to a test, that cannot be told
+from their work; then it is at most load time + 20 ms + the p99 of the control run.
 """
 
+import contextlib
 import gc
 import os
 import platform
+import random
 import resource
 import signal
 import sys
@@ -21,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from accelerator import LevelCache, local, testing
+from accelerator import FnLoader, LevelCache, LoaderError, LoaderTimeout, local, testing
 
 pytestmark = [
     pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part"),
@@ -180,18 +183,19 @@ class Stampede:
         for left in reversed(range(TRIES)):
             processors = Processors(self.children)
             found = self.measure(rounds)
-            margin = MARGIN / processors.left()
+            left_to_us = processors.left()
             cache, control = found["cache"], found["control"]
             print(
                 f"p99 {cache.p99 * 1000:.1f} ms, control {control.p99 * 1000:.1f}; "
                 f"longest stall {cache.stall * 1000:.1f} ms, control {control.stall * 1000:.1f}; "
-                f"{processors.left():.0%} of the processors left"
+                f"{left_to_us:.0%} of the processors left"
             )
             late = cache.p99 - control.p99
             stalled = cache.stall - control.stall if stalls else 0.0
-            if late <= margin and stalled <= MARGIN:
+            quiet = left_to_us >= 0.5
+            if late <= (MARGIN if quiet else MARGIN + LOAD) and stalled <= MARGIN:
                 return
-            assert left, (found, margin)
+            assert left, found
 
 
 class TestOneLoad:
@@ -469,6 +473,70 @@ class TestLeaderDies:
         assert 2 == len(calls)
         counters = cache.metrics_snapshot()
         assert 1 == counters["load_taken_over"] == counters["load_lease_lost"]
+
+    def storm(self, fork: Fork, calls: Any, shared: testing.Isolated, seconds: float) -> None:
+        keys = [f"key {number}" for number in range(4)]
+
+        def body(meet: Meet) -> None:
+            def load(key: str) -> str:
+                time.sleep(0.002)
+                if random.random() < 0.1:
+                    raise OSError("no database")
+                return key.upper()
+
+            def mload(wanted: list[str]) -> dict[str, str]:
+                return {key: load(key) for key in wanted}
+
+            cache = LevelCache("area", loader=FnLoader(load, mload), error_ttl=0.01)
+            counts = LevelCache("counts")
+            steps = (
+                cache.get,
+                lambda key: cache.mget(keys).get(key),
+                lambda key: None if cache.delete(key) else None,
+                lambda key: None if cache.expire(key) else None,
+                cache.refresh,
+            )
+            random.seed(os.getpid())
+            while True:
+                key = random.choice(keys)
+                with contextlib.suppress(LoaderError, LoaderTimeout):
+                    assert random.choice(steps)(key) in {None, key.upper()}
+                counts.incr(os.getpid())
+
+        counts = LevelCache("counts")
+        children = [fork(body) for _ in range(6)]
+        end_at = time.monotonic() + seconds
+        killed = 0
+        while time.monotonic() < end_at:
+            victim = children.pop(random.randrange(len(children)))
+            until(lambda one=victim: counts.get(one.pid) or one.has_ended())
+            victim.kill()  # it has got something done
+            killed += 1
+            children.append(fork(body))
+        before = {child.pid: counts.get(child.pid, 0) for child in children}
+        until(lambda: all(counts.get(pid, 0) > done for pid, done in before.items()))
+        for child in children:
+            assert not child.has_ended()
+            child.kill()
+        cache = LevelCache("area", loader=lambda key: key.upper())
+        cache.clear()
+        for key in keys:
+            assert key.upper() == cache.get(key)
+        assert killed > seconds
+        until(lambda: shared.memory.flights() == [])
+
+    def test_storm(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
+        """
+        Workers that load, refresh, delete and expire the same few keys are killed again and again:
+        nobody hangs, nobody gets a value of another key, and afterwards everything can be loaded.
+        """
+        self.storm(fork, calls, shared, 2)
+
+    @pytest.mark.nightly
+    @pytest.mark.watchdog(600)  # it runs for two minutes
+    def test_storm_for_long(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
+        """The same for longer."""
+        self.storm(fork, calls, shared, 120)
 
 
 def resident_bytes(pid: int) -> int:
