@@ -144,9 +144,7 @@ class Table:
         """
         Take the lead or join, or note that there is no room; False: neither is called for.
 
-        Args:
-            window: A value that is fresh for longer than this, in seconds, is not loaded; None:
-                every one is.
+        A value that is fresh for longer than *window* seconds is not loaded; None: every one is.
         """
         ended: list[Record] = []
         try:

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #define SLICE_NS 50000000ull /* between two looks whether the leader lives, and at signals */
 
@@ -32,6 +33,7 @@ typedef struct {
     SegmentObject *segment;
     PyObject *on_ring; /* for code that serves the twin too: never called here */
     int fd;
+    pid_t pid; /* who made it: a forked child has a copy of the descriptor, and no bell */
 } BellObject;
 
 static struct acc_segment *seg_of(const FlightObject *self) {
@@ -147,6 +149,12 @@ static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mo
     return status;
 }
 
+static PyObject *busy(AreaObject *self) {
+    acc_count(self->area.stats, ACC_LOCK_GIVEUP);
+    PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
+    return NULL;
+}
+
 PyObject *area_enter(PyObject *op, PyObject *args) {
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object;
@@ -173,10 +181,7 @@ PyObject *area_enter(PyObject *op, PyObject *args) {
     case ACC_PRESENT:
     case ACC_LED: Py_RETURN_NONE;
     case ACC_FULL: return new_flight(self, &key, &ticket, FLIGHT_CROWDED);
-    default:
-        acc_count(self->area.stats, ACC_LOCK_GIVEUP);
-        PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
-        return NULL;
+    default: return busy(self);
     }
 }
 
@@ -213,6 +218,9 @@ PyObject *area_enter_alone(PyObject *op, PyObject *args) {
     Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     if (status == ACC_FULL) {
         Py_RETURN_NONE;
+    }
+    if (status != ACC_OK) {
+        return busy(self);
     }
     return new_flight(self, &key, &ticket, FLIGHT_LEADING);
 }
@@ -607,6 +615,7 @@ PyObject *segment_bell(PyObject *op, PyObject *unused) {
         return NULL;
     }
     self->segment = (SegmentObject *)Py_NewRef(op);
+    self->pid = getpid();
     self->fd = acc_doorbell_open(segment->seg);
     if (self->fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -618,7 +627,9 @@ PyObject *segment_bell(PyObject *op, PyObject *unused) {
 static void close_bell(BellObject *self) {
     int fd = self->fd;
     self->fd = -1;
-    if (fd >= 0) {
+    if (fd >= 0 && self->pid != getpid()) {
+        close(fd);
+    } else if (fd >= 0) {
         acc_doorbell_close(self->segment->seg, fd);
     }
 }

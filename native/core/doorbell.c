@@ -91,7 +91,7 @@ static void *run(void *argument) {
         return NULL; /* told to stop before it had even begun */
     }
     uint32_t *word = word_of(seg);
-    uint32_t before = acc_load_acquire(word) - 1;
+    uint32_t before = acc_load_acquire(&seg->ringer_seen);
     for (;;) {
         /* The word first, then what it stands for (an order to stop, bells): whoever raises it after
          * this look ends the sleep at once. */
@@ -116,6 +116,7 @@ static bool start(struct acc_segment *seg) {
         return false;
     }
     acc_store_release(&seg->ringer_of, acc_incarnation(seg));
+    acc_store_release(&seg->ringer_seen, acc_load_acquire(word_of(seg)));
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256u << 10);
     sigfillset(&all);

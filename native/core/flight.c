@@ -109,7 +109,8 @@ static void begin(struct acc_segment *seg, uint32_t record, const struct acc_loa
     ticket->alone = state == ACC_FLIGHT_ALONE;
     /* The bit first: killed before the record is complete, it stands for nothing, and the next
      * store that looks takes it back. */
-    acc_shard(seg, load->shard)->flights |= 1ull << group_of(seg, load->hash);
+    uint64_t *bits = &acc_shard(seg, load->shard)->flights;
+    acc_store_relaxed(bits, acc_load_relaxed(bits) | 1ull << group_of(seg, load->hash));
     acc_store_relaxed(&flight->crowd, (uint64_t)token << 32);
     acc_store_relaxed(&flight->ringers, (uint64_t)0);
     acc_store_relaxed(&flight->hash, load->hash);
@@ -267,14 +268,18 @@ bool acc_flight_running(const struct acc_segment *seg, const struct acc_ticket *
 }
 
 bool acc_flight_lapsed(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    return lease_over(flight_of(seg, ticket), acc_now(seg));
+    return ticket->record == ACC_NO_RECORD || lease_over(flight_of(seg, ticket), acc_now(seg));
 }
 
 bool acc_flight_leader_dead(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    return acc_process_dead(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
+    return ticket->record == ACC_NO_RECORD ||
+           acc_process_dead(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
 }
 
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return;
+    }
     struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t control = acc_load_acquire(&flight->control);
     if (acc_flight_live(control) && acc_flight_token(control) == ticket->token) {
@@ -285,10 +290,10 @@ void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, u
 }
 
 void acc_flight_ring(struct acc_segment *seg, const struct acc_ticket *ticket) {
-    struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t slot = seg->self_slot;
-    if (slot != 0) {
-        __atomic_fetch_or(&flight->ringers, 1ull << ((slot - 1) % 64), __ATOMIC_ACQ_REL);
+    if (slot != 0 && ticket->record != ACC_NO_RECORD) {
+        __atomic_fetch_or(&flight_of(seg, ticket)->ringers, 1ull << ((slot - 1) % 64),
+                          __ATOMIC_ACQ_REL);
         acc_fence_behind_cas(); /* pairs with wake(), as the crowd does */
     }
 }
@@ -344,10 +349,10 @@ static bool is_taken(const struct acc_segment *seg, const struct acc_turn *turn,
     return owner != 0 && !acc_clock_passed(turn->deadline, now) && !acc_process_dead(seg, owner);
 }
 
-bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most, uint32_t lease,
-                          struct acc_ticket *ticket) {
+enum acc_status acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
+                                     uint32_t lease, struct acc_ticket *ticket) {
     if (!acc_lock_take(seg, ACC_LOCK_AREAS, ACC_LOCK_BUDGET_NS)) {
-        return false;
+        return ACC_BUSY;
     }
     uint32_t now = acc_now(seg), running = 0;
     struct acc_turn *vacant = NULL;
@@ -375,7 +380,7 @@ bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
         ticket->incarnation = acc_incarnation(seg);
     }
     acc_lock_give(seg, ACC_LOCK_AREAS);
-    return granted;
+    return granted ? ACC_OK : ACC_FULL;
 }
 
 void acc_flight_give_turn(struct acc_segment *seg, struct acc_ticket *ticket) {

@@ -98,9 +98,10 @@ enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
 /* How many wait. */
 uint32_t acc_flight_waiting(const struct acc_segment *seg, const struct acc_ticket *ticket);
 
-/* A turn to load without being coordinated.  False: `most` of them are taken in this area. */
-bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most, uint32_t lease,
-                          struct acc_ticket *ticket);
+/* A turn to load without being coordinated.  ACC_FULL: `most` of them are taken in this area;
+ * ACC_BUSY: the table's lock was not to be had. */
+enum acc_status acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
+                                     uint32_t lease, struct acc_ticket *ticket);
 void acc_flight_give_turn(struct acc_segment *seg, struct acc_ticket *ticket);
 
 /* --- looking at them -------------------------------------------------------------------------- */

@@ -60,7 +60,7 @@ enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                uint64_t budget_ns, struct acc_ticket *out) {
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (!acc_op_begin(&op, area, key, budget_ns)) {
+    if (!acc_op_begin(&op, area, key, NULL, budget_ns)) {
         return ACC_BUSY;
     }
     enum acc_status status = enter_locked(&op, mode, window, lease, out);
@@ -73,10 +73,12 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     struct acc_segment *seg = area->seg;
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (most != 0 && !acc_flight_take_turn(seg, area->id, most, lease, out)) {
-        return ACC_FULL;
+    enum acc_status turn =
+        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->id, most, lease, out);
+    if (turn != ACC_OK) {
+        return turn;
     }
-    if (acc_op_begin(&op, area, key, budget_ns)) {
+    if (acc_op_begin(&op, area, key, NULL, budget_ns)) {
         struct acc_load load = load_of(&op);
         acc_flight_claim_locked(seg, &load, ACC_FLIGHT_ALONE, lease, out);
         acc_op_end(&op);
@@ -93,7 +95,6 @@ static struct acc_write fill_of(const struct acc_ticket *ticket, const struct ac
     fill.has_token = true;
     fill.token_key = ticket->key_count;
     fill.token_area = ticket->area_count;
-    fill.value_sum = acc_value_sum(write->data, write->size);
     return fill;
 }
 
@@ -133,7 +134,7 @@ enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key
         status = ACC_NOT_STORED;
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             status = finish_locked(&op, ticket, &fill, &result);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
@@ -157,7 +158,7 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
         result = ACC_RESULT_UNKNOWN; /* as in hand_locked() */
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             result = hand_locked(&op, ticket, &fill);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
