@@ -45,6 +45,8 @@ async def run(load: Load) -> list[Reading | None]:
                     patience = load.patience(soft)
                     answer = await aflight.wait(load.cache._memory, one.flight, patience)
                     load.woken(one, answer, soft=soft is not None)
+        if load.is_busy:
+            await asyncio.sleep(flight.BREATH)
     return load.answers()
 
 
@@ -130,7 +132,9 @@ class TaskJob(Job):
         except asyncio.CancelledError:
             if not (self._expired or self._stopped):
                 raise
-        except Exception as error:  # a codec's, say: the caller's to see
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the loop passes it on
+        except BaseException as error:  # GeneratorExit, or of a codec: the caller's to see
             for one in self.group:
                 if one.is_pending:
                     one.error = error
@@ -160,7 +164,7 @@ class TaskJob(Job):
             if not self._expired:
                 load.failed(self.group, error, started)
             return
-        except asyncio.CancelledError:
+        except BaseException:
             if not self._expired:
                 load.cache._count(_ERROR)
             raise

@@ -294,6 +294,8 @@ def run(load: Load) -> list[Reading | None]:
                     soft = load.soft_left(one)
                     answer = flight.wait(load.cache._memory, one.flight, load.patience(soft))
                     load.woken(one, answer, soft=soft is not None)
+        if load.is_busy:
+            flight.breathe()
     return load.answers()
 
 

@@ -454,6 +454,21 @@ class TestCancel:
 
         run(story)
 
+    def test_generator_exit(self) -> None:
+        """Whatever a loader raises is what its caller gets."""
+
+        async def load(key: Any) -> Any:
+            raise GeneratorExit
+
+        async def story(_: Source) -> None:
+            cache = make(load, stale_on_error=True)
+            cache.set("a", "old")
+            cache.expire("a")
+            with pytest.raises(GeneratorExit):
+                await cache.aget("a")
+
+        run(story)
+
     def test_loop_ends(self, isolated: testing.Isolated) -> None:
         """A loop that ends frees what its tasks led."""
 

@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 import pytest
 
 import accelerator
-from accelerator import ConfigError, LevelCache, ReadOptions, cache, cli, local, testing
+from accelerator import (
+    ConfigError,
+    LevelCache,
+    ReadOptions,
+    cache,
+    cli,
+    local,
+    operations,
+    reads,
+    testing,
+    twins,
+)
 from accelerator.config import AreaConfig, Settings
 from accelerator.errors import CacheError
 
@@ -308,10 +319,11 @@ class TestMetrics:
 
     def test_operations(self) -> None:
         """The names of operations in the log."""
-        page, source = prose_of(DOCS / self.PAGE), inspect.getsource(cache)
+        page = prose_of(DOCS / self.PAGE)
+        source = inspect.getsource(operations) + inspect.getsource(reads) + inspect.getsource(twins)
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
         calls = r"(?:(?:succeeded|failed)\(self\._config\.area, |_(?:busy|encode)\()\"(\w+)\""
-        actual = set(re.findall(calls, source))
+        actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
         assert actual == set(names_in(sentence))
 
 
