@@ -134,14 +134,18 @@ def blocks_own_leader(memory: local.Segment, flight: Any) -> bool:
     return loop is not None and flight.own and _led_by_tasks.get((id(memory), flight.id)) is loop
 
 
-def note_task(memory: local.Segment, flight: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Remember which loop has to run for a flight to end."""
-    _led_by_tasks[id(memory), flight.id] = loop
+def note_task(
+    memory: local.Segment, flight: Any, loop: asyncio.AbstractEventLoop
+) -> tuple[int, int]:
+    """Remember which loop has to run for a flight to end; what to forget afterwards."""
+    name = id(memory), flight.id
+    _led_by_tasks[name] = loop
+    return name
 
 
-def forget_task(memory: local.Segment, flight: Any) -> None:
+def forget_task(name: tuple[int, int]) -> None:
     """Forget it again."""
-    _led_by_tasks.pop((id(memory), flight.id), None)
+    _led_by_tasks.pop(name, None)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -20,6 +20,7 @@ from accelerator import (
     LoaderError,
     LoaderTimeout,
     aflight,
+    flight,
     testing,
 )
 
@@ -30,6 +31,7 @@ def isolated() -> Iterator[testing.Isolated]:
         yield own
         assert [] == own.memory.check()
         assert [] == own.memory.flights()
+        assert {} == flight._led_by_tasks
 
 
 def make(loader: Any = None, **options: Any) -> LevelCache:

@@ -569,7 +569,7 @@ class TestTimeouts:
                 raise BlockingIOError
             return flight.NoFlight(local.FLIGHT_CROWDED)
 
-        cache = make(source, stale_ttl=50)
+        cache = make(source, stale_ttl=50, wait_timeout=0.02)
         monkeypatch.setattr(LevelCache, "_enter", enter)
         assert "a!" == cache.get("a")
         assert (1, 1) == counted(cache, "load_crowded", "load_alone")
