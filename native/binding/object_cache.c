@@ -184,12 +184,14 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
 
 void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
                              const struct object_entry *entry) {
-    struct object_entry *set = object_cache_set(cache, hash);
-    for (uint32_t i = 0; i < 2; i++) {
-        if (set[i].tagged == 0) {
-            Py_INCREF(object_key(entry));
-            place(cache, (uint32_t)(set - cache->entries) + i, entry, 0);
-            return;
+    do {
+        struct object_entry *set = object_cache_set(cache, hash);
+        for (uint32_t i = 0; i < 2; i++) {
+            if (set[i].tagged == 0) {
+                Py_INCREF(object_key(entry));
+                place(cache, (uint32_t)(set - cache->entries) + i, entry, 0);
+                return;
+            }
         }
-    }
+    } while (grow(cache));
 }
