@@ -68,6 +68,13 @@ class Child:
             self._pipe.send(value)
         return theirs
 
+    def has_ended(self) -> bool:
+        """Whether it has failed or come to its end, where it is to go on until it is killed."""
+        if self._pipe.poll():
+            self.meet()
+            return True
+        return False
+
     def finish(self) -> None:
         """Let it run to its end."""
         with contextlib.suppress(BrokenPipeError):

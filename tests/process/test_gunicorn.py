@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,51 @@ pytestmark = [
 ]
 
 APP = """
-import json, os, urllib.parse
+import json, os, time, urllib.parse
 import accelerator
 
 cache = accelerator.LevelCache("area", local_ttl="1h")
 AT_IMPORT
+
+def note():
+    with open("calls", "a") as calls:
+        calls.write(f"{os.getpid()} {time.monotonic()!r}\\n")
+
+def load(key):
+    note()
+    time.sleep(30 if key == "hangs" and os.path.getsize("calls") < 40 else 0.3)
+    return key.upper()
+
+async def load_async(key):
+    import asyncio  # not where the user of a worker may not even read it
+    note()
+    await asyncio.sleep(0.3)
+    return key.upper()
+
+loads = accelerator.LevelCache("loads", loader=load, loader_timeout=20)
+aloads = accelerator.LevelCache("loads", loader=load_async)
 
 def app(environ, start_response):
     method = environ["PATH_INFO"].strip("/")
     arguments = json.loads(urllib.parse.unquote(environ["QUERY_STRING"] or "[]"))
     if method == "diagnostics":
         answer = accelerator.diagnostics()
+    elif method == "load":
+        answer = loads.get(*arguments)
     else:
         answer = getattr(cache, method)(*arguments)
     body = json.dumps([os.getpid(), answer]).encode()
     start_response("200 OK", [("Content-Length", str(len(body))), ("Connection", "close")])
     return [body]
+
+async def asgi(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    arguments = json.loads(urllib.parse.unquote(scope["query_string"].decode()))
+    body = json.dumps([os.getpid(), await aloads.aget(*arguments)]).encode()
+    headers = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 """
 
 HOOKS = """
@@ -55,7 +85,13 @@ class Server:
     """One Gunicorn over the application above."""
 
     def __init__(
-        self, folder: Path, config: str = HOOKS, *, at_import: str = "", **environment: str
+        self,
+        folder: Path,
+        config: str = HOOKS,
+        *,
+        at_import: str = "",
+        app: str = "app:app",
+        **environment: str,
     ) -> None:
         self.folder = folder
         (folder / "app.py").write_text(APP.replace("AT_IMPORT", at_import))
@@ -63,7 +99,7 @@ class Server:
         self.socket = folder / "socket"
         self.log = folder / "log"
         self._environment = {**os.environ, "PYTHONWARNINGS": "default", **environment}
-        self._arguments = ["--bind", f"unix:{self.socket}", "--graceful-timeout", "5", "app:app"]
+        self._arguments = ["--bind", f"unix:{self.socket}", "--graceful-timeout", "5", app]
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -223,6 +259,40 @@ class TestWorkers:
         server.call("set", "key", 1)
         shown = server.call("diagnostics")[1]
         assert "0644" in shown["degraded"]
+
+    @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+    @pytest.mark.parametrize("worker_class", [*CLASSES[1:], "asgi"])
+    def test_one_load(self, serve: Callable[..., Server], worker_class: str, preload: bool) -> None:
+        """40 requests at once for what nobody has, 3 workers: the loader runs once on this host."""
+        config = f"{HOOKS}\nworkers = 3\nworker_class = {worker_class!r}\npreload_app = {preload}\n"
+        if worker_class == "gthread":
+            config += "threads = 16\n"
+        server = serve(config, app="app:asgi" if worker_class == "asgi" else "app:app")
+        server.call("load", "first")  # it serves
+        with ThreadPoolExecutor(40) as pool:
+            answers = list(pool.map(lambda _: server.call("load", "key"), range(40)))
+        assert {"KEY"} == {answer for _, answer in answers}
+        assert len({pid for pid, _ in answers}) > 1
+        assert 2 == len((server.folder / "calls").read_text().splitlines())
+
+    def test_aborted_in_a_load(self, serve: Callable[..., Server]) -> None:
+        """
+        A worker that is aborted because its load takes longer than Gunicorn's timeout: the other
+        worker, which waits for it, loads at once.
+        """
+        server = serve(f"{HOOKS}\nworkers = 2\ntimeout = 3")
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(server.call, "load", "hangs")
+            eventually((server.folder / "calls").exists)
+            time.sleep(1.5)  # else the one that waits would be aborted with it
+            pid, answer = server.call("load", "hangs")
+            assert "HANGS" == answer
+            first.exception()  # it may be told that there was an error, or be disconnected
+        calls = [line.split() for line in (server.folder / "calls").read_text().splitlines()]
+        assert 2 == len(calls)
+        assert str(pid) == calls[1][0]
+        assert calls[0][0] != calls[1][0]
+        assert float(calls[1][1]) - float(calls[0][1]) < 8
 
 
 class TestLifeCycle:

@@ -3,13 +3,17 @@ A stampede, measured: loads per cold key, how long callers wait, and what a dead
 
 Limits of time are compared with a control run: the same callers in the same processes, released in
 the same way, who only sleep for as long as the load takes.  Runs and control runs take turns, so
-what else the machine does disturbs both alike.  And what others take of its processors makes the
-margin wider: with half of them left, what we do takes twice as long.
+what else the machine does disturbs both alike.  The p99 of the waits is at most 20 ms above that of
+the control run; if others take a part of the processors, so much more as our work takes longer.
+Where they leave less than half to a test, that cannot be told from their work: then it is at most
+load time + 20 ms + the p99 of the control run.
 """
 
+import contextlib
 import gc
 import os
 import platform
+import random
 import resource
 import signal
 import sys
@@ -21,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from accelerator import LevelCache, local, testing
+from accelerator import FnLoader, LevelCache, LoaderError, LoaderTimeout, local, testing
 
 pytestmark = [
     pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part"),
@@ -45,7 +49,8 @@ def shared() -> Iterator[testing.Isolated]:
     with testing.isolated(shared=True) as isolated:
         yield isolated
         assert [] == isolated.memory.check()
-        assert [] == isolated.memory.flights()
+        left = isolated.memory.flights()  # what the dead leave and nobody wants is freed by and by
+        assert [] == [flight for flight in left if flight["alive"]]
 
 
 def until(condition: Callable[[], object]) -> float:
@@ -109,8 +114,11 @@ class Processors:
 class Stampede:
     """Workers whose callers all ask for one key at once, or only sleep, in rounds."""
 
-    def __init__(self, fork: Fork, crowd: Any, calls: Any, kinds: list[str], callers: int) -> None:
+    def __init__(
+        self, fork: Fork, crowd: Any, calls: Any, kinds: list[str], callers: int, load: float
+    ) -> None:
         self.callers = callers
+        self.load = load
         self.calls = calls
         self.cache = LevelCache("area")
         self.rounds = 0
@@ -119,7 +127,7 @@ class Stampede:
             def body(meet: Meet) -> None:
                 gc.freeze()  # the objects of the whole test run, which are no work of a worker's
                 here = crowd(kind)
-                cache = LevelCache("area", loader=here.loader(calls.add, LOAD, str.upper))
+                cache = LevelCache("area", loader=here.loader(calls.add, load, str.upper))
 
                 def ready() -> None:
                     meet()  # all stand ready
@@ -132,7 +140,7 @@ class Stampede:
 
                 get = here.method(cache, "get")
                 while (what := meet()) is not None:
-                    meet(run(get, "key") if what == "cache" else run(here.pause, LOAD))
+                    meet(run(get, "key") if what == "cache" else run(here.pause, load))
 
             return body
 
@@ -180,18 +188,19 @@ class Stampede:
         for left in reversed(range(TRIES)):
             processors = Processors(self.children)
             found = self.measure(rounds)
-            margin = MARGIN / processors.left()
+            left_to_us = processors.left()
             cache, control = found["cache"], found["control"]
             print(
                 f"p99 {cache.p99 * 1000:.1f} ms, control {control.p99 * 1000:.1f}; "
                 f"longest stall {cache.stall * 1000:.1f} ms, control {control.stall * 1000:.1f}; "
-                f"{processors.left():.0%} of the processors left"
+                f"{left_to_us:.0%} of the processors left"
             )
             late = cache.p99 - control.p99
             stalled = cache.stall - control.stall if stalls else 0.0
+            margin = MARGIN / left_to_us if left_to_us >= 0.5 else MARGIN + self.load
             if late <= margin and stalled <= MARGIN:
                 return
-            assert left, (found, margin)
+            assert left, found
 
 
 class TestOneLoad:
@@ -204,10 +213,11 @@ class TestOneLoad:
         callers: int,
         rounds: int,
         *,
+        load: float = LOAD,
         stalls: bool = False,
     ) -> None:
         fork, crowd, calls = map(request.getfixturevalue, ("fork", "crowd", "calls"))
-        stampede = Stampede(fork, crowd, calls, kinds, callers)
+        stampede = Stampede(fork, crowd, calls, kinds, callers, load)
         stampede.hold(rounds, stalls=stalls)
         counters = stampede.cache.metrics_snapshot()
         assert len(calls) == counters["load_total"] == counters["load_led"]
@@ -218,13 +228,13 @@ class TestOneLoad:
         8 processes of 50 threads on one cold key: exactly one load a round, and a p99 of the waits
         at most 20 ms over that of callers who sleep as long as the load takes.
         """
-        self.measure(request, ["threads"] * 8, 50, 40)
+        self.measure(request, ["threads"] * 8, 50, 40, load=0.05)
 
     @pytest.mark.nightly
     @pytest.mark.watchdog(1200)  # 2,000 rounds of 50 ms, and the starts of 800,000 threads
     def test_threads_for_long(self, shared: testing.Isolated, request: Any) -> None:
         """The same, 1,000 rounds."""
-        self.measure(request, ["threads"] * 8, 50, 1000)
+        self.measure(request, ["threads"] * 8, 50, 1000, load=0.05)
 
     def test_tasks_and_greenlets(self, shared: testing.Isolated, request: Any) -> None:
         """
@@ -391,7 +401,7 @@ class TestLeaderDies:
         print(f"new load {max(delays) * 1000:.0f} ms after the death, p50 {p50(delays) * 1000:.0f}")
         assert max(delays) <= DEAD, sorted(delays)
         counters = cache.metrics_snapshot()
-        # The others were freed by the thread that looks after the segment, before a waiter looked.
+        # The others were freed by the measurement that is due now and then, before a waiter looked.
         assert rounds // 2 <= counters["load_taken_over"] <= rounds
         assert 2 * rounds == counters["load_led"]
 
@@ -469,6 +479,69 @@ class TestLeaderDies:
         assert 2 == len(calls)
         counters = cache.metrics_snapshot()
         assert 1 == counters["load_taken_over"] == counters["load_lease_lost"]
+
+    def storm(self, fork: Fork, calls: Any, shared: testing.Isolated, seconds: float) -> None:
+        keys = [f"key {number}" for number in range(4)]
+
+        def body(meet: Meet) -> None:
+            def load(key: str) -> str:
+                time.sleep(0.002)
+                if random.random() < 0.1:
+                    raise OSError("no database")
+                return key.upper()
+
+            def mload(wanted: list[str]) -> dict[str, str]:
+                return {key: load(key) for key in wanted}
+
+            cache = LevelCache("area", loader=FnLoader(load, mload), error_ttl=0.01)
+            counts = LevelCache("counts")
+            steps = (
+                cache.get,
+                lambda key: cache.mget(keys).get(key),
+                lambda key: cache.delete(key) or None,
+                lambda key: cache.expire(key) or None,
+                cache.refresh,
+            )
+            random.seed(os.getpid())
+            while True:
+                key = random.choice(keys)
+                with contextlib.suppress(LoaderError, LoaderTimeout):
+                    assert random.choice(steps)(key) in {None, True, key.upper()}
+                counts.incr(os.getpid())
+
+        counts = LevelCache("counts")
+        children = [fork(body) for _ in range(6)]
+        end_at = time.monotonic() + seconds
+        killed = 0
+        while time.monotonic() < end_at:
+            victim = children.pop(random.randrange(len(children)))
+            until(lambda one=victim: counts.get(one.pid) or one.has_ended())
+            victim.kill()  # it has got something done
+            killed += 1
+            children.append(fork(body))
+        before = {child.pid: counts.get(child.pid, 0) for child in children}
+        until(lambda: all(counts.get(pid, 0) > done for pid, done in before.items()))
+        for child in children:
+            assert not child.has_ended()
+            child.kill()
+        cache = LevelCache("area", loader=lambda key: key.upper())
+        cache.clear()
+        for key in keys:
+            assert key.upper() == cache.get(key)
+        assert killed > seconds
+
+    def test_storm(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
+        """
+        Workers that load, refresh, delete and expire the same few keys are killed again and again:
+        nobody hangs, nobody gets a value of another key, and afterwards everything can be loaded.
+        """
+        self.storm(fork, calls, shared, 2)
+
+    @pytest.mark.nightly
+    @pytest.mark.watchdog(600)  # it runs for two minutes
+    def test_storm_for_long(self, shared: testing.Isolated, fork: Fork, calls: Any) -> None:
+        """The same for longer."""
+        self.storm(fork, calls, shared, 120)
 
 
 def resident_bytes(pid: int) -> int:
