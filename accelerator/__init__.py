@@ -45,6 +45,13 @@ from accelerator.errors import (  # noqa: E402
     NotAttached,
     SerializationError,
 )
+from accelerator.loader import (  # noqa: E402
+    BatchContext,
+    FnLoader,
+    LoadContext,
+    Loader,
+    MLoader,
+)
 from accelerator.runtime import (  # noqa: E402
     attach,
     configure,
@@ -58,13 +65,18 @@ __version__ = "0.1.0"
 __all__ = [
     "MISS",
     "BackendError",
+    "BatchContext",
     "CacheError",
     "CacheMode",
     "ConfigError",
     "Entry",
+    "FnLoader",
     "LevelCache",
+    "LoadContext",
+    "Loader",
     "LoaderError",
     "LoaderTimeout",
+    "MLoader",
     "NotAttached",
     "ReadOptions",
     "SerializationError",

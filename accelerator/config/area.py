@@ -26,6 +26,7 @@ from accelerator.config.checks import (
 )
 from accelerator.entry import CacheMode
 from accelerator.errors import ConfigError
+from accelerator.loader import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,6 +101,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "loader_timeout": duration(allow_none=True),
     "batch_timeout": duration(allow_none=True),
     "wait_timeout": duration(allow_none=True),
+    "soft_timeout": duration(allow_none=True, allow_zero=True),
     "lease": duration(),
     "max_loads": whole(1, 1 << 16),
     "penetration_protect": flag,
@@ -175,6 +177,11 @@ class AreaConfig:
     """The same for a batch; None: see *batch_limit*."""
     wait_timeout: float | None = None
     """Longest wait for another worker's load; None: see *wait_limit*."""
+    soft_timeout: float | None = None
+    """
+    After this long a read that has a stale value answers it, and the load goes on in the
+    background; 0: at once.  None: never.
+    """
     lease: float = 30.0
     """After this long a living leader's load may be taken over."""
     max_loads: int = 8
@@ -272,6 +279,14 @@ class _Rule(NamedTuple):
     message: str
 
 
+def _is_sync(loader: Any) -> bool:
+    return loader is not None and not Source(loader).load.is_async
+
+
+def _has_no_batches(loader: Any) -> bool:
+    return loader is not None and Source(loader).mload is None
+
+
 def _shortest_life(config: AreaConfig) -> float:
     """Life of a value in the tier that readers meet first; infinite without expiry."""
     # With mode None it is the local one, too: in BOTH no local life is longer than local_ttl.
@@ -325,6 +340,45 @@ _USELESS: Final = (
         lambda it: (it.stale_on_error or it.allow_stale) and it.stale_ttl == 0,
         "stale_ttl=0 keeps nothing that stale_on_error or allow_stale could serve: leave it out, "
         "or both of them",
+    ),
+    _Rule(
+        "soft_timeout",
+        lambda it: it.soft_timeout is not None and it.stale_life == 0,
+        "soft_timeout answers with a stale value, and none is kept: allow it with stale_on_error "
+        "or allow_stale, or give a stale_ttl",
+    ),
+    _Rule(
+        "soft_timeout",
+        lambda it: it.soft_timeout is not None and it.background is None and _is_sync(it.loader),
+        "soft_timeout lets a load go on in another thread, and a loader that is no async function "
+        "needs background= for that: a context manager around it, such as contextlib.nullcontext",
+    ),
+    _Rule(
+        "soft_timeout",
+        lambda it: (
+            it.soft_timeout is not None
+            and it.loader_timeout is not None
+            and it.soft_timeout >= it.loader_timeout
+        ),
+        "soft_timeout must be shorter than loader_timeout, after which a stale value is the answer "
+        "anyway",
+    ),
+    _Rule(
+        "wait_timeout",
+        lambda it: it.wait_timeout is not None and not it.penetration_protect,
+        "wait_timeout has no effect with penetration_protect=False, with which nobody waits: leave "
+        "one of them out",
+    ),
+    _Rule(
+        "batch_timeout",
+        lambda it: it.batch_timeout is not None and _has_no_batches(it.loader),
+        "batch_timeout has no effect on a loader without mload: leave it out, or add mload",
+    ),
+    _Rule(
+        "lease",
+        lambda it: it.batch_timeout is not None and it.lease < it.batch_timeout,
+        "lease must be at least batch_timeout, else loads are taken over while they may still run: "
+        "make it longer",
     ),
     _Rule(
         "lease",

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from accelerator.config import AreaConfig
 
@@ -60,7 +60,12 @@ def with_ratio(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def area_snapshot(
-    config: AreaConfig, *, mode: str, degraded: str | None, metrics: Mapping[str, int]
+    config: AreaConfig,
+    *,
+    mode: str,
+    degraded: str | None,
+    metrics: Mapping[str, int],
+    load: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Show one area: what it was told, what it does, what it has done on this host."""
     return {
@@ -72,8 +77,49 @@ def area_snapshot(
         "degraded": degraded,
         "remote_backend_ready": False,
         "loader_configured": config.loader is not None,
+        "load": dict(load),
         "invalidation_listener_started": False,
     }
+
+
+def load_snapshot(
+    config: AreaConfig, bounds: Sequence[float], latencies: Sequence[int]
+) -> dict[str, Any]:
+    """
+    Show how long loads took, beside what they may take.
+
+    Args:
+        config: Of the area.
+        bounds: Upper bounds of the buckets, in seconds.
+        latencies: Loads in each bucket, in the unbounded one, and the sum in microseconds.
+    """
+    *counts, total = latencies
+    number = sum(counts)
+    return {
+        "count": number,
+        "mean": total / number / 1e6 if number else None,
+        "p50": quantile(0.5, bounds, counts),
+        "p99": quantile(0.99, bounds, counts),
+        "loader_timeout": config.loader_timeout,
+    }
+
+
+def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
+    """
+    Give an upper bound of a quantile in seconds: that of the bucket in which it lies.
+
+    None without anything counted; in the unbounded bucket it is the largest bound, as there is no
+    better one.
+    """
+    number = sum(counts)
+    if not number:
+        return None
+    seen = 0
+    for bound, count in zip(bounds, counts, strict=False):  # the last count has no bound
+        seen += count
+        if seen >= share * number:
+            return bound
+    return bounds[-1]
 
 
 def config_snapshot(config: AreaConfig) -> dict[str, Any]:

@@ -20,7 +20,15 @@ import accelerator
 from accelerator import local
 from accelerator.testing import Clock, Isolated
 
-CHOOSING = ("local", "runtime", "cache", "testing")
+CHOOSING = (
+    "local",
+    "runtime",
+    "operations",
+    "reads",
+    "twins",
+    "cache",
+    "testing",
+)
 """Modules that know which of the two they have, in the order of their imports."""
 
 

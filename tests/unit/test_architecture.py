@@ -17,10 +17,17 @@ ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"errors", "durations", "entry"}),
-    frozenset({"config", "keys", "codec", "policy", "backend", "segment"}),
+    frozenset({"config", "keys", "codec", "policy", "backend", "loader", "segment"}),
     frozenset({"local", "process_local"}),
-    frozenset({"observability"}),
-    frozenset({"cache", "runtime"}),
+    frozenset({"background", "flight", "observability"}),
+    frozenset({"aflight", "runtime"}),
+    frozenset({"operations"}),
+    frozenset({"joining"}),
+    frozenset({"loading"}),
+    frozenset({"aloading"}),
+    frozenset({"reads"}),
+    frozenset({"twins"}),
+    frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
     frozenset({"cli", "demo", "testing", "__main__"}),
 )
@@ -40,6 +47,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
 
 ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "accelerator._native": frozenset({"cache", "local", "runtime", "segment"}),
+    "gevent": frozenset({"flight"}),
     "gunicorn": frozenset({"demo"}),
     "msgpack": frozenset({"codec"}),
     "ormsgpack": frozenset({"codec"}),

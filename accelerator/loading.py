@@ -1,0 +1,374 @@
+"""
+Loads: asking the loader for what a caller leads, and how a thread or greenlet goes through it all.
+
+A round: enter the flight of each key; ask for what is led, and store or hand over what comes back;
+then wait for what others lead.  What that did not settle is entered again.  All that can be led is
+loaded before anything is waited for, so callers that want each other's keys cannot block each
+other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from accelerator import background, flight, local
+from accelerator.entry import MISS, ReadOptions, UnsetType
+from accelerator.errors import (
+    CacheError,
+    ConfigError,
+    LoaderError,
+    LoaderTimeout,
+    SerializationError,
+)
+from accelerator.joining import COUNTER, LED, STALE_FALLBACK, Joining, Wanted
+from accelerator.loader import BatchContext, LoadContext
+from accelerator.observability import oplog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from accelerator.backend import Reading
+    from accelerator.loader import Call, Source
+    from accelerator.operations import Operations
+
+_LOAD: Final = COUNTER["load"]
+_SUCCESS: Final = COUNTER["load_success"]
+_TIMEOUT: Final = COUNTER["load_timeout"]
+_ERROR: Final = COUNTER["load_error"]
+_LEASE_LOST: Final = COUNTER["load_lease_lost"]
+_REFRESH_SUCCESS: Final = COUNTER["refresh_success"]
+_REFRESH_FAILURES: Final = COUNTER["refresh_failures"]
+REFRESH_ATTEMPTS: Final = COUNTER["refresh_attempts"]
+
+
+class Load(Joining):
+    """
+    What one call wants loaded, and the loader for it.
+
+    Args:
+        cache: The area.
+        source: Its loader, or the one that the call was given.
+        keys: No two are equal.
+        op: Name of the operation in logs and errors.
+        options: Of the read.
+        given: Life that the call was given, if it was.
+        batch: Several keys may be asked for at once.
+        refreshes: Load although there is a fresh value; never answer with a stale one.
+    """
+
+    def __init__(
+        self,
+        cache: Operations,
+        source: Source,
+        keys: Iterable[Any],
+        *,
+        op: str,
+        options: ReadOptions,
+        given: tuple[Any, ...] = (),
+        batch: bool = False,
+        refreshes: bool = False,
+    ) -> None:
+        is_batch = batch and source.mload is not None
+        super().__init__(
+            cache, keys, op=op, options=options, is_batch=is_batch, refreshes=refreshes
+        )
+        self.source = source
+        self.given = given
+
+    @property
+    def call(self) -> Call:
+        """The function of the loader that is asked."""
+        return self.source.of(batch=self.is_batch)
+
+    def context(self, group: Sequence[Wanted]) -> LoadContext | BatchContext:
+        """What the loader is given, if it wants it."""
+        if self.is_batch:
+            keys = [one.key for one in group]
+            return BatchContext(self.config.area, keys, self._old_value)
+        key = group[0].key
+        return LoadContext(self.config.area, lambda: self._old_value(key))
+
+    def _old_value(self, key: Any) -> Any:
+        found = self.cache._read(key, touch=False, stale=True)
+        return MISS if found is None else found[0]
+
+    def argument(self, group: Sequence[Wanted]) -> Any:
+        """What the loader is asked for."""
+        return [one.key for one in group] if self.is_batch else group[0].key
+
+    def ask(self, group: Sequence[Wanted]) -> None:
+        """Ask the loader for keys that this caller leads, and pass its answer on."""
+        context = self.context(group)
+        self.cache._count(_LOAD)
+        started = time.monotonic()
+        token = flight.leading.set((*flight.leading.get(), *(one.flight for one in group)))
+        try:
+            try:
+                answer = self.call(self.argument(group), context)
+            except Exception as error:  # what is none passes, and frees the flights on its way
+                self.failed(group, error, started)
+            else:
+                self._refuse_awaitable(answer)
+                self.answered(group, answer, context, started)
+        except BaseException:
+            self.cache._count(_ERROR)
+            raise
+        finally:
+            flight.leading.reset(token)
+
+    def _refuse_awaitable(self, answer: Any) -> None:
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise async_loader(self.config.area, self.op)
+
+    def limit(self) -> float | None:
+        """Seconds that the loader may take."""
+        return self.config.batch_limit if self.is_batch else self.config.loader_timeout
+
+    def answered(
+        self,
+        group: Sequence[Wanted],
+        answer: Any,
+        context: LoadContext | BatchContext,
+        started: float,
+        *,
+        counted: bool = False,
+    ) -> None:
+        """
+        Store what the loader answered, or give it to those who wait.
+
+        Args:
+            group: The keys.
+            answer: A value, or a mapping for a batch.
+            context: What the loader said about it.
+            started: When it was asked.
+            counted: It was late, and that has been noted.
+        """
+        if isinstance(context, BatchContext) and not isinstance(answer, Mapping):
+            kind = type(answer).__name__
+            self.failed(group, TypeError(f"mload must return a mapping, not {kind}"), started)
+            return
+        took = time.monotonic() - started
+        limit = self.limit()
+        late = limit is not None and took > limit
+        self.cache._latency(took)
+        if not counted:
+            self.cache._count(_TIMEOUT if late else _SUCCESS)
+            self._count_refresh(succeeded=True)
+            if late:
+                oplog.failed(self.config.area, self.op, LoaderTimeout.kind, self.since)
+        for one in group:
+            value = answer
+            if isinstance(context, BatchContext):
+                value = answer.get(one.key, MISS)
+                if value is MISS:
+                    if not context.is_complete:
+                        one.absent = True
+                        one.flight.fail()
+                        continue
+                    value = None
+            self._store(one, value, context, late=late)
+
+    def _store(
+        self, one: Wanted, value: Any, context: LoadContext | BatchContext, *, late: bool
+    ) -> None:
+        cache, key = self.cache, one.key
+        said = context.ttl_for(key)
+        # Not passed on as UNSET: the native part has one of its own.
+        life = cache._life(value, *(self.given if isinstance(said, UnsetType) else (said,)))
+        old = self.stale(key) if late and self.stale_ok else None
+        try:
+            code, payload = cache._encoded(self.op, value, self.since)
+        except SerializationError as error:
+            one.flight.decline()
+            kind = type(value).__qualname__
+            cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
+        else:
+            if context.skips(key):
+                one.flight.hand(code, payload)
+            elif life == 0 or (value is None and not self.config.cache_null_value):
+                newer = one.flight.overtaken
+                one.flight.hand(code, payload)
+                if not newer:
+                    cache._delete(key)
+            else:
+                stale_life = 0.0 if value is None else self.config.stale_life
+                self._finish(one, code, payload, life, stale_life)
+        if old is not None and old[4]:
+            cache._count(STALE_FALLBACK)
+            one.found = old
+        elif one.found is None:
+            one.found = (value, 0, 0.0, life, False, 0)
+
+    def _finish(
+        self, one: Wanted, code: int, payload: bytes, life: float | None, stale_life: float
+    ) -> None:
+        led = one.flight
+        status = led.finish(code, payload, life, stale_life)
+        if status == local.TOO_LARGE:
+            self.cache._tell_size()
+        elif status == local.NOT_STORED and led.recorded and not self.cache._is_off:
+            self.cache._count(_LEASE_LOST)
+
+    def failed(
+        self,
+        group: Sequence[Wanted],
+        error: Exception,
+        started: float,
+        *,
+        timeout: bool = False,
+    ) -> None:
+        """Free what is led, after a note to those who may have a stale value; answer that."""
+        kind: type[CacheError] = LoaderTimeout if timeout else LoaderError
+        for one in group:
+            keeps = self.config.stale_life > 0 and self.stale(one.key) is not None
+            if self.config.error_ttl and (keeps or self.refreshes):
+                self.cache._pause(one.key, self.config.error_ttl)
+            one.flight.fail()
+            if self.stale_ok and self.fall_back(one):
+                continue
+            limit = self.limit()
+            text = f"the loader took more than {limit} seconds" if timeout else "the loader raised"
+            one.error = self.error(kind, text)
+            one.error.__cause__ = error
+        self.cache._latency(max(0.0, time.monotonic() - started))
+        self.cache._count(_TIMEOUT if timeout else _ERROR)
+        self._count_refresh(succeeded=False)
+        oplog.failed(self.config.area, self.op, kind.kind, self.since)
+
+    def late(self, group: Sequence[Wanted]) -> bool:
+        """Note that a loader which cannot be stopped is late; whether stale values will do."""
+        self.cache._count(_TIMEOUT)
+        self._count_refresh(succeeded=False)
+        oplog.failed(self.config.area, self.op, LoaderTimeout.kind, self.since)
+        return self.stale_ok and self._all_fall_back(group)
+
+    def _all_fall_back(self, group: Sequence[Wanted]) -> bool:
+        return [self.fall_back(one) for one in group].count(False) == 0
+
+    def _count_refresh(self, *, succeeded: bool) -> None:
+        if self.refreshes:
+            self.cache._count(_REFRESH_SUCCESS if succeeded else _REFRESH_FAILURES)
+
+
+def async_loader(area: str, op: str) -> ConfigError:
+    """Say that there is no event loop to run a loader in."""
+    return ConfigError(
+        "the loader is async, and this method is not: use the one with the prefix a (aget, amget, "
+        "aget_or_load)",
+        setting="loader",
+        area=area,
+        operation=op,
+    )
+
+
+# --- in a thread or greenlet --------------------------------------------------------------------
+
+
+def run(load: Load) -> list[Reading | None]:
+    """
+    Load in the caller's thread; see Load.answers().
+
+    Raises:
+        ConfigError: The loader is async.
+    """
+    if load.call.is_async:
+        raise async_loader(load.config.area, load.op)
+    while pending := load.pending():
+        with load:
+            for one in pending:
+                load.enter(one)
+                if one.is_led and not load.is_batch:
+                    _lead(load, [one])
+            led = [one for one in pending if one.is_led and one.owner is None]
+            if led:
+                _lead(load, led)
+            for one in pending:
+                if one.is_pending and one.is_joined:
+                    soft = load.soft_left(one)
+                    answer = flight.wait(load.cache._memory, one.flight, load.patience(soft))
+                    load.woken(one, answer, soft=soft is not None)
+    return load.answers()
+
+
+def _lead(load: Load, group: list[Wanted]) -> None:
+    soft = [load.soft_left(one) for one in group]
+    if load.config.background is None or None in soft:
+        load.ask(group)
+        return
+    job = Job(load, group)
+    future = background.submit(job.run)
+    if future is None:
+        load.ask(group)
+        return
+    job.take_over()
+    futures.wait([future], min(left for left in soft if left is not None))
+    for one in group:
+        if one.is_pending and not load.fall_back(one):
+            futures.wait([future])  # the stale value has gone meanwhile
+
+
+class Job:
+    """A load that goes on when its caller has an answer: it ends the flights, and not the Load."""
+
+    def __init__(self, load: Load, group: list[Wanted]) -> None:
+        self.load = load
+        self.group = group
+
+    def take_over(self) -> None:
+        """
+        Be the one who ends the flights from now on.
+
+        Called when it is certain that the job runs.  Until then both may end them, which is
+        harmless: the second does nothing.
+        """
+        for one in self.group:
+            one.owner = self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for one in self.group:
+            flight.end(one.flight)
+
+    def run(self) -> None:
+        """Run it in another thread."""
+        load = self.load
+        with self:
+            try:
+                with background.surroundings(load.config.background):
+                    load.ask(self.group)
+            except Exception as error:  # not the loader's, which is an answer: what is around it
+                load.cache._tell("background", "around a load in the background: %r", error)
+                left = [one for one in self.group if one.is_pending]
+                if left:
+                    load.failed(left, error, time.monotonic())
+
+
+def refresh_ahead(load: Load) -> None:
+    """Load a value that ends soon, off the reader's path if that can be; nothing is raised."""
+    [one] = load.wanted
+    with load:
+        one.flight = flight.enter(load.cache, one.key, load.config.lease, local.REFRESH)
+        if not one.is_led:
+            return
+        load.cache._count(REFRESH_ATTEMPTS)
+        load.cache._count(LED)
+        if load.config.background is None:
+            load.ask([one])
+            return
+        job = Job(load, [one])
+        if background.submit(job.run) is not None:
+            job.take_over()

@@ -1,0 +1,344 @@
+"""
+Reading an area: what is answered from memory, and what is loaded.
+
+``get``, ``mget`` and ``in`` are C, and call the underscored methods here for what is no plain hit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from accelerator import flight, joining, loading, local, runtime
+from accelerator.entry import MISS, Entry, ReadOptions
+from accelerator.errors import ConfigError, LoaderError, LoaderTimeout
+from accelerator.loader import Source
+from accelerator.local import UNSET
+from accelerator.observability import diagnostics, oplog
+from accelerator.operations import Operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from accelerator.backend import Reading
+    from accelerator.config import AreaConfig
+    from accelerator.loader import Loader
+
+_native_get: Final = local.AreaBase.get
+_LOCAL_HIT: Final = joining.COUNTER["local_hit"]
+_LOCAL_MISS: Final = joining.COUNTER["local_miss"]
+_NEGATIVE_HIT: Final = joining.COUNTER["negative_hit"]
+_STALE_FALLBACK: Final = joining.COUNTER["stale_fallback"]
+_REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
+PLAIN: Final = ReadOptions()
+
+
+class Reads(Operations):
+    """What LevelCache reads, loads, and shows of itself."""
+
+    _source: Source | None
+    """The area's loader."""
+
+    @property
+    def config(self) -> AreaConfig:
+        """The options of this area."""
+        return self._config
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def peek(self, key: Any, default: Any = None) -> Any:
+        """Read a key without loading it, counting the read, or keeping the key from eviction."""
+        found = self._read(key, touch=False)
+        return default if found is None else found[0]
+
+    def get_entry(
+        self, key: Any, *, options: ReadOptions | None = None, **read_options: Any
+    ) -> Entry[Any] | None:
+        """Read a key as get() does, with all that is known about it; None if it is not known."""
+        return entry(self._look(key, ReadOptions.of(options, read_options), op="get"))
+
+    def get_or_load(
+        self,
+        key: Any,
+        loader: Callable[..., Any] | Loader,
+        *,
+        ttl: Any = UNSET,
+        options: ReadOptions | None = None,
+        **read_options: Any,
+    ) -> Any:
+        """
+        Read a key, or ask *loader* for it and store the answer.
+
+        One caller on the host loads, the others that want the key wait for it.  A load that a
+        delete or a set of the key overtakes is returned, but not stored.
+
+        Args:
+            key: The key.
+            loader: Function of the key, or an object with ``load``; instead of the area's.
+            ttl: Life of what it answers.
+            options: Of the read.
+            read_options: The same as keywords.
+
+        Raises:
+            LoaderError: *loader* raised, and no stale value was there and allowed.
+            LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.
+            ConfigError: *loader* is async.
+        """
+        if options is None and not read_options and self._is_plain:
+            value = _native_get(self, key, MISS)  # not a subclass's, which may come back here
+            if value is not MISS:
+                return value
+            chosen = PLAIN
+        else:
+            chosen = ReadOptions.of(options, read_options)
+            found = self._fresh(key) if not chosen.disable_load else self._find(key, chosen)
+            if found is not None or chosen.disable_load:
+                return None if found is None else found[0]
+        [found] = loading.run(self._given(key, loader, ttl, chosen))
+        return None if found is None else found[0]
+
+    def refresh(self, key: Any) -> Any:
+        """
+        Ask the loader now, whatever is stored, and store its answer.
+
+        Returns:
+            What the loader answered.
+
+        Raises:
+            LoaderError, LoaderTimeout: It failed, or too many loads run; the old value stays.
+            ConfigError: The area has no loader, or an async one.
+        """
+        [found] = loading.run(self._refreshing(key))
+        return None if found is None else found[0]
+
+    def warmup(self, keys: Iterable[Any]) -> int:
+        """
+        Load what is not there yet, ``warmup_batch_size`` keys at a time.
+
+        A batch that fails is logged, and the others go on.
+
+        Returns:
+            How many of the keys have a value now, ``None`` not counted; 0 without
+            ``warmup_enabled``.
+
+        Raises:
+            LoaderError, LoaderTimeout: Every batch failed.
+        """
+        warming = Warming(self)
+        for batch in warming.batches(keys):
+            with warming:
+                warming.warm += known(self._look_for_all(batch, PLAIN, op="warmup").values())
+        return warming.judged()
+
+    # --- looking at it --------------------------------------------------------------------------
+
+    def metrics_snapshot(self) -> dict[str, int]:
+        """Counters of this area, over all processes of this host."""
+        counters = self._counters().items()
+        return {"load_total" if name == "load" else name: n for name, n in counters}
+
+    def diagnostic_snapshot(self) -> dict[str, Any]:
+        """Everything about this area, for an operator."""
+        metrics = self.metrics_snapshot()  # attaches, if nothing has yet
+        attachment = runtime.current()
+        return diagnostics.area_snapshot(
+            self._config,
+            mode=self._config.mode_under(attachment.settings).value,
+            degraded=attachment.degraded,
+            metrics=metrics,
+            load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
+        )
+
+    # --- what the hit methods call when something is not plain ----------------------------------
+
+    def _miss(
+        self, key: Any, default: Any, options: ReadOptions | None, read_options: dict[str, Any]
+    ) -> Any:
+        found = self._look(key, ReadOptions.of(options, read_options), op="get")
+        return default if found is None else found[0]
+
+    def _mmiss(
+        self,
+        missing: list[Any],
+        result: dict[Any, Any],
+        default: Any,  # noqa: ARG002  is in result already
+        options: ReadOptions | None,
+        read_options: dict[str, Any],
+    ) -> None:
+        chosen = ReadOptions.of(options, read_options)
+        for key, found in self._look_for_all(missing, chosen, op="mget").items():
+            if found is not None:
+                result[key] = found[0]
+
+    def _contains_miss(self, key: object) -> bool:  # noqa: ARG002  ``in`` never loads
+        return False
+
+    def _near_end(self, key: Any) -> None:
+        """Have one worker on the host load a value anew that a hit found near its end."""
+        source = self._source
+        if source is None or self._pausing(key):
+            return
+        load = loading.Load(self, source, [key], op="refresh", options=PLAIN, refreshes=True)
+        if flight.running_loop() is not None:
+            from accelerator import aloading  # noqa: PLC0415  asyncio only where it is used
+
+            aloading.refresh_ahead(load)
+        elif not source.load.is_async:  # else there is no loop to run it in
+            loading.refresh_ahead(load)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a plain get neither loads nor answers with stale values."""
+        return self._source is None and not self._config.allow_stale
+
+    def _look(self, key: Any, options: ReadOptions, *, op: str) -> Reading | None:
+        """Read one key, and load it if the area has a loader."""
+        if self._source is None or options.disable_load:
+            return self._find(key, options)
+        found = self._fresh(key)
+        if found is None:
+            load = loading.Load(self, self._source, [key], op=op, options=options)
+            [found] = loading.run(load)
+        return found
+
+    def _look_for_all(
+        self, keys: Iterable[Any], options: ReadOptions, *, op: str
+    ) -> dict[Any, Reading | None]:
+        """Read many keys, and load what is missing."""
+        found, load = self._split(keys, options, op=op)
+        if load is not None:
+            found.update(zip((one.key for one in load.wanted), loading.run(load), strict=True))
+        return found
+
+    def _split(
+        self, keys: Iterable[Any], options: ReadOptions, *, op: str
+    ) -> tuple[dict[Any, Reading | None], loading.Load | None]:
+        """Read many keys; what is found, and what is to be loaded."""
+        if self._source is None or options.disable_load:
+            return {key: self._find(key, options) for key in keys}, None
+        found = {key: self._fresh(key) for key in keys}
+        missing = [key for key, reading in found.items() if reading is None]
+        if not missing:
+            return found, None
+        return found, loading.Load(self, self._source, missing, op=op, options=options, batch=True)
+
+    def _given(self, key: Any, loader: Any, ttl: Any, options: ReadOptions) -> loading.Load:
+        """What a get_or_load() has to load."""
+        given = () if ttl is UNSET else (ttl,)
+        self._life(None, *given)  # what is wrong with it is said before anything is loaded
+        return loading.Load(self, Source(loader), [key], op="get", options=options, given=given)
+
+    def _refreshing(self, key: Any) -> loading.Load:
+        """What a refresh() has to load."""
+        if self._source is None:
+            raise ConfigError(
+                "refresh() needs a loader: give the area one, or use set()",
+                setting="loader",
+                area=self._config.area,
+                operation="refresh",
+            )
+        self._begin()
+        self._count(_REFRESH_ATTEMPTS)
+        return loading.Load(self, self._source, [key], op="refresh", options=PLAIN, refreshes=True)
+
+    def _fresh(self, key: Any) -> Reading | None:
+        """Read what is fresh, and count it; a value near its end is refreshed, as after a hit."""
+        found = self._read(key)
+        if found is None:
+            self._count(_LOCAL_MISS)
+            return None
+        self._count(_LOCAL_HIT)
+        if found[0] is None:
+            self._count(_NEGATIVE_HIT)
+        config, left = self._config, found[3]
+        if config.refresh_ahead and left is not None and left < config.refresh_ahead_window:
+            try:
+                self._near_end(key)
+            except Exception:  # the hit stands
+                oplog.failed(config.area, "refresh", LoaderError.kind, oplog.started())
+        return found
+
+    def _find(self, key: Any, options: ReadOptions) -> Reading | None:
+        """Read what *options* allow without a load, and count it."""
+        stale_too = options.allow_stale or self._config.allow_stale
+        found = self._read(key, stale=stale_too)
+        if found is None:
+            self._count(_LOCAL_MISS)
+            return None
+        value, _, _, ttl, stale, _ = found
+        if not stale:
+            self._count(_LOCAL_HIT)
+            if value is None:
+                self._count(_NEGATIVE_HIT)
+            return found
+        self._count(_LOCAL_MISS)
+        limit = options.max_staleness
+        if limit is not None and ttl is not None and -ttl > limit:
+            return None
+        self._count(_STALE_FALLBACK)
+        return found
+
+
+class Warming:
+    """The batches of one warmup(), and what has become of them.  A ``with`` around each of them."""
+
+    def __init__(self, cache: Reads) -> None:
+        self._config = cache.config
+        self._since = oplog.started()
+        self._failure: Exception | None = None
+        self._succeeded = False
+        self.warm = 0
+
+    def batches(self, keys: Iterable[Any]) -> Iterator[list[Any]]:
+        """Cut *keys* to size."""
+        remaining = iter(keys if self._config.warmup_enabled else ())
+        while batch := list(itertools.islice(remaining, self._config.warmup_batch_size)):
+            yield batch
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            self._succeeded = True
+        elif isinstance(error, LoaderError | LoaderTimeout):
+            self._failure = error
+            oplog.failed(self._config.area, "warmup", error.kind, self._since)
+            return True
+        return False
+
+    def judged(self) -> int:
+        """
+        How many keys are warm.
+
+        Raises:
+            LoaderError, LoaderTimeout: There is nothing but failures.
+        """
+        failure, self._failure = self._failure, None
+        if failure is not None and not self._succeeded:
+            raise failure
+        oplog.succeeded(self._config.area, "warmup", "ok", self._since)
+        return self.warm
+
+
+def known(found: Iterable[Reading | None]) -> int:
+    """Count the values that there are, of which a stored None is none."""
+    return sum(reading is not None and reading[0] is not None for reading in found)
+
+
+def entry(found: Reading | None) -> Entry[Any] | None:
+    """Show what a read has found."""
+    if found is None:
+        return None
+    value, _, age, ttl, stale, version = found
+    left = None if ttl is None else max(0.0, ttl)
+    tier = "local" if version else "loader"
+    return Entry(value, tier=tier, age=age, ttl=left, stale=stale, version=version)
