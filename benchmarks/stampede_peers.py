@@ -221,6 +221,8 @@ class _Loop:
 class _Cashews(Contestant):
     modules = ("cashews", "redis")
     redis = True
+    _stored: ClassVar[str]
+    """The key as it is stored, without that of the lock beside it."""
 
     def __init__(self, source: Source, places: Mapping[str, str]) -> None:
         super().__init__(source, places)
@@ -230,34 +232,36 @@ class _Cashews(Contestant):
         pickler = module("cashews.picklers").PicklerType.DEFAULT
         # Its own table knows Redis over TCP only.
         package.register_backend("unix", backend, pass_uri=True, pickler=pickler)
-        cache = package.Cache()
-        cache.setup(places["redis"])
-        self._cache = cache
-        self._read = self._decorated(cache)
+        self._cache = package.Cache()
+        self._cache.setup(places["redis"])
+        self._read = self._decorator()(source.aload)
 
-    def _decorated(self, cache: Any) -> Any:
+    def _decorator(self) -> Any:
         raise NotImplementedError
 
     def read(self) -> bytes:
         return bytes(self._loop.run(self._read()))
 
     def forget(self) -> None:
-        self._loop.run(self._cache.delete_match(f"*{KEY}-{type(self).__name__}*"))
+        self._loop.run(self._cache.delete(self._stored))
 
 
 class CashewsLock(_Cashews):
-    name = "cashews, lock"
+    """The lock is taken by every read, hits included."""
 
-    def _decorated(self, cache: Any) -> Any:
-        return cache(ttl=TTL, key=f"{KEY}-CashewsLock", lock=True)(self.source.aload)
+    name = "cashews, lock"
+    _stored = f"{KEY}-lock"
+
+    def _decorator(self) -> Any:
+        return self._cache(ttl=TTL, key=self._stored, lock=True)
 
 
 class CashewsEarly(_Cashews):
     name = "cashews, early"
+    _stored = f"early:v2:{KEY}-early"
 
-    def _decorated(self, cache: Any) -> Any:
-        early = cache.early(ttl=TTL, early_ttl=TTL - EARLY, key=f"{KEY}-CashewsEarly")
-        return early(self.source.aload)
+    def _decorator(self) -> Any:
+        return self._cache.early(ttl=TTL, early_ttl=TTL - EARLY, key=f"{KEY}-early")
 
 
 # --- ours ----------------------------------------------------------------------------------------
@@ -290,9 +294,9 @@ class _Accelerator(Contestant):
 
 
 class Unprotected(_Accelerator):
-    """What is written by hand around any cache."""
+    """No protection: what is written by hand around any cache, here around ours."""
 
-    name = "accelerator, get then set"
+    name = "get, then set"
 
     def _loader(self) -> dict[str, Any]:
         return {}

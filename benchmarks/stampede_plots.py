@@ -1,5 +1,6 @@
 """Tables and plot of the results of bench_stampede.py."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ EVENTS = {
     "delete": "The key is deleted",
     "busy source": "The key expires, and the source runs 8 loads at a time",
 }
-BOUNDS = ("HTTP alone", "no cache")
+BOUNDS = ("HTTP alone", "no cache", "get, then set")
 
 
 def _chosen(document: Mapping[str, Any], **wanted: Any) -> list[Row]:
@@ -75,7 +76,9 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
                 for row in chosen
             ]
             yield from aligned(lines)
-            yield from (f"  {row['contestant']}: {row['errors']} ERRORS" for row in chosen if row["errors"])
+            for row in chosen:
+                if row["errors"]:
+                    yield f"{row['contestant']}: {row['errors']} reads ended in an ERROR"
     for name, reason in document["missing"].items():
         yield f"not measured: {name}: {reason}"
 
@@ -93,26 +96,26 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     mpl.rcParams.update({"svg.fonttype": "none", "font.size": 9, "svg.hashsalt": "accelerator"})
     import matplotlib.pyplot as plt  # noqa: PLC0415  after use()
 
-    figure = plt.figure(figsize=(11, 10.5))
-    grid = figure.add_gridspec(2, 2, height_ratios=(1, 0.9), hspace=0.24, wspace=0.95)
-    figure.subplots_adjust(left=0.07, right=0.82, top=0.92, bottom=0.06)
+    figure = plt.figure(figsize=(12, 10))
+    above = figure.add_gridspec(1, 2, left=0.05, right=0.77, top=0.9, bottom=0.51, wspace=1.0)
+    below = figure.add_gridspec(1, 1, left=0.19, right=0.95, top=0.43, bottom=0.08)
     expiry = _chosen(document, event="expiry")
     if len(_workers(expiry)) > 1:
         _draw_lines(
-            figure.add_subplot(grid[0, 0]),
+            figure.add_subplot(above[0, 0]),
             [row for row in expiry if row["contestant"] != "HTTP alone"],
             lambda row: row["loads"]["median"],
             "loads of the source of truth",
             "{:.0f}",
         )
         _draw_lines(
-            figure.add_subplot(grid[0, 1]),
+            figure.add_subplot(above[0, 1]),
             expiry,
             lambda row: row["p99_ms"]["median"],
             "p99 of the reads around it, ms",
             "{:.1f} ms",
         )
-    _draw_events(figure.add_subplot(grid[1, :]), document)
+    _draw_events(figure.add_subplot(below[0, 0]), document)
     cpu, python = document["machine"]["cpu"], document["versions"]["python"]
     cores = document["machine"]["cores"]
     figure.suptitle(
@@ -131,9 +134,9 @@ def _colour(name: str) -> str:
 
 
 def _style(name: str) -> dict[str, Any]:
-    """Ours on top and solid; what has no protection is dashed."""
-    ours = name.startswith("accelerator,") and "then" not in name
-    bare = any(word in name for word in ("then", "get_or_set", "alone", "no cache"))
+    """Ours on top; what has no protection is dashed."""
+    ours = _colour(name) == OURS
+    bare = name in BOUNDS or "get_or_set" in name
     return {
         "color": _colour(name),
         "linestyle": "--" if bare else "-",
@@ -156,6 +159,7 @@ def _draw_lines(
     ax.set_yscale("log")
     ax.set_xticks(workers, [str(count) for count in workers])
     ax.minorticks_off()
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("workers")
     ax.set_title(title, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
@@ -165,46 +169,48 @@ def _draw_lines(
 
 def _label_ends(ax: Any, ends: Mapping[str, float], text: str) -> None:
     """Write each name beside the end of its line, moved apart where lines end at one place."""
-    ax.autoscale_view()
-    to_share, from_share = ax.transLimits + ax.transScale, None
-    del from_share
     low, high = ax.get_ylim()
-    from math import log  # noqa: PLC0415
-
-    def share(value: float) -> float:
-        return log(value / low) / log(high / low)
-
-    del to_share
     order = sorted(ends, key=lambda name: (ends[name], name))
-    places = _apart([share(ends[name]) for name in order], 0.058)
-    for name, place in zip(order, places, strict=True):
+    heights = [math.log(ends[name] / low) / math.log(high / low) for name in order]
+    for name, height, place in zip(order, heights, _apart(heights, 0.065), strict=True):
         ax.annotate(
             f"{name}: {text.format(ends[name])}",
-            xy=(1.0, share(ends[name])),
-            xytext=(1.08, place),
+            xy=(1.0, height),
+            xytext=(1.1, place),
             xycoords="axes fraction",
             textcoords="axes fraction",
             va="center",
             color=_colour(name),
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": _colour(name), "linewidth": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": _colour(name),
+                "linewidth": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 2,
+            },
         )
 
 
 def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """Move *places*, which ascend, as little as needed to be *distance* apart."""
-    groups: list[list[float]] = []  # [sum of wishes, members]
+    """Move *places*, which ascend from 0 to 1, until they are *distance* apart."""
+    groups: list[tuple[float, int]] = []  # of neighbours that touch: sum of their places, how many
     for place in places:
-        groups.append([place, 1])
+        groups.append((place, 1))
         while len(groups) > 1:
-            (sum_a, n_a), (sum_b, n_b) = groups[-2:]
-            if sum_b / n_b - sum_a / n_a >= distance * (n_a + n_b) / 2:
+            (below, fewer), (above, more) = groups[-2:]
+            if above / more - below / fewer >= distance * (fewer + more) / 2:
                 break
-            groups[-2:] = [[sum_a + sum_b, n_a + n_b]]
+            groups[-2:] = [(below + above, fewer + more)]
     moved: list[float] = []
     for total, count in groups:
         first = total / count - distance * (count - 1) / 2
-        moved += [first + distance * step for step in range(int(count))]
+        moved += [first + distance * step for step in range(count)]
+    for step in range(len(moved)):
+        moved[step] = max(moved[step], distance * step)
+    for step in range(len(moved)):
+        moved[-1 - step] = min(moved[-1 - step], 1 - distance * step)
     return moved
 
 
@@ -215,20 +221,25 @@ def _draw_events(ax: Any, document: Mapping[str, Any]) -> None:
     names = _contestants(rows)[::-1]
     for event, title in EVENTS.items():
         chosen = {row["contestant"]: row for row in rows if row["event"] == event}
+        colours = [_colour(name) for name in names if name in chosen]
         ax.scatter(
             [chosen[name]["p99_ms"]["median"] for name in names if name in chosen],
             [place for place, name in enumerate(names) if name in chosen],
             marker=_MARKERS[event],
             s=46,
-            facecolors="none" if event == "delete" else [_colour(n) for n in names if n in chosen],
-            edgecolors=[_colour(name) for name in names if name in chosen],
-            label=title.lower(),
+            facecolors="none" if event == "delete" else colours,
+            edgecolors=colours,
             zorder=3,
+        )
+        filled = "none" if event == "delete" else BOUND
+        ax.scatter(
+            [], [], marker=_MARKERS[event], facecolors=filled, edgecolors=BOUND, label=title.lower()
         )
     ax.set_yticks(range(len(names)), names)
     for label, name in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(_colour(name))
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.grid(axis="both", color="#e3e6ea")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title(f"p99 of the reads around it, ms, {most} workers", loc="left")
