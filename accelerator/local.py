@@ -55,6 +55,8 @@ if TYPE_CHECKING or NATIVE:
         WAIT_AGAIN,
         WAIT_ENDED,
         WAIT_TIMEOUT,
+        Bell,
+        Flight,
         Segment,
         encode_key,
         install,
@@ -95,6 +97,8 @@ else:
         WAIT_AGAIN,
         WAIT_ENDED,
         WAIT_TIMEOUT,
+        Bell,
+        Flight,
         Segment,
         encode_key,
         install,
@@ -103,10 +107,12 @@ else:
 
 if TYPE_CHECKING:
     from accelerator import process_local
-    from accelerator.backend import LocalBackend, LocalMemory
+    from accelerator.backend import LocalBackend, LocalBell, LocalFlight, LocalMemory
 
     # Both of each keep to the protocol, or this does not type-check.
     _areas: tuple[type[LocalBackend], ...] = (AreaBase, process_local.Area)
+    _flights: tuple[type[LocalFlight], ...] = (Flight, process_local.Flight)
+    _bells: tuple[type[LocalBell], ...] = (Bell, process_local.Bell)
     _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)
 
 __all__ = [
@@ -145,6 +151,8 @@ __all__ = [
     "WAIT_ENDED",
     "WAIT_TIMEOUT",
     "AreaBase",
+    "Bell",
+    "Flight",
     "Segment",
     "encode_key",
     "install",

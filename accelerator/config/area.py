@@ -351,7 +351,7 @@ _USELESS: Final = (
         "soft_timeout",
         lambda it: it.soft_timeout is not None and it.background is None and _is_sync(it.loader),
         "soft_timeout lets a load go on in another thread, and a loader that is no async function "
-        "needs background= for that: a context manager around it, such as contextlib.nullcontext",
+        "needs a context manager around it there: give a background=, such as contextlib.nullcontext",
     ),
     _Rule(
         "soft_timeout",
@@ -361,7 +361,7 @@ _USELESS: Final = (
             and it.soft_timeout >= it.loader_timeout
         ),
         "soft_timeout must be shorter than loader_timeout, after which a stale value is the answer "
-        "anyway",
+        "anyway: make it shorter",
     ),
     _Rule(
         "wait_timeout",

@@ -361,20 +361,26 @@ class Flight:
         *,
         stores: bool,
     ) -> None:
-        self._seat = seat
         self._stores = stores
         self._segment = segment
         self._life = life
         self._decode = decode
         self._pid = os.getpid()
         self.tag: Any = None
+        self._seat = seat  # last: the finaliser asks for it
 
     def __reduce__(self) -> str:
         raise TypeError("a Flight can be neither copied nor pickled")
 
     def __del__(self) -> None:
-        self.fail()
-        self.leave()
+        if hasattr(self, "_seat"):
+            try:
+                self.fail()
+                self.leave()
+            except BaseException:  # of a signal handler; it is only reported, so once more
+                self.fail()
+                self.leave()
+                raise
 
     # --- what it is ---
 

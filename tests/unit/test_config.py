@@ -19,12 +19,17 @@ from accelerator.config import (
 )
 from accelerator.entry import CacheMode
 from accelerator.errors import ConfigError
+from accelerator.loader import FnLoader
 
 NAN = float("nan")
 INF = float("inf")
 
 
 def load(key: Any) -> Any:
+    return key
+
+
+async def aload(key: Any) -> Any:
     return key
 
 
@@ -62,6 +67,7 @@ class TestAreaDefaults:
             "loader_timeout": 5.0,
             "batch_timeout": None,
             "wait_timeout": None,
+            "soft_timeout": None,
             "lease": 30.0,
             "max_loads": 8,
             "penetration_protect": True,
@@ -302,6 +308,12 @@ class TestNeverEffective:
             ("stale_ttl", {"stale_on_error": True, "stale_ttl": 0}),
             ("stale_ttl", {"allow_stale": True, "stale_ttl": 0}),
             ("lease", {"lease": 4.9}),
+            ("lease", {"lease": 20, "batch_timeout": 21}),
+            ("soft_timeout", {"soft_timeout": 1}),
+            ("soft_timeout", {"soft_timeout": 1, "stale_on_error": True, "loader": load}),
+            ("soft_timeout", {"soft_timeout": 5, "stale_on_error": True}),
+            ("wait_timeout", {"wait_timeout": 5, "penetration_protect": False}),
+            ("batch_timeout", {"batch_timeout": 5, "loader": load}),
             ("objects", {"mode": "remote", "objects": "shared"}),
             ("verify", {"mode": "remote", "verify": "full"}),
         ],
@@ -324,6 +336,13 @@ class TestNeverEffective:
             {"warmup_enabled": True, "loader": load, "mode": "local"},
             {"stale_on_error": True},
             {"stale_ttl": 0},
+            {"soft_timeout": 0, "stale_on_error": True},
+            {"soft_timeout": 1, "stale_ttl": 60},
+            {"soft_timeout": 1, "allow_stale": True, "loader": aload},
+            {"soft_timeout": 1, "allow_stale": True, "loader": load, "background": list},
+            {"batch_timeout": 5},
+            {"batch_timeout": 5, "loader": FnLoader(load, load)},
+            {"wait_timeout": 0.1, "max_loads": 1},
             {"loader_timeout": None, "lease": 1},
             {"mode": "local", "on_desync": "serve", "remote_ttl": 5},
             {"mode": "off", "objects": "shared", "verify": "full"},

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -22,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from accelerator import codec, process_local
 from accelerator.process_local import ProcessLocalArea, ProcessLocalSegment, items
+from accelerator.process_local.flights import RECORDS_MAX
 
 TWINS = ["accelerator.process_local", "accelerator._native"]
 SIZE = 4 << 20
@@ -1253,6 +1255,169 @@ class TestReentry:
             gc.set_threshold(*thresholds)
         assert len(finalised) > 100
         assert [] == memory.check()
+
+
+class TestNearEnd:
+    @pytest.fixture
+    def near(self, twin: Any) -> Any:
+        """An area that notes for which keys it is told that they are near their end."""
+        area = make_area(twin, refresh_window=10.0)
+        area.near = []
+        type(area)._near_end = lambda self, key: self.near.append(key)
+        return area
+
+    def test_window(self, near: Any) -> None:
+        """A hit with less than the window left tells so, each time; one with more does not."""
+        put(near, "k", (1,))
+        assert ((1,), []) == (near.get("k"), near.near)
+        near.segment.set_clock_shift(51)
+        assert (1,) == near.get("k") == near.get("k")
+        assert ["k", "k"] == near.near
+
+    def test_quiet(self, near: Any) -> None:
+        """What has no end, what is missed and what is not a plain get() is not told."""
+        put(near, "k", 1, None)
+        put(near, "short", 1, 5)
+        assert 1 == near.get("k")
+        near.get("absent")
+        near.mget(["short"])
+        assert "short" in near
+        near.get("short", options=object())
+        assert [] == near.near
+
+    def test_off(self, twin: Any) -> None:
+        """Without a window nobody has to listen."""
+        area = make_area(twin)
+        put(area, "k", 1, 1)
+        assert 1 == area.get("k")
+        with pytest.raises(ValueError, match="refresh_window"):
+            make_area(twin, refresh_window=-1.0).get("k")
+
+    def test_raises(self, near: Any) -> None:
+        """An Exception is dropped and the hit stands; what must not be caught goes on."""
+
+        def fail(error: BaseException) -> Callable[..., None]:
+            def near_end(*_: Any) -> None:
+                raise error
+
+            return near_end
+
+        put(near, "k", 1, 5)
+        type(near)._near_end = fail(RuntimeError())
+        assert 1 == near.get("k")
+        type(near)._near_end = fail(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            near.get("k")
+
+
+class TestFlights:
+    """What a flight promises is in the conformance tests; here is what only the twin can show."""
+
+    def test_off(self) -> None:
+        """An area that is off stores nothing, and who joined gets the value."""
+        area = make_area(process_local, flags=process_local.OFF)
+        leader, joined = area._enter("k", 30), area._enter("k", 30)
+        assert process_local.NOT_STORED == leader.finish(*codec.encode(1), 60, 0)
+        assert (1,) == joined.take()
+
+    def test_handed_memory(self) -> None:
+        """A value that is handed over lives as long as somebody waits."""
+        area = make_area(process_local)
+        leader = area._enter("k", 30)
+        leader.hand(codec.CODE_BYTES, b"x")
+        assert leader._seat.record.handed is None
+        leader = area._enter("k", 30)
+        first, second = area._enter("k", 30), area._enter("k", 30)
+        leader.hand(codec.CODE_BYTES, b"x")
+        first.leave()
+        assert (b"x",) == second.take()
+        record = second._seat.record
+        del second
+        gc.collect()
+        assert record.handed is None
+
+    def test_without_record(self) -> None:
+        """Loads alone that have no room for a record count, and store nothing."""
+        area = make_area(process_local)
+        flights = [area._enter(number, 30) for number in range(RECORDS_MAX)]
+        alone = area._enter_alone("k", 30, 1)
+        assert (True, False) == (alone.alone, alone.recorded)
+        assert area._enter_alone("other", 30, 1) is None
+        assert process_local.NOT_STORED == alone.finish(*codec.encode(1), 60, 0)
+        assert area._enter_alone("other", 30, 1) is not None
+        assert RECORDS_MAX == len(area.segment.flights())
+        flights.clear()
+
+    def test_pauses_bounded(self) -> None:
+        """Notes of failed loads do not pile up."""
+        area = make_area(process_local)
+        for number in range(3000):
+            area._pause(number, 60)
+        assert area._pausing(2999)
+        assert not area._pausing(0)
+        assert len(area.segment.area("area").pauses) <= 1024
+
+    @pytest.mark.watchdog(60)
+    @pytest.mark.parametrize("end", ["finish", "fail", "forget"])
+    def test_interrupted(self, end: str) -> None:
+        """An exception at any instruction of a leader's path leaves no flight behind."""
+        area = make_area(process_local)
+        area.get("attach")
+
+        def load(joined: list[Any]) -> None:
+            with area._enter("k", 30) as leader:
+                joined.append(area._enter("k", 30))
+                if end == "finish":
+                    leader.finish(process_local.CODE_BYTES, b"v", 60, 0)
+                elif end == "fail":
+                    leader.fail()
+
+        for number in itertools.count():
+            joined: list[Any] = []
+            interrupted = interrupt(number, lambda joined=joined: load(joined))
+            assert [] == area.segment.flights()
+            assert [] == area.segment.table.check()
+            assert [process_local.WAIT_ENDED] * len(joined) == [f.wait(1) for f in joined]
+            joined.clear()
+            area._delete("k")
+            if not interrupted:
+                break
+        assert number > 100
+
+
+def in_finaliser(frame: Any) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def interrupt(number: int, work: Callable[[], None]) -> bool:
+    """Do *work*, raise KeyboardInterrupt before its *number*th instruction; whether it came."""
+    left = number
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if in_finaliser(frame):
+            return None  # what is raised there is dropped, and reported
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    former = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(former)
+    return False
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
