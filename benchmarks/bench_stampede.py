@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, Self
 
 import harness
 import stampede_load
@@ -186,7 +186,7 @@ class _Places:
         self.setup: dict[str, Any] = {}
         self._stack = ExitStack()
 
-    def __enter__(self) -> "_Places":
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="accbench-", dir="/dev/shm"))
             stack.callback(rmtree, folder, ignore_errors=True)

@@ -226,7 +226,7 @@ def server(workers: int, setup: Mapping[str, Any]) -> Iterator[Server]:
             "ACCELERATOR_SIZE": "16MiB",
             "ACCELERATOR_STRICT": "1",
         },
-        preexec_fn=harness.die_with_parent,
+        preexec_fn=harness.die_with_parent,  # noqa: PLW1509  no threads here
     )
     try:
         running = Server(process, str(directory / "http.sock"), workers)

@@ -72,8 +72,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{title}: {workers} worker(s), median of the expiries"
             lines = [["", *COLUMNS]]
             lines += [
-                [row["contestant"], *(column(row) for column in COLUMNS.values())]
-                for row in chosen
+                [row["contestant"], *(column(row) for column in COLUMNS.values())] for row in chosen
             ]
             yield from aligned(lines)
             for row in chosen:
