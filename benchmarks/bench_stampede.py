@@ -44,6 +44,8 @@ GAP = 0.08
 SPOILT = 0.02
 """A window that begins so many seconds late does not count, and is repeated."""
 MOST_REPEATS = 3
+AGAIN = TTL - 2 * EARLY
+"""Seconds after which the new value may be loaded anew, while very slow readers still wait."""
 SURE = 0.005
 """A read that began so many seconds after the event did begin after it, whoever's clock says so."""
 
@@ -239,8 +241,8 @@ class _Asked:
     def __init__(self, lines: Any) -> None:
         self._lines = lines
 
-    def say(self, command: str, argument: object) -> list[int]:
-        self._lines.write(f"{command} {argument}\n".encode())
+    def say(self, *words: object) -> list[int]:
+        self._lines.write(f"{' '.join(map(str, words))}\n".encode())
         self._lines.flush()
         return [int(word) for word in self._lines.readline().split()]
 
@@ -432,7 +434,7 @@ class _Runner:
             forget=None if self._scenario.ahead else event,
             seed=window.seed,
         )
-        counted = self._source.say("count", window.place)
+        counted = self._source.say("count", window.place, event + AGAIN)
         self._series[window.kind.name].add(reads, counted, event)
         return True
 

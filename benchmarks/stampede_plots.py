@@ -105,7 +105,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
             [row for row in expiry if row["contestant"] != "HTTP alone"],
             lambda row: row["loads"]["median"],
             "loads of the source of truth",
-            "{:.0f}",
+            "{:g}",
         )
         _draw_lines(
             figure.add_subplot(above[0, 1]),
@@ -218,12 +218,12 @@ def _draw_events(ax: Any, document: Mapping[str, Any]) -> None:
     most = max(_workers(document["rows"]))
     rows = [row for row in _chosen(document, workers=most) if row["contestant"] != "no cache"]
     names = _contestants(rows)[::-1]
-    for event, title in EVENTS.items():
+    for (event, title), shift in zip(EVENTS.items(), (0.2, 0, -0.2), strict=True):
         chosen = {row["contestant"]: row for row in rows if row["event"] == event}
         colours = [_colour(name) for name in names if name in chosen]
         ax.scatter(
             [chosen[name]["p99_ms"]["median"] for name in names if name in chosen],
-            [place for place, name in enumerate(names) if name in chosen],
+            [place + shift for place, name in enumerate(names) if name in chosen],
             marker=_MARKERS[event],
             s=46,
             facecolors="none" if event == "delete" else colours,
@@ -238,6 +238,10 @@ def _draw_events(ax: Any, document: Mapping[str, Any]) -> None:
     for label, name in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(_colour(name))
     ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ticks = [tick * ten for ten in (1, 10, 100) for tick in (1, 2, 5)]
+    ax.set_xticks([tick for tick in ticks if low <= tick <= high])
+    ax.minorticks_off()
     ax.xaxis.set_major_formatter("{x:g}")
     ax.grid(axis="both", color="#e3e6ea")
     ax.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,8 @@ The source of truth of bench_stampede.py: a process of its own that answers afte
 It stands for a database.  Over a unix socket it takes lines and answers each with one:
 
     load NAME      the next number of NAME, after DELAY seconds
-    count NAME     how many loads of NAME have begun, and the most of them at one time
+    count NAME T   how many loads of NAME have begun before T (time.monotonic), and how many ran
+                   at one time at most
     forget NAME    count NAME from 0 again
     capacity N     let at most N loads run at a time, the others wait for them; 0: no limit
 """
@@ -13,7 +14,9 @@ import asyncio
 import socket
 import sys
 import threading
-from collections import Counter
+import time
+from bisect import bisect
+from collections import Counter, defaultdict
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -33,7 +36,7 @@ class _Served:
     """Counts, and the limit."""
 
     def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
+        self._begun: defaultdict[str, list[float]] = defaultdict(list)
         self._running: Counter[str] = Counter()
         self._most: Counter[str] = Counter()
         self._slots: Any = nullcontext()
@@ -41,14 +44,14 @@ class _Served:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while line := await reader.readline():
-                command, argument = line.decode().split()
-                answer = await getattr(self, f"_{command}")(argument)
+                command, *arguments = line.decode().split()
+                answer = await getattr(self, f"_{command}")(*arguments)
                 writer.write(f"{answer}\n".encode())
         writer.close()
 
     async def _load(self, name: str) -> int:
-        self.begun[name] += 1
-        number = self.begun[name]
+        self._begun[name].append(time.monotonic())
+        number = len(self._begun[name])
         self._running[name] += 1
         self._most[name] = max(self._most[name], self._running[name])
         async with self._slots:
@@ -56,11 +59,12 @@ class _Served:
         self._running[name] -= 1
         return number
 
-    async def _count(self, name: str) -> str:
-        return f"{self.begun[name]} {self._most[name]}"
+    async def _count(self, name: str, before: str) -> str:
+        return f"{bisect(self._begun[name], float(before))} {self._most[name]}"
 
     async def _forget(self, name: str) -> int:
-        self.begun[name] = self._most[name] = 0
+        self._begun[name].clear()
+        self._most[name] = 0
         return 0
 
     async def _capacity(self, slots: str) -> int:
