@@ -505,7 +505,8 @@ class Area:
         Begin a load that nobody joins (FLIGHT_LEADING, alone); whatever runs or is fresh.
 
         None: *most* such loads of this area run on this host; those without a record count too,
-        those that were entered with *most* None (no limit) do not.  Stored unless overtaken; never if not ``recorded``.
+        those that were entered with *most* None (no limit) do not.  Stored unless overtaken; never
+        if not ``recorded``.
 
         Errors as _enter.
         """

@@ -33,18 +33,25 @@ _LOOK_AGAIN: Final = 0.05
 
 async def run(load: Load) -> list[Reading | None]:
     """Load in the running loop; see Load.answers()."""
+    load.blocks = False
     while pending := load.pending():
-        with load:
-            step = len(pending) if load.is_batch else AT_ONCE
-            for start in range(0, len(pending), step):
-                await _lead_some(load, pending[start : start + step])
-            for one in pending:
-                if one.is_pending and one.is_joined:
-                    soft = load.soft_left(one)
-                    patience = load.patience(soft)
-                    answer = await aflight.wait(load.cache._memory, one.flight, patience)
-                    load.woken(one, answer, soft=soft is not None)
+        with load:  # around one call, as in loading.run()
+            await _round(load, pending)
+        if load.is_busy:
+            await asyncio.sleep(flight.BREATH)
     return load.answers()
+
+
+async def _round(load: Load, pending: list[Wanted]) -> None:
+    step = len(pending) if load.is_batch else AT_ONCE
+    for start in range(0, len(pending), step):
+        await _lead_some(load, pending[start : start + step])
+    for one in pending:
+        if one.is_pending and one.is_joined:
+            soft = load.soft_left(one)
+            patience = load.patience(soft)
+            answer = await aflight.wait(load.cache._memory, one.flight, patience)
+            load.woken(one, answer, soft=soft is not None)
 
 
 async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
@@ -115,11 +122,11 @@ class TaskJob(Job):
 
     async def _run(self) -> None:
         timer = None
-        memory = self.load.cache._memory
+        names: list[tuple[int, int]] = []
         try:
             with self:
-                for one in self.group:
-                    flight.note_task(memory, one.flight, self._loop)
+                memory = self.load.cache._memory
+                names += [flight.note_task(memory, one.flight, self._loop) for one in self.group]
                 flights = (one.flight for one in self.group)
                 flight.leading.set((*flight.leading.get(), *flights))
                 limit = self.load.limit()
@@ -129,13 +136,15 @@ class TaskJob(Job):
         except asyncio.CancelledError:
             if not (self._expired or self._stopped):
                 raise
-        except Exception as error:  # a codec's, say: the caller's to see
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the loop passes it on
+        except BaseException as error:  # GeneratorExit, or of a codec: the caller's to see
             for one in self.group:
                 if one.is_pending:
                     one.error = error
         finally:
-            for one in self.group:
-                flight.forget_task(memory, one.flight)
+            for name in names:
+                flight.forget_task(name)
             if timer is not None:
                 timer.cancel()
             self._end()
@@ -159,7 +168,7 @@ class TaskJob(Job):
             if not self._expired:
                 load.failed(self.group, error, started)
             return
-        except asyncio.CancelledError:
+        except BaseException:
             if not self._expired:
                 load.cache._count(_ERROR)
             raise

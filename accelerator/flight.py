@@ -28,6 +28,10 @@ REFUSED: Final = -2
 """State of a flight that is none: enough uncoordinated loads run."""
 
 
+BUSY: Final = -3
+"""State of a flight that is none: its place in the table was locked for too long."""
+
+
 class NoFlight:
     """Stands for a flight where there is none."""
 
@@ -44,8 +48,10 @@ class NoFlight:
 
 _FRESH: Final = NoFlight(FRESH)
 _REFUSED: Final = NoFlight(REFUSED)
-_CROWDED: Final = NoFlight(local.FLIGHT_CROWDED)
+_BUSY: Final = NoFlight(BUSY)
 
+BREATH: Final = 0.005
+"""Seconds until a locked table is asked again."""
 LOOK: Final = 0.02
 """Seconds between two looks where no bell can be had."""
 
@@ -59,7 +65,7 @@ def enter(cache: local.AreaBase, key: Any, lease: float, mode: int = JOIN) -> An
     try:
         return cache._enter(key, lease, mode) or _FRESH
     except BlockingIOError:
-        return _CROWDED
+        return _BUSY
 
 
 def enter_alone(cache: local.AreaBase, key: Any, lease: float, most: int | None) -> Any:
@@ -67,7 +73,33 @@ def enter_alone(cache: local.AreaBase, key: Any, lease: float, most: int | None)
     try:
         return cache._enter_alone(key, lease, most) or _REFUSED
     except BlockingIOError:
-        return _REFUSED
+        return _BUSY
+
+
+class Unrecorded:
+    """A load that no table knows of, because none could be asked: nobody joins, nothing is kept."""
+
+    id: Final = 0
+    alone: Final = True
+    own: Final = True
+    recorded: Final = False
+    taken_over: Final = False
+    overtaken: Final = False
+    waiters: Final = 0
+
+    def __init__(self) -> None:
+        self.state = local.FLIGHT_LEADING
+
+    def finish(self, *_: object) -> int:
+        """Store nothing."""
+        self.state = local.FLIGHT_OVER
+        return local.NOT_STORED
+
+    def hand(self, *_: object) -> None:
+        """End."""
+        self.state = local.FLIGHT_OVER
+
+    decline = fail = hand
 
 
 def end(flight: Any) -> None:
@@ -102,14 +134,18 @@ def blocks_own_leader(memory: local.Segment, flight: Any) -> bool:
     return loop is not None and flight.own and _led_by_tasks.get((id(memory), flight.id)) is loop
 
 
-def note_task(memory: local.Segment, flight: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Remember which loop has to run for a flight to end."""
-    _led_by_tasks[id(memory), flight.id] = loop
+def note_task(
+    memory: local.Segment, flight: Any, loop: asyncio.AbstractEventLoop
+) -> tuple[int, int]:
+    """Remember which loop has to run for a flight to end; what to forget afterwards."""
+    name = id(memory), flight.id
+    _led_by_tasks[name] = loop
+    return name
 
 
-def forget_task(memory: local.Segment, flight: Any) -> None:
+def forget_task(name: tuple[int, int]) -> None:
     """Forget it again."""
-    _led_by_tasks.pop((id(memory), flight.id), None)
+    _led_by_tasks.pop(name, None)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -143,6 +179,18 @@ def _look_greenlet(flight: Any, seconds: float) -> int:
     while (answer := int(flight.poll())) == WAIT_TIMEOUT and time.monotonic() < end_at:
         gevent.sleep(LOOK)
     return answer
+
+
+def breathe() -> None:
+    """Let the holder of a lock have the processor; the caller has waited for it already."""
+    hub = _hub_of_thread()
+    if hub is not None:
+        import gevent  # noqa: PLC0415  only where gevent runs
+
+        if gevent.getcurrent() is not hub:
+            gevent.sleep(BREATH)
+    else:
+        time.sleep(BREATH / 5)
 
 
 class _Wait:

@@ -110,6 +110,11 @@ class Joining:
         self.options = options
         self.is_batch = is_batch
         self.refreshes = refreshes
+        self._was_busy = False
+        self.is_busy = False
+        """Some key could not be entered in this round, for want of a lock."""
+        self.blocks = True
+        """To wait stops the thread, and not a task."""
         self.stale_ok = not refreshes and (
             options.allow_stale or config.allow_stale or config.stale_on_error
         )
@@ -120,6 +125,7 @@ class Joining:
     # --- whose flights are these ---
 
     def __enter__(self) -> Self:
+        self.is_busy = False
         return self
 
     def __exit__(
@@ -171,6 +177,11 @@ class Joining:
             unlimited = True  # all of a batch are one load
         most = None if unlimited else self.config.max_loads
         one.flight = flight.enter_alone(self.cache, one.key, self.config.lease, most)
+        if one.flight.state == flight.BUSY:
+            if time.monotonic() < self.deadline:
+                self.is_busy = True
+                return
+            one.flight = flight.Unrecorded()  # never an error for want of a lock
         if one.flight.state != flight.REFUSED:
             self.cache._count(_ALONE)
             return
@@ -187,7 +198,7 @@ class Joining:
             )
 
     def _enter_together(self, one: Wanted) -> None:
-        mode = local.REFRESH if self.refreshes else local.JOIN
+        mode = local.FORCE if self.refreshes else local.JOIN
         one.flight = flight.enter(self.cache, one.key, self.config.lease, mode)
         state = one.flight.state
         if state == local.FLIGHT_LEADING:
@@ -199,7 +210,7 @@ class Joining:
         elif state == flight.FRESH:
             self._is_there_by_now(one)
         else:
-            self._crowded(one)
+            self._crowded(one, busy=state == flight.BUSY)
 
     def _joined(self, one: Wanted) -> None:
         if flight.is_reentrant(one.flight):
@@ -207,26 +218,28 @@ class Joining:
                 one.error = self.error(
                     LoaderError, "the loader asked for the very key that it was loading"
                 )
-        elif flight.blocks_own_leader(self.cache._memory, one.flight):
+        elif self.blocks and flight.blocks_own_leader(self.cache._memory, one.flight):
             self._go_alone(one)
         else:
             self.cache._count(_JOINED)
 
     def _is_there_by_now(self, one: Wanted) -> None:
         one.flight = None
-        if self.refreshes:  # another leads, and may have begun before what the caller knows of
-            self._go_alone(one)
-            return
         one.found = self.cache._read(one.key)
         if one.found is None:
             one.tries += 1
             if one.tries > _UNREADABLE_MOST:
                 one.way = ALONE
 
-    def _crowded(self, one: Wanted) -> None:
-        self.cache._count(_CROWDED)
+    def _crowded(self, one: Wanted, *, busy: bool) -> None:
         one.flight = None
-        if not (self.stale_ok and self.fall_back(one)):
+        if not busy or not self._was_busy:
+            self.cache._count(_CROWDED)
+        if self.stale_ok and self.fall_back(one):
+            return
+        if busy and time.monotonic() < self.deadline:
+            self.is_busy = self._was_busy = True  # who holds the lock is soon done, or dead
+        else:
             self._go_alone(one)
 
     def _go_alone(self, one: Wanted) -> None:
@@ -259,6 +272,8 @@ class Joining:
                 self.cache._count(_WAIT_TIMEOUT)
                 if not (self.stale_ok and self.fall_back(one)):
                     one.way = ALONE
+        elif self.refreshes and one.tries == 0:
+            one.tries = 1  # it may have begun before what the caller knows of; the next one has not
         elif answer == local.WAIT_ENDED:
             self._ended(one)
 

@@ -281,20 +281,28 @@ def run(load: Load) -> list[Reading | None]:
     if load.call.is_async:
         raise async_loader(load.config.area, load.op)
     while pending := load.pending():
+        # One call and no more: of the jumps in the body of a ``with`` CPython 3.12 leaves some
+        # uncovered, and a signal's exception that arrives there does not pass __exit__.
         with load:
-            for one in pending:
-                load.enter(one)
-                if one.is_led and not load.is_batch:
-                    _lead(load, [one])
-            led = [one for one in pending if one.is_led and one.owner is None]
-            if led:
-                _lead(load, led)
-            for one in pending:
-                if one.is_pending and one.is_joined:
-                    soft = load.soft_left(one)
-                    answer = flight.wait(load.cache._memory, one.flight, load.patience(soft))
-                    load.woken(one, answer, soft=soft is not None)
+            _round(load, pending)
+        if load.is_busy:
+            flight.breathe()
     return load.answers()
+
+
+def _round(load: Load, pending: list[Wanted]) -> None:
+    for one in pending:
+        load.enter(one)
+        if one.is_led and not load.is_batch:
+            _lead(load, [one])
+    led = [one for one in pending if one.is_led and one.owner is None]
+    if led:
+        _lead(load, led)
+    for one in pending:
+        if one.is_pending and one.is_joined:
+            soft = load.soft_left(one)
+            answer = flight.wait(load.cache._memory, one.flight, load.patience(soft))
+            load.woken(one, answer, soft=soft is not None)
 
 
 def _lead(load: Load, group: list[Wanted]) -> None:
@@ -345,30 +353,36 @@ class Job:
 
     def run(self) -> None:
         """Run it in another thread."""
-        load = self.load
         with self:
-            try:
-                with background.surroundings(load.config.background):
-                    load.ask(self.group)
-            except Exception as error:  # not the loader's, which is an answer: what is around it
-                load.cache._tell("background", "around a load in the background: %r", error)
-                left = [one for one in self.group if one.is_pending]
-                if left:
-                    load.failed(left, error, time.monotonic())
+            self._ask_inside()
+
+    def _ask_inside(self) -> None:
+        load = self.load
+        try:
+            with background.surroundings(load.config.background):
+                load.ask(self.group)
+        except Exception as error:  # not the loader's, which is an answer: what is around it
+            load.cache._tell("background", "around a load in the background: %r", error)
+            left = [one for one in self.group if one.is_pending]
+            if left:
+                load.failed(left, error, time.monotonic())
 
 
 def refresh_ahead(load: Load) -> None:
     """Load a value that ends soon, off the reader's path if that can be; nothing is raised."""
-    [one] = load.wanted
     with load:
-        one.flight = flight.enter(load.cache, one.key, load.config.lease, local.REFRESH)
-        if not one.is_led:
-            return
-        load.cache._count(REFRESH_ATTEMPTS)
-        load.cache._count(LED)
-        if load.config.background is None:
-            load.ask([one])
-            return
-        job = Job(load, [one])
-        if background.submit(job.run) is not None:
-            job.take_over()
+        _refresh(load, load.wanted[0])
+
+
+def _refresh(load: Load, one: Wanted) -> None:
+    one.flight = flight.enter(load.cache, one.key, load.config.lease, local.REFRESH)
+    if not one.is_led:
+        return
+    load.cache._count(REFRESH_ATTEMPTS)
+    load.cache._count(LED)
+    if load.config.background is None:
+        load.ask([one])
+        return
+    job = Job(load, [one])
+    if background.submit(job.run) is not None:
+        job.take_over()

@@ -102,6 +102,9 @@ class Reads(Operations):
         """
         Ask the loader now, whatever is stored, and store its answer.
 
+        The load begins after this call does: one that already runs is waited for, and another led
+        or joined.
+
         Returns:
             What the loader answered.
 

@@ -11,13 +11,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from accelerator import __version__
-from accelerator.cli import demo, gc, stats, unlink
+from accelerator.cli import demo, flights, gc, stats, unlink
 from accelerator.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (stats, gc, unlink, demo)
+COMMANDS = (stats, flights, gc, unlink, demo)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
 from accelerator.cli import common
-from accelerator.config import Settings, derived_name
-from accelerator.errors import NotAttached
 from accelerator.observability.diagnostics import with_ratio
 
 if TYPE_CHECKING:
@@ -39,9 +36,7 @@ def add_to(commands: Commands) -> None:
         description="Show what a segment holds and what became of its reads, over all processes of "
         "this host.  Reads only.",
     )
-    parser.add_argument(
-        "--name", help="the setting name (default: of this directory, or the only one in use)"
-    )
+    common.add_name(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     common.add_uid(parser)
     parser.set_defaults(run=run)
@@ -50,7 +45,7 @@ def add_to(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     common.need_segments()
-    file = _choose(arguments.name, arguments.uid)
+    file = common.choose(arguments.name, arguments.uid)
     stats = segment.inspect(file).stats()
     if arguments.json:
         json.dump({"path": str(file.path), **stats}, sys.stdout, indent=2)
@@ -58,31 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(render(file, stats))
     return 0
-
-
-def _choose(name: str | None, uid: int) -> segment.SegmentFile:
-    """Find the segment that is meant."""
-    found = [info for info in segment.survey(uid) if info.current and info.ready]
-    wanted = name or Settings.resolve({}, {}, os.environ).name
-    by_name = {info.file.name: info.file for info in found}
-    if wanted is not None:
-        if wanted in by_name:
-            return by_name[wanted]
-        raise NotAttached(f"there is no segment called {wanted}; {_listed(found)}")
-    derived = by_name.get(derived_name())
-    if derived is not None:
-        return derived
-    alive = [info.file for info in found if info.alive]
-    if len(alive) == 1:
-        return alive[0]
-    raise NotAttached(f"which segment? give --name; {_listed(found)}")
-
-
-def _listed(found: list[segment.SegmentInfo]) -> str:
-    if not found:
-        return "there are none of this user and this version"
-    names = ", ".join(f"{info.file.name}{'' if info.alive else ' (unused)'}" for info in found)
-    return f"there are: {names}"
 
 
 def render(file: segment.SegmentFile, stats: dict[str, Any]) -> str:
@@ -123,8 +93,4 @@ def _areas(stats: dict[str, Any]) -> list[str]:
         ratio = numbers["hit_ratio"]
         shown = "-" if ratio is None else f"{ratio:.1%}"
         rows.append([name, shown, *(str(numbers[counter]) for _, counter in _COLUMNS)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    return [f"areas {len(stats['areas'])}", *(f"  {line.rstrip()}" for line in lines)]
+    return [f"areas {len(stats['areas'])}", *common.table(rows)]

@@ -351,7 +351,8 @@ _USELESS: Final = (
         "soft_timeout",
         lambda it: it.soft_timeout is not None and it.background is None and _is_sync(it.loader),
         "soft_timeout lets a load go on in another thread, and a loader that is no async function "
-        "needs a context manager around it there: give a background=, such as contextlib.nullcontext",
+        "needs a context manager around it there: give a background=, such as "
+        "contextlib.nullcontext",
     ),
     _Rule(
         "soft_timeout",

@@ -19,6 +19,7 @@ from accelerator.process_local.constants import (
     COUNTERS,
     DELETE_TOTAL,
     FILL,
+    FORCE,
     JOIN,
     LATENCY_BOUNDS,
     LOCAL_HIT,
@@ -338,8 +339,11 @@ class ProcessLocalArea:
         encoded = encode_key(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
-        reads = not binding.flags & OFF
-        entered = binding.segment.table.enter(seat, binding.area, encoded, lease, mode, reads=reads)
+        window = None
+        if not binding.flags & OFF and mode != FORCE:
+            window = 0.0 if mode == JOIN else binding.refresh_window or None
+        table = binding.segment.table
+        entered = table.enter(seat, binding.area, encoded, lease, mode, window=window)
         return flight if entered else None
 
     def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:

@@ -32,6 +32,7 @@ CODE_LIMIT: Final = 64
 
 JOIN: Final = 0
 REFRESH: Final = 1
+FORCE: Final = 2
 
 FLIGHT_OVER: Final = 0
 FLIGHT_LEADING: Final = 1

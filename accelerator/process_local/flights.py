@@ -27,6 +27,7 @@ from accelerator.process_local.constants import (
     FLIGHT_JOINED,
     FLIGHT_LEADING,
     FLIGHT_OVER,
+    FORCE,
     JOIN,
     NOT_STORED,
     REFRESH,
@@ -77,6 +78,8 @@ class Record:
         self.started = started
         self.deadline = deadline
         self.alone = False
+        self.counts = False
+        """As one of those alone of which there is a most."""
         self.recorded = True
         self.overtaken = False
         self.outcome: int | None = None
@@ -129,13 +132,24 @@ class Table:
         self.leads = {}
 
     def enter(
-        self, seat: Seat, area: AreaState, key: bytes, lease: float, mode: int, *, reads: bool
+        self,
+        seat: Seat,
+        area: AreaState,
+        key: bytes,
+        lease: float,
+        mode: int,
+        *,
+        window: float | None,
     ) -> bool:
-        """Take the lead or join, or note that there is no room; False: neither is called for."""
+        """
+        Take the lead or join, or note that there is no room; False: neither is called for.
+
+        A value that is fresh for longer than *window* seconds is not loaded; None: every one is.
+        """
         ended: list[Record] = []
         try:
             with self._segment.lock():
-                return self._enter(seat, area, key, lease, mode, ended, reads=reads)
+                return self._enter(seat, area, key, lease, mode, ended, window=window)
         finally:
             for record in ended:
                 record.wake()
@@ -152,9 +166,10 @@ class Table:
                 record.recorded = self._has_room(ended)
                 seat.record = record
                 seat.state = FLIGHT_LEADING
+                record.counts = most is not None
                 # First in, then counted: who comes in between counts this one too.
                 area.alone[record.number] = record
-                if most is not None and len(area.alone) > most:
+                if most is not None and sum(each.counts for each in area.alone.values()) > most:
                     self._drop(seat, record)
                     return False
                 if record.recorded:
@@ -276,18 +291,18 @@ class Table:
         mode: int,
         ended: list[Record],
         *,
-        reads: bool,
+        window: float | None,
     ) -> bool:
         place = (area.number, key)
         while True:
             now = self._segment.now()
-            if mode == JOIN and reads and self._segment.is_fresh(area, key, now):
+            if window is not None and self._segment.is_fresh(area, key, now + window):
                 return False
             current = self.leads.get(place)
             if current is not None:
                 late = now >= current.deadline
                 if not late and not self.is_overtaken(current):
-                    return mode == JOIN and self._join(seat, current)
+                    return mode != REFRESH and self._join(seat, current)
                 # An overtaken one runs on, for those who joined it.
                 self.leads.pop(place, None)
                 if not self.is_overtaken(current):
@@ -624,9 +639,9 @@ def checked_mode(mode: int) -> int:
     Give back a mode of entering.
 
     Raises:
-        ValueError: It is neither JOIN nor REFRESH.
+        ValueError: There is no such mode.
     """
-    if mode not in {JOIN, REFRESH}:
+    if mode not in {JOIN, REFRESH, FORCE}:
         raise ValueError("_enter: no such mode")
     return mode
 

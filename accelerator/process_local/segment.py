@@ -390,7 +390,9 @@ class ProcessLocalSegment:
             if value not in _INT64:
                 raise OverflowError("the result does not fit 64 bits")
             payload = value.to_bytes(8, "little", signed=True)
-            self._put(area, key, CODE_INT, payload, life, loaded_at=loaded_at, now=now)
+            self._put(
+                area, key, CODE_INT, payload, life, loaded_at=loaded_at, now=now, overtakes=True
+            )
             return value
 
     def clear(self, area: AreaState) -> None:

@@ -63,25 +63,39 @@ bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_a
 
 /* --- store ------------------------------------------------------------------------------------ */
 
-static enum acc_status store_and_count(AreaObject *self, const struct acc_key *key,
-                                       const struct acc_write *write) {
-    enum acc_status status = acc_store(&self->area, key, write, 0);
-    if (acc_unlikely(status == ACC_BUSY)) {
-        struct held held = hold(self);
-        Py_BEGIN_ALLOW_THREADS status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
-        Py_END_ALLOW_THREADS Py_DECREF(held.segment);
-    }
-    struct acc_stats *stats = self->area.stats;
+static __attribute__((noinline, cold)) enum acc_status store_waiting(
+    AreaObject *self, const struct acc_key *key, const struct acc_write *write) {
+    struct held held = hold(self);
+    enum acc_status status;
+    Py_BEGIN_ALLOW_THREADS status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    return status;
+}
+
+static __attribute__((noinline, cold)) void count_rejected(struct acc_stats *stats,
+                                                           enum acc_status status, bool fill) {
     switch (status) {
-    case ACC_OK: acc_count_own(&stats->counter[ACC_SET_TOTAL], 1); break;
     case ACC_TOO_LARGE: acc_count(stats, ACC_STORE_REJECTED_SIZE); break;
     case ACC_BUSY: acc_count(stats, ACC_LOCK_GIVEUP); break;
     case ACC_NOT_STORED:
-        if (write->mode == ACC_FILL) {
+        if (fill) {
             acc_count(stats, ACC_STORE_REJECTED_RACE);
         }
         break;
     default: break;
+    }
+}
+
+static inline enum acc_status store_and_count(AreaObject *self, const struct acc_key *key,
+                                              const struct acc_write *write) {
+    enum acc_status status = acc_store_in_turn(&self->area, key, write);
+    if (acc_unlikely(status == ACC_BUSY)) {
+        status = store_waiting(self, key, write);
+    }
+    if (acc_likely(status == ACC_OK)) {
+        acc_count_own(&self->area.stats->counter[ACC_SET_TOTAL], 1);
+    } else {
+        count_rejected(self->area.stats, status, write->mode == ACC_FILL);
     }
     return status;
 }
@@ -144,7 +158,8 @@ static bool plain_ttl(PyObject *ttl, struct binding *binding) {
 }
 
 /* 1 stored (or rightly not), 0 not a plain set, -1 exception. */
-static int set_plain(AreaObject *self, PyObject *key_object, PyObject *value, PyObject *ttl) {
+static inline int set_plain(AreaObject *self, PyObject *key_object, PyObject *value,
+                            PyObject *ttl) {
     uint8_t number[8], buffer[KEY_BUFFER];
     struct acc_write write = {.mode = ACC_SET};
     if ((self->flags & AREA_PLAIN_SET) == 0 || !raw_value(value, number, &write) ||

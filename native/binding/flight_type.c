@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #define SLICE_NS 50000000ull /* between two looks whether the leader lives, and at signals */
 
@@ -32,6 +33,7 @@ typedef struct {
     SegmentObject *segment;
     PyObject *on_ring; /* for code that serves the twin too: never called here */
     int fd;
+    pid_t pid; /* who made it: a forked child has a copy of the descriptor, and no bell */
 } BellObject;
 
 static struct acc_segment *seg_of(const FlightObject *self) {
@@ -56,7 +58,7 @@ static PyObject *new_flight(AreaObject *area, const struct acc_key *key,
         struct acc_ticket lost = *ticket;
         acc_load_end(&area->area, &lost, ACC_RESULT_FAILED);
         if (state == FLIGHT_JOINED) {
-            acc_flight_leave(area->area.seg, ticket);
+            acc_flight_leave(area->area.seg, &lost);
         }
         PyMem_Free(data);
         Py_XDECREF(self);
@@ -147,6 +149,12 @@ static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mo
     return status;
 }
 
+static PyObject *busy(AreaObject *self) {
+    acc_count(self->area.stats, ACC_LOCK_GIVEUP);
+    PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
+    return NULL;
+}
+
 PyObject *area_enter(PyObject *op, PyObject *args) {
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object;
@@ -173,10 +181,7 @@ PyObject *area_enter(PyObject *op, PyObject *args) {
     case ACC_PRESENT:
     case ACC_LED: Py_RETURN_NONE;
     case ACC_FULL: return new_flight(self, &key, &ticket, FLIGHT_CROWDED);
-    default:
-        acc_count(self->area.stats, ACC_LOCK_GIVEUP);
-        PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
-        return NULL;
+    default: return busy(self);
     }
 }
 
@@ -213,6 +218,9 @@ PyObject *area_enter_alone(PyObject *op, PyObject *args) {
     Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     if (status == ACC_FULL) {
         Py_RETURN_NONE;
+    }
+    if (status != ACC_OK) {
+        return busy(self);
     }
     return new_flight(self, &key, &ticket, FLIGHT_LEADING);
 }
@@ -340,6 +348,19 @@ static bool awaits(const FlightObject *self) {
     return state_of(self) == FLIGHT_JOINED && acc_flight_running(seg_of(self), &self->ticket);
 }
 
+/* Is there nobody (any more) who may end it?  The kernel is asked now and then only. */
+static bool leaderless(FlightObject *self, uint64_t now_ns) {
+    const struct acc_segment *seg = seg_of(self);
+    if (acc_flight_lapsed(seg, &self->ticket)) {
+        return true;
+    }
+    if (now_ns - self->asked_ns < SLICE_NS) {
+        return false;
+    }
+    self->asked_ns = now_ns;
+    return acc_flight_leader_dead(seg, &self->ticket);
+}
+
 /* In slices, because of signals, and because a dead leader wakes nobody. */
 static PyObject *flight_wait(PyObject *op, PyObject *arg) {
     FlightObject *self = (FlightObject *)op;
@@ -359,10 +380,7 @@ static PyObject *flight_wait(PyObject *op, PyObject *arg) {
         uint64_t slice = end - now < SLICE_NS ? end - now : SLICE_NS;
         Py_BEGIN_ALLOW_THREADS acc_flight_wait(seg, &ticket, slice);
         now = acc_clock_ns();
-        if (now - self->asked_ns >= SLICE_NS && acc_flight_running(seg, &ticket)) {
-            self->asked_ns = now;
-            gone = acc_flight_leaderless(seg, &ticket);
-        }
+        gone = acc_flight_running(seg, &ticket) && leaderless(self, now);
         Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
             return NULL;
         }
@@ -379,14 +397,7 @@ static PyObject *flight_poll(PyObject *op, PyObject *unused) {
     if (!awaits(self)) {
         return PyLong_FromLong(WAIT_ENDED);
     }
-    uint64_t now = acc_clock_ns();
-    if (now - self->asked_ns >= SLICE_NS) {
-        self->asked_ns = now;
-        if (acc_flight_leaderless(seg_of(self), &self->ticket)) {
-            return PyLong_FromLong(WAIT_AGAIN);
-        }
-    }
-    return PyLong_FromLong(WAIT_TIMEOUT);
+    return PyLong_FromLong(leaderless(self, acc_clock_ns()) ? WAIT_AGAIN : WAIT_TIMEOUT);
 }
 
 static PyObject *flight_ring(PyObject *op, PyObject *bell) {
@@ -604,6 +615,7 @@ PyObject *segment_bell(PyObject *op, PyObject *unused) {
         return NULL;
     }
     self->segment = (SegmentObject *)Py_NewRef(op);
+    self->pid = getpid();
     self->fd = acc_doorbell_open(segment->seg);
     if (self->fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -615,7 +627,9 @@ PyObject *segment_bell(PyObject *op, PyObject *unused) {
 static void close_bell(BellObject *self) {
     int fd = self->fd;
     self->fd = -1;
-    if (fd >= 0) {
+    if (fd >= 0 && self->pid != getpid()) {
+        close(fd);
+    } else if (fd >= 0) {
         acc_doorbell_close(self->segment->seg, fd);
     }
 }
@@ -720,7 +734,7 @@ PyObject *area_pause(PyObject *op, PyObject *args) {
         return NULL;
     }
     if ((self->flags & AREA_OFF) == 0) {
-        acc_load_pause(&self->area, &key, acc_clock_after(0, seconds), 0);
+        acc_load_pause(&self->area, &key, seconds > 0 ? acc_clock_after(0, seconds) : 0, 0);
     }
     Py_RETURN_NONE;
 }

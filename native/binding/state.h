@@ -10,6 +10,10 @@
 #include "accelerator.h"
 #include "read.h"
 
+#if defined(Py_GIL_DISABLED) && !defined(ACC_NO_GIL)
+#error "the core must know that threads do not take turns: -DACC_NO_GIL, as native/meson.build says"
+#endif
+
 /* Per interpreter: heap types and what is looked up once. */
 struct binding {
     PyTypeObject *segment_type;

@@ -118,13 +118,13 @@ struct acc_write {
     uint8_t code;
     uint8_t mode; /* enum acc_store_mode */
     bool has_token;
+    bool same_value; /* only the life changes: loads of the key are as good as before */
     const struct acc_ticket *ticket; /* the fill of a flight; NULL: no flight */
     uint32_t token_key;              /* with has_token: generations seen before the load */
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
-    uint32_t value_sum; /* acc_store() fills it in, before it takes the lock */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -175,6 +175,10 @@ uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
 
 enum acc_status acc_store(struct acc_area *area, const struct acc_key *key,
                           const struct acc_write *write, uint64_t budget_ns);
+/* One try, by a thread that holds what makes all threads of this process take turns (the GIL).
+ * ACC_BUSY: nothing has changed; now acc_store(), without it. */
+enum acc_status acc_store_in_turn(struct acc_area *area, const struct acc_key *key,
+                                  const struct acc_write *write);
 bool acc_delete(struct acc_area *area, const struct acc_key *key);
 enum acc_status acc_expire(struct acc_area *area, const struct acc_key *key, uint64_t budget_ns);
 enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint32_t expire_at,
@@ -197,6 +201,7 @@ struct acc_ticket {
     uint32_t turn; /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
+    bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */
     bool alone;
     bool taken_over;
 };
@@ -228,7 +233,8 @@ enum acc_flight_result {
 enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                enum acc_load_mode mode, uint32_t window, uint32_t lease,
                                uint64_t budget_ns, struct acc_ticket *out);
-/* A load that nobody joins.  ACC_FULL: `most` of them run in this area on this host (0: no limit). */
+/* A load that nobody joins.  ACC_FULL: `most` of them run in this area on this host (0: no limit);
+ * ACC_BUSY: whether they do was not to be found out within ACC_LOCK_BUDGET_NS. */
 enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key, uint32_t most,
                                uint32_t lease, uint64_t budget_ns, struct acc_ticket *out);
 /* Store what was loaded, end the flight, wake who waits.  ACC_NOT_STORED: overtaken, or the lease is

@@ -53,6 +53,14 @@ static inline void acc_count_own(uint64_t *counter, uint64_t n) {
 #endif
 }
 
+/* Bring a line near; any address will do, a bad one does nothing.  The empty statement is there
+ * because gcc takes a function that does nothing but prefetch for one that does nothing, and drops
+ * every call of it. */
+static inline void acc_prefetch(const void *line) {
+    __builtin_prefetch(line);
+    __asm__ __volatile__("");
+}
+
 static inline void acc_pause(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();

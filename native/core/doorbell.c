@@ -27,6 +27,9 @@ void acc_doorbell_ring(struct acc_segment *seg, uint32_t bit) {
     }
 }
 
+/* What acc_self.has_ringer says. */
+enum { RINGER_NONE = 0, RINGER_RUNS = 1, RINGER_ENDS = 2 };
+
 /* --- the list --------------------------------------------------------------------------------- */
 
 static void take_list(struct acc_segment *seg) {
@@ -39,6 +42,7 @@ static void give_list(struct acc_segment *seg) {
     acc_store_release(&seg->self->bells_busy, 0u);
 }
 
+/* -1: a free place. */
 static struct acc_bell *find(struct acc_segment *seg, int fd) {
     for (uint32_t i = 0; i < ACC_BELLS_MAX; i++) {
         if (seg->bells[i].fd == fd + 1) {
@@ -57,13 +61,13 @@ static bool any_armed(const struct acc_segment *seg) {
     return false;
 }
 
-/* With the list taken, so that no descriptor is closed, and perhaps opened anew for something else,
- * between the look and the write. */
-static bool ring_all(struct acc_segment *seg) {
+/* All of them, or those that are waited for.  With the list taken, so that no descriptor is closed,
+ * and perhaps opened anew for something else, between the look and the write. */
+static bool ring_bells(struct acc_segment *seg, bool all) {
     const uint64_t one = 1;
     take_list(seg);
     for (uint32_t i = 0; i < ACC_BELLS_MAX; i++) {
-        if (seg->bells[i].fd != 0 && seg->bells[i].armed != 0) {
+        if (seg->bells[i].fd != 0 && (all || seg->bells[i].armed != 0)) {
             /* Fails only if it would block: then it has been rung often enough. */
             ssize_t n = write(seg->bells[i].fd - 1, &one, sizeof one);
             (void)n;
@@ -87,16 +91,21 @@ static void *run(void *argument) {
         return NULL; /* told to stop before it had even begun */
     }
     uint32_t *word = word_of(seg);
-    while (acc_load_acquire(&seg->ringer_of) == mine) {
-        /* The word first, then the bells: what is raised after this look ends the sleep at once. */
+    uint32_t before = acc_load_acquire(&seg->ringer_seen);
+    for (;;) {
+        /* The word first, then what it stands for (an order to stop, bells): whoever raises it after
+         * this look ends the sleep at once. */
         uint32_t seen = acc_load_acquire(word);
+        if (acc_load_acquire(&seg->ringer_of) != mine) {
+            return NULL;
+        }
         struct timespec pause = {.tv_nsec = TICK_NS};
-        if (!ring_all(seg)) {
+        if (!ring_bells(seg, seen != before)) {
             pause = (struct timespec){.tv_sec = IDLE_SECONDS};
         }
+        before = seen;
         syscall(SYS_futex, word, FUTEX_WAIT, seen, &pause, NULL, 0);
     }
-    return NULL;
 }
 
 /* Signals stay with the threads of the application. */
@@ -107,6 +116,7 @@ static bool start(struct acc_segment *seg) {
         return false;
     }
     acc_store_release(&seg->ringer_of, acc_incarnation(seg));
+    acc_store_release(&seg->ringer_seen, acc_load_acquire(word_of(seg)));
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256u << 10);
     sigfillset(&all);
@@ -114,7 +124,7 @@ static bool start(struct acc_segment *seg) {
     bool started = pthread_create(&seg->ringer, &attributes, run, seg) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    seg->self->has_ringer = started;
+    seg->self->has_ringer = started ? RINGER_RUNS : RINGER_NONE;
     return started;
 }
 
@@ -159,7 +169,7 @@ void acc_doorbell_close(struct acc_segment *seg, int fd) {
 
 void acc_doorbell_arm(struct acc_segment *seg, int fd, int change) {
     take_list(seg);
-    struct acc_bell *bell = find(seg, fd);
+    struct acc_bell *bell = fd < 0 ? NULL : find(seg, fd);
     bool first = false;
     if (bell != NULL) {
         first = !any_armed(seg) && change > 0;
@@ -176,12 +186,18 @@ void acc_doorbell_arm(struct acc_segment *seg, int fd, int change) {
 
 void acc_doorbell_stop(struct acc_segment *seg) {
     take_list(seg);
-    bool running = seg->self->has_ringer;
-    acc_store_release(&seg->ringer_of, 0u);
-    seg->self->has_ringer = 0;
+    bool running = seg->self->has_ringer == RINGER_RUNS;
+    if (running) {
+        acc_store_release(&seg->ringer_of, 0u);
+        /* Until it is joined nobody starts the next: that one would be joined in its place. */
+        seg->self->has_ringer = RINGER_ENDS;
+    }
     give_list(seg);
     if (running) {
         nudge(seg);
         pthread_join(seg->ringer, NULL);
+        take_list(seg);
+        seg->self->has_ringer = RINGER_NONE;
+        give_list(seg);
     }
 }

@@ -52,10 +52,10 @@ static struct acc_ahead *ahead_of(const struct acc_segment *seg, uint32_t shard,
 static void prefetch_home(const struct acc_segment *seg, uint32_t shard, uint64_t hash,
                           bool ghost) {
     struct acc_home home = acc_home_of(seg, hash);
-    __builtin_prefetch(acc_home_first(seg, &home), 1);
-    __builtin_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    acc_prefetch(acc_home_first(seg, &home));
+    acc_prefetch(acc_generation_word(seg, acc_generation_index(seg, hash)));
     if (ghost) {
-        __builtin_prefetch(ghost_line(seg, shard, hash), 1);
+        acc_prefetch(ghost_line(seg, shard, hash));
     }
 }
 
@@ -242,10 +242,17 @@ static bool oldest(struct acc_segment *seg, uint32_t shard, uint32_t ring, struc
 
 /* --- moving ----------------------------------------------------------------------------------- */
 
-/* Free units that main keeps, so that what is re-inserted does not overlap what it is copied from.
- */
+/* Free units that main keeps, so that what is re-inserted does not overlap what it is copied from;
+ * and its reserve, see there. */
 static uint64_t slack(const struct acc_segment *seg) {
     return seg->geometry.ring_units[ACC_MAIN] / 64;
+}
+
+/* Free units that new keys leave to those that are there already: a key that begins to be rewritten
+ * is stored once or twice more before it has two copies, and is to push nobody out by that.  A 16th
+ * of small (a 160th of all) holds three times 1 KB in a ring of the smallest segment. */
+static uint64_t reserve(const struct acc_segment *seg, uint32_t ring) {
+    return ring == ACC_MAIN ? slack(seg) : seg->geometry.ring_units[ACC_SMALL] / 16;
 }
 
 static struct acc_parts parts_of(const struct acc_view *view) {
@@ -337,10 +344,9 @@ static bool crowded(const struct acc_segment *seg, uint32_t shard) {
            (int32_t)seg->geometry.entries_max;
 }
 
-static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units,
+static void make_room_main(struct acc_segment *seg, uint32_t shard, uint64_t units, uint64_t spare,
                            struct acc_budget *budget) {
-    while (!acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg)) &&
-           !is_empty(seg, shard, ACC_MAIN)) {
+    while (!acc_ring_fits(seg, shard, ACC_MAIN, units, spare) && !is_empty(seg, shard, ACC_MAIN)) {
         pop_main(seg, shard, budget);
     }
 }
@@ -356,7 +362,7 @@ static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget
                  (v.mark != 0 ||
                   (!crowded(seg, shard) && acc_ring_fits(seg, shard, ACC_MAIN, units, slack(seg))));
     if (admit) {
-        make_room_main(seg, shard, units, budget);
+        make_room_main(seg, shard, units, slack(seg), budget);
         move_to_main(seg, shard, &v, &parts, 0);
     } else {
         drop(seg, shard, &v);
@@ -371,17 +377,20 @@ static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget
 }
 
 bool acc_evict_make_room(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units,
-                         struct acc_budget *budget) {
+                         bool newcomer, struct acc_budget *budget) {
+    uint64_t spare = newcomer ? reserve(seg, ring) : 0;
     if (ring == ACC_MAIN) {
         if (units > acc_evict_units_max(seg)) {
             return false;
         }
-        make_room_main(seg, shard, units, budget);
+        make_room_main(seg, shard, units, spare, budget);
         return true;
     }
-    while (!acc_ring_fits(seg, shard, ACC_SMALL, units, 0)) {
+    while (!acc_ring_fits(seg, shard, ACC_SMALL, units, spare)) {
         if (!is_empty(seg, shard, ACC_SMALL)) {
             pop_small(seg, shard, budget);
+        } else if (acc_ring_fits(seg, shard, ACC_SMALL, units, 0)) {
+            break; /* as large as that: it has small for itself */
         } else if (!acc_ring_skip_lap(seg, shard, ACC_SMALL, units)) {
             return false;
         }
@@ -459,7 +468,7 @@ void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
     const struct acc_ring *small = &acc_shard(seg, shard)->ring[ACC_SMALL];
     const uint8_t *tail = acc_ring_at(seg, shard, ACC_SMALL, small->tail);
     for (uint32_t line = 0; line < 4; line++) {
-        __builtin_prefetch(tail + line * ACC_LINE, 1);
+        acc_prefetch(tail + line * ACC_LINE);
     }
 }
 

@@ -29,9 +29,10 @@ static inline struct acc_budget acc_budget_full(void) {
 void acc_evict_ensure_sound(struct acc_segment *seg, uint32_t shard);
 /* Drop what is dead or expired at main's oldest end, and squeeze main if much of it is dead. */
 void acc_evict_reap(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget);
-/* Make room for `units` in a ring.  False: they can never fit. */
+/* Make room for `units` in a ring.  A newcomer leaves the ring's reserve free, and restores it; a
+ * key that is there already may use it up, and so pushes nobody out.  False: they can never fit. */
 bool acc_evict_make_room(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units,
-                         struct acc_budget *budget);
+                         bool newcomer, struct acc_budget *budget);
 /* Keep the number of items below what the index can hold. */
 void acc_evict_make_entry(struct acc_segment *seg, uint32_t shard, struct acc_budget *budget);
 /* Free a word in the buckets of `home`, both of which are full. */

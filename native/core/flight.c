@@ -40,6 +40,12 @@ static bool is_of(const struct acc_flight *flight, uint32_t area, uint64_t hash)
     return acc_load_relaxed(&flight->hash) == hash && acc_load_relaxed(&flight->area) == area;
 }
 
+/* Garbage may say that a lease never ends: nobody has such a one. */
+static bool lease_over(const struct acc_flight *flight, uint32_t now) {
+    uint32_t deadline = acc_load_relaxed(&flight->deadline);
+    return deadline == 0 || acc_clock_passed(deadline, now);
+}
+
 /* --- claims ----------------------------------------------------------------------------------- */
 
 uint32_t acc_flight_find_locked(const struct acc_segment *seg, const struct acc_load *load) {
@@ -62,7 +68,7 @@ uint32_t acc_flight_find_locked(const struct acc_segment *seg, const struct acc_
 bool acc_flight_gone_locked(const struct acc_segment *seg, uint32_t record) {
     const struct acc_flight *flight = acc_flight_record(seg, record);
     uint32_t now = acc_now(seg);
-    return acc_clock_passed(flight->deadline, now) ||
+    return lease_over(flight, now) ||
            (now - flight->started >= YOUNG_UNITS && acc_process_dead(seg, flight->owner));
 }
 
@@ -81,7 +87,7 @@ static uint32_t choose(const struct acc_segment *seg, uint32_t first) {
     }
     for (uint32_t i = first; chosen == ACC_NO_RECORD && i < first + ACC_FLIGHT_GROUP; i++) {
         const struct acc_flight *flight = acc_flight_record(seg, i);
-        if (acc_clock_passed(flight->deadline, now) || acc_process_dead(seg, flight->owner)) {
+        if (lease_over(flight, now) || acc_process_dead(seg, flight->owner)) {
             chosen = i;
         }
     }
@@ -103,7 +109,8 @@ static void begin(struct acc_segment *seg, uint32_t record, const struct acc_loa
     ticket->alone = state == ACC_FLIGHT_ALONE;
     /* The bit first: killed before the record is complete, it stands for nothing, and the next
      * store that looks takes it back. */
-    acc_shard(seg, load->shard)->flights |= 1ull << group_of(seg, load->hash);
+    uint64_t *bits = &acc_shard(seg, load->shard)->flights;
+    acc_store_relaxed(bits, acc_load_relaxed(bits) | 1ull << group_of(seg, load->hash));
     acc_store_relaxed(&flight->crowd, (uint64_t)token << 32);
     acc_store_relaxed(&flight->ringers, (uint64_t)0);
     acc_store_relaxed(&flight->hash, load->hash);
@@ -144,6 +151,7 @@ void acc_flight_join_locked(struct acc_segment *seg, uint32_t record, struct acc
     ticket->incarnation = acc_incarnation(seg);
     ticket->key_count = flight->key_count;
     ticket->area_count = flight->area_count;
+    ticket->joined = true;
     /* Pairs with acc_flight_end(): there the control word, then the crowd; here the crowd, then (in
      * the kernel, or in acc_flight_running()) the control word.  The token is this flight's: claims
      * need the lock that we hold. */
@@ -252,17 +260,26 @@ void acc_flight_sweep_locked(struct acc_segment *seg, uint32_t shard) {
 /* --- waiting ---------------------------------------------------------------------------------- */
 
 bool acc_flight_running(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return false;
+    }
     uint32_t control = acc_load_acquire(&flight_of(seg, ticket)->control);
     return acc_flight_live(control) && acc_flight_token(control) == ticket->token;
 }
 
-bool acc_flight_leaderless(const struct acc_segment *seg, const struct acc_ticket *ticket) {
-    const struct acc_flight *flight = flight_of(seg, ticket);
-    return acc_clock_passed(acc_load_relaxed(&flight->deadline), acc_now(seg)) ||
-           acc_process_dead(seg, acc_load_relaxed(&flight->owner));
+bool acc_flight_lapsed(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    return ticket->record == ACC_NO_RECORD || lease_over(flight_of(seg, ticket), acc_now(seg));
+}
+
+bool acc_flight_leader_dead(const struct acc_segment *seg, const struct acc_ticket *ticket) {
+    return ticket->record == ACC_NO_RECORD ||
+           acc_process_dead(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
 }
 
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return;
+    }
     struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t control = acc_load_acquire(&flight->control);
     if (acc_flight_live(control) && acc_flight_token(control) == ticket->token) {
@@ -273,18 +290,20 @@ void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, u
 }
 
 void acc_flight_ring(struct acc_segment *seg, const struct acc_ticket *ticket) {
-    struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t slot = seg->self_slot;
-    if (slot != 0) {
-        __atomic_fetch_or(&flight->ringers, 1ull << ((slot - 1) % 64), __ATOMIC_ACQ_REL);
+    if (slot != 0 && ticket->record != ACC_NO_RECORD) {
+        __atomic_fetch_or(&flight_of(seg, ticket)->ringers, 1ull << ((slot - 1) % 64),
+                          __ATOMIC_ACQ_REL);
         acc_fence_behind_cas(); /* pairs with wake(), as the crowd does */
     }
 }
 
-void acc_flight_leave(struct acc_segment *seg, const struct acc_ticket *ticket) {
-    if (ticket->record == ACC_NO_RECORD || ticket->incarnation != acc_incarnation(seg)) {
+void acc_flight_leave(struct acc_segment *seg, struct acc_ticket *ticket) {
+    if (!ticket->joined || ticket->incarnation != acc_incarnation(seg)) {
         return;
     }
+    /* Once: who left twice would take somebody else out of the crowd, whom then nobody wakes. */
+    ticket->joined = false;
     struct acc_flight *flight = flight_of(seg, ticket);
     uint64_t crowd = acc_load_acquire(&flight->crowd);
     while (crowd >> 32 == ticket->token && (uint32_t)crowd != 0 &&
@@ -295,6 +314,9 @@ void acc_flight_leave(struct acc_segment *seg, const struct acc_ticket *ticket) 
 
 enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
                                          const struct acc_ticket *ticket, uint64_t *handed) {
+    if (ticket->record == ACC_NO_RECORD) {
+        return ACC_RESULT_UNKNOWN;
+    }
     const struct acc_flight *flight = flight_of(seg, ticket);
     uint32_t wanted = ticket->token << ACC_FLIGHT_TOKEN_SHIFT | ACC_FLIGHT_FREE;
     uint32_t control = acc_load_acquire(&flight->control);
@@ -327,10 +349,10 @@ static bool is_taken(const struct acc_segment *seg, const struct acc_turn *turn,
     return owner != 0 && !acc_clock_passed(turn->deadline, now) && !acc_process_dead(seg, owner);
 }
 
-bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most, uint32_t lease,
-                          struct acc_ticket *ticket) {
+enum acc_status acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
+                                     uint32_t lease, struct acc_ticket *ticket) {
     if (!acc_lock_take(seg, ACC_LOCK_AREAS, ACC_LOCK_BUDGET_NS)) {
-        return false;
+        return ACC_BUSY;
     }
     uint32_t now = acc_now(seg), running = 0;
     struct acc_turn *vacant = NULL;
@@ -346,6 +368,9 @@ bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
     bool granted = running < most && vacant != NULL;
     if (granted) {
         uint32_t serial = (uint32_t)acc_load_relaxed(&vacant->who) + 1;
+        /* Nobody's first: a living process whose lease has passed may still stand here, and killed
+         * behind the next two stores, his turn would be as good as new. */
+        acc_store_release(&vacant->who, (uint64_t)serial);
         vacant->area = area;
         vacant->deadline = now + lease == 0 ? 1 : now + lease;
         /* Killed before this: a vacant turn. */
@@ -355,7 +380,7 @@ bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
         ticket->incarnation = acc_incarnation(seg);
     }
     acc_lock_give(seg, ACC_LOCK_AREAS);
-    return granted;
+    return granted ? ACC_OK : ACC_FULL;
 }
 
 void acc_flight_give_turn(struct acc_segment *seg, struct acc_ticket *ticket) {
@@ -384,8 +409,15 @@ bool acc_flight_look(const struct acc_segment *seg, uint32_t record, struct acc_
         .started = acc_load_relaxed(&flight->started),
         .deadline = acc_load_relaxed(&flight->deadline),
         .alone = (control & ACC_FLIGHT_STATE) == ACC_FLIGHT_ALONE,
-        .overtaken = control & ACC_FLIGHT_OVERTAKEN,
     };
+    uint64_t group =
+        acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, out->hash)));
+    out->overtaken =
+        control & ACC_FLIGHT_OVERTAKEN ||
+        !acc_generation_valid(group, acc_load_relaxed(&flight->key_count), out->hash) ||
+        (out->area < seg->geometry.areas &&
+         (uint32_t)acc_load_acquire(&acc_area_slot(seg, out->area)->generation) !=
+             acc_load_relaxed(&flight->area_count));
     acc_fence_acquire();
     return acc_load_relaxed(&flight->control) == control;
 }

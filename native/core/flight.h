@@ -81,21 +81,27 @@ void acc_flight_end(struct acc_segment *seg, struct acc_ticket *ticket,
 
 /* Is the flight of this ticket still on its way? */
 bool acc_flight_running(const struct acc_segment *seg, const struct acc_ticket *ticket);
-/* Is its leader dead, or his lease over?  Asks the kernel. */
-bool acc_flight_leaderless(const struct acc_segment *seg, const struct acc_ticket *ticket);
+/* Is the lease of its leader over?  Is he dead (asks the kernel)? */
+bool acc_flight_lapsed(const struct acc_segment *seg, const struct acc_ticket *ticket);
+bool acc_flight_leader_dead(const struct acc_segment *seg, const struct acc_ticket *ticket);
+static inline bool acc_flight_leaderless(const struct acc_segment *seg,
+                                         const struct acc_ticket *ticket) {
+    return acc_flight_lapsed(seg, ticket) || acc_flight_leader_dead(seg, ticket);
+}
 /* Sleep until it may have ended, at most wait_ns. */
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns);
 /* Have this process's doorbell rung when it ends; look whether it is running after that. */
 void acc_flight_ring(struct acc_segment *seg, const struct acc_ticket *ticket);
-void acc_flight_leave(struct acc_segment *seg, const struct acc_ticket *ticket);
+void acc_flight_leave(struct acc_segment *seg, struct acc_ticket *ticket);
 enum acc_flight_result acc_flight_result(const struct acc_segment *seg,
                                          const struct acc_ticket *ticket, uint64_t *handed);
 /* How many wait. */
 uint32_t acc_flight_waiting(const struct acc_segment *seg, const struct acc_ticket *ticket);
 
-/* A turn to load without being coordinated.  False: `most` of them are taken in this area. */
-bool acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most, uint32_t lease,
-                          struct acc_ticket *ticket);
+/* A turn to load without being coordinated.  ACC_FULL: `most` of them are taken in this area;
+ * ACC_BUSY: the table's lock was not to be had. */
+enum acc_status acc_flight_take_turn(struct acc_segment *seg, uint32_t area, uint32_t most,
+                                     uint32_t lease, struct acc_ticket *ticket);
 void acc_flight_give_turn(struct acc_segment *seg, struct acc_ticket *ticket);
 
 /* --- looking at them -------------------------------------------------------------------------- */

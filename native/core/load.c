@@ -60,7 +60,7 @@ enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                uint64_t budget_ns, struct acc_ticket *out) {
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (!acc_op_begin(&op, area, key, budget_ns)) {
+    if (!acc_op_begin(&op, area, key, NULL, budget_ns)) {
         return ACC_BUSY;
     }
     enum acc_status status = enter_locked(&op, mode, window, lease, out);
@@ -73,10 +73,12 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     struct acc_segment *seg = area->seg;
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD};
-    if (most != 0 && !acc_flight_take_turn(seg, area->id, most, lease, out)) {
-        return ACC_FULL;
+    enum acc_status turn =
+        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->id, most, lease, out);
+    if (turn != ACC_OK) {
+        return turn;
     }
-    if (acc_op_begin(&op, area, key, budget_ns)) {
+    if (acc_op_begin(&op, area, key, NULL, budget_ns)) {
         struct acc_load load = load_of(&op);
         acc_flight_claim_locked(seg, &load, ACC_FLIGHT_ALONE, lease, out);
         acc_op_end(&op);
@@ -93,17 +95,19 @@ static struct acc_write fill_of(const struct acc_ticket *ticket, const struct ac
     fill.has_token = true;
     fill.token_key = ticket->key_count;
     fill.token_area = ticket->area_count;
-    fill.value_sum = acc_value_sum(write->data, write->size);
     return fill;
 }
 
-/* Nobody is given a value that nobody waits for. */
+/* Nobody is given a value that nobody waits for.  Who joins after this look, before the flight ends,
+ * is told nothing and enters again. */
 static enum acc_flight_result hand_locked(struct op *op, const struct acc_ticket *ticket,
                                           const struct acc_write *fill) {
     struct acc_segment *seg = op->area->seg;
     uint64_t handed;
-    if (acc_flight_lease(seg, ticket) == ACC_LEASE_LOST || acc_flight_waiting(seg, ticket) == 0 ||
-        !acc_op_leave_unnamed(op, fill, &handed)) {
+    if (acc_flight_lease(seg, ticket) == ACC_LEASE_LOST || acc_flight_waiting(seg, ticket) == 0) {
+        return ACC_RESULT_UNKNOWN;
+    }
+    if (!acc_op_leave_unnamed(op, fill, &handed)) {
         return ACC_RESULT_DECLINED;
     }
     acc_flight_hand_locked(seg, ticket, handed);
@@ -130,7 +134,7 @@ enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key
         status = ACC_NOT_STORED;
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             status = finish_locked(&op, ticket, &fill, &result);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
@@ -150,9 +154,11 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
     struct acc_segment *seg = area->seg;
     enum acc_flight_result result = ACC_RESULT_DECLINED;
     struct op op;
-    if (acc_flight_waiting(seg, ticket) != 0 && write->size < ACC_VALUE_MAX) {
+    if (acc_flight_waiting(seg, ticket) == 0) {
+        result = ACC_RESULT_UNKNOWN; /* as in hand_locked() */
+    } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
-        if (acc_op_begin(&op, area, key, budget_ns)) {
+        if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             result = hand_locked(&op, ticket, &fill);
             acc_op_end(&op);
         } else if (budget_ns == 0) {
@@ -190,6 +196,13 @@ static bool still_in_ring(const struct acc_segment *seg, uint32_t shard,
            view->offset < acc_load_relaxed(&ring->tail);
 }
 
+/* Left by the leader of this flight, and not, where garbage said so, something older of the same
+ * key. */
+static bool is_of_flight(const struct acc_view *view, const struct acc_ticket *ticket) {
+    return !acc_view_twice(view) && view->record.key_count == ticket->key_count &&
+           view->record.area_count == ticket->area_count;
+}
+
 enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
                               const struct acc_ticket *ticket, uint8_t **value, uint32_t *size,
                               uint8_t *code) {
@@ -200,7 +213,7 @@ enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
     if (acc_flight_result(seg, ticket, &handed) != ACC_RESULT_HANDED ||
         !acc_view_load(seg, home.shard, (uint32_t)(handed >> RING_BIT),
                        handed & ~(1ull << RING_BIT), &view) ||
-        !acc_key_equals(area, &view, key)) {
+        !acc_key_equals(area, &view, key) || !is_of_flight(&view, ticket)) {
         return ACC_NOT_FOUND;
     }
     uint32_t n = acc_record_size(&view.record);

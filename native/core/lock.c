@@ -103,3 +103,15 @@ bool acc_lock_take_slow(struct acc_segment *seg, uint32_t lock, uint64_t budget_
     }
     return taken;
 }
+
+/* With its waiters bit, if somebody has set it meanwhile. */
+void acc_lock_take_back(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
+    uint32_t *word = acc_lock_word(seg, lock);
+    uint32_t seen;
+    while (((seen = acc_load_acquire(word)) & ~ACC_LOCK_WAITERS) == mine) {
+        if (acc_cas32(word, seen, 0)) {
+            acc_lock_wake(word);
+            return;
+        }
+    }
+}

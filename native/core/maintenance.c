@@ -26,15 +26,26 @@
 
 /* Garbage may look like a living process; that process itself notices that it did not set it.  Only
  * without intent, and with the intent closed while the word is cleared: nobody of this process can
- * be about to take it, or hold it. */
+ * be about to take it, or hold it.  A thread that takes it in turn does not count its intent into
+ * the word that is closed here, so its own is looked at behind the closing (see lock.h); and if it
+ * has come since, it has found the lock closed and must not find it open again before it has taken
+ * its word back: this thread waits for it. */
 static void disown(struct acc_segment *seg, uint32_t lock, uint32_t mine) {
     uint32_t *word = acc_lock_word(seg, lock);
     if ((acc_load_relaxed(word) & ~ACC_LOCK_WAITERS) != mine ||
         !acc_cas32(&seg->intent[lock], 0, ACC_INTENT_CLOSED)) {
         return;
     }
-    uint32_t seen = acc_load_relaxed(word);
-    bool cleared = (seen & ~ACC_LOCK_WAITERS) == mine && acc_cas32(word, seen, 0);
+    acc_fence_behind_cas(); /* pairs with acc_lock_take_in_turn() */
+    bool cleared = false;
+    if (!acc_lock_intended_in_turn(seg, lock)) {
+        uint32_t seen = acc_load_relaxed(word);
+        cleared = (seen & ~ACC_LOCK_WAITERS) == mine && acc_cas32(word, seen, 0);
+        struct timespec pause = {.tv_nsec = 100000};
+        while (acc_lock_intended_in_turn(seg, lock)) {
+            nanosleep(&pause, NULL);
+        }
+    }
     acc_and_release(&seg->intent[lock], ~ACC_INTENT_CLOSED);
     if (cleared) {
         acc_lock_wake(word);

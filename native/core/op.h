@@ -12,14 +12,16 @@ struct op {
     const struct acc_key *key;
     struct acc_home home;
     struct acc_found old;
-    bool has_old; /* a word names an item of this key; it may be dead */
+    bool has_old;       /* a word names an item of this key; it may be dead */
+    uint32_t value_sum; /* of what is to be written */
     uint64_t generation;
     uint32_t area_count;
 };
 
-/* Take the lock and look the key up.  False: not to be had within the budget. */
+/* Take the lock and look the key up; `write`: what may be stored, or NULL.  False: not to be had
+ * within the budget. */
 bool acc_op_begin(struct op *op, struct acc_area *area, const struct acc_key *key,
-                  uint64_t budget_ns);
+                  const struct acc_write *write, uint64_t budget_ns);
 void acc_op_end(const struct op *op);
 /* Is a fresh value there?  (Its record is op->old.view.record.) */
 bool acc_op_fresh(const struct op *op);

@@ -180,15 +180,18 @@ static void forget_parent(struct acc_segment *seg) {
     seg->scratch_busy = 0;
     memset(seg->bells, 0, sizeof seg->bells); /* they ring in the parent's loops */
     memset(seg->intent, 0, sizeof seg->intent);
+    seg->intent_in_turn = 0;
     acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
     if (seg->is_private) {
         /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody
-         * here. */
+         * here, and what they load arrives there. */
         for (uint32_t i = 0; i < seg->geometry.shards; i++) {
             acc_shard(seg, i)->lock = 0;
         }
         acc_header(seg)->area_lock = 0;
+        memset(seg->base + seg->geometry.flight_at, 0,
+               seg->geometry.generation_at - seg->geometry.flight_at);
     }
 }
 
@@ -273,6 +276,9 @@ static void let_writers_end(const struct acc_segment *seg) {
             nanosleep(&pause, NULL);
         }
     }
+    while (acc_load_acquire(&seg->intent_in_turn) != 0 && patience-- > 0) {
+        nanosleep(&pause, NULL);
+    }
 }
 
 void acc_process_leave(struct acc_segment *seg) {
@@ -280,7 +286,8 @@ void acc_process_leave(struct acc_segment *seg) {
     if (incarnation == 0) {
         return;
     }
-    /* Pairs with acc_lock_take(): intent, then the id; here the id, then intents. */
+    /* Pairs with acc_lock_take() and acc_lock_take_in_turn(): intent, then the id; here the id, then
+     * intents. */
     acc_swap_release(&seg->self->incarnation, 0u);
     acc_fence_behind_cas();
     let_writers_end(seg);

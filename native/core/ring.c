@@ -2,26 +2,6 @@
  * called with the shard lock held. */
 #include "ring.h"
 
-bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
-    uint64_t units = acc_common_units(&view->common);
-    uint64_t fixed =
-        sizeof(struct acc_item_twice) + acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
-    if ((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != ACC_ITEM_TWICE || units > left ||
-        fixed > units * ACC_UNIT || view->common.key_size == 0) {
-        view->common.units_flags =
-            0; /* its sequence may lie outside the ring: nobody may look at it again */
-        return false;
-    }
-    const struct acc_item_twice *twice = (const struct acc_item_twice *)view->item;
-    view->sequence = acc_load_acquire(&twice->sequence);
-    uint32_t copy = view->sequence & 1, room = acc_view_room(view);
-    memcpy(&view->record, &twice->record[copy], sizeof view->record);
-    view->key = view->item + sizeof *twice;
-    view->value = view->item + fixed + (uint64_t)copy * room;
-    return acc_record_size(&view->record) <= room &&
-           view->record.check == acc_item_check(view->offset, &view->common, &view->record, copy);
-}
-
 uint64_t acc_ring_used(const struct acc_segment *seg, uint32_t shard, uint32_t ring) {
     const struct acc_ring *r = &acc_shard(seg, shard)->ring[ring];
     return acc_offset_distance(seg, ring, acc_load_relaxed(&r->head), acc_load_relaxed(&r->tail));
@@ -95,9 +75,9 @@ static uint64_t pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t rin
 }
 
 /* (memcpy of nothing still wants pointers, and an empty value may come without one.) */
-static void put_value(uint8_t *at, const uint8_t *value, const struct acc_record *record) {
-    if (acc_record_size(record) != 0) {
-        memcpy(at, value, acc_record_size(record));
+static void put_value(uint8_t *at, const uint8_t *value, uint32_t size) {
+    if (size != 0) {
+        memcpy(at, value, size);
     }
 }
 
@@ -111,7 +91,7 @@ static void put_once(uint8_t *at, const struct acc_parts *parts, const struct ac
                      const struct acc_record *record) {
     memcpy(at, common, sizeof *common);
     memcpy(at + sizeof *common, record, sizeof *record);
-    put_value(put_key(at + sizeof(struct acc_item), parts), parts->value, record);
+    put_value(put_key(at + sizeof(struct acc_item), parts), parts->value, acc_record_size(record));
 }
 
 static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct acc_common *common,
@@ -124,7 +104,7 @@ static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct a
     twice->reserved = 0;
     put_key(at + sizeof *twice, parts);
     put_value(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value,
-              record);
+              acc_record_size(record));
 }
 
 uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
@@ -161,19 +141,18 @@ uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
     return offset;
 }
 
-void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record,
-                      const uint8_t *value) {
+void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value) {
     struct acc_item_twice *twice = (struct acc_item_twice *)view->item;
     uint32_t next = view->sequence + 1, copy = next & 1;
-    struct acc_record fresh = *record;
-    fresh.check = acc_item_check(view->offset, &view->common, &fresh, copy);
+    fresh.common = acc_get64((const uint8_t *)&view->common);
+    fresh.check = acc_raw_check(&fresh, view->offset, copy);
     /* A slow reader may still be copying this copy (selected two sequences ago): behind this fence
      * it is sure to see a newer sequence, and looks again. */
     acc_fence_release();
-    memcpy(&twice->record[copy], &fresh, sizeof fresh);
+    acc_raw_store((uint8_t *)&twice->record[copy], &fresh);
     uint8_t *rooms = (uint8_t *)view->item + sizeof *twice +
                      acc_units_of(view->common.key_size) * (size_t)ACC_UNIT;
-    put_value(rooms + (size_t)copy * acc_view_room(view), value, record);
+    put_value(rooms + (size_t)copy * acc_view_room(view), value, acc_raw_size(&fresh));
     /* Killed before this store: the other copy is still the one that readers select. */
     acc_store_release(&twice->sequence, next);
 }

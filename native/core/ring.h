@@ -126,6 +126,19 @@ static inline struct acc_record acc_raw_record(const struct acc_raw *raw) {
     };
 }
 
+/* The record among them to where it lies. */
+static inline void acc_raw_store(uint8_t *record, const struct acc_raw *raw) {
+    memcpy(record, &raw->check, sizeof raw->check);
+    memcpy(record + offsetof(struct acc_record, size_code), &raw->size_expire, 8);
+    memcpy(record + offsetof(struct acc_record, stale_until), &raw->stale_loaded, 8);
+    memcpy(record + offsetof(struct acc_record, key_count), &raw->counts, 8);
+    memcpy(record + offsetof(struct acc_record, value_sum), &raw->sum, sizeof raw->sum);
+}
+
+static inline uint32_t acc_raw_size(const struct acc_raw *raw) {
+    return (uint32_t)raw->size_expire & 0x3ffffffu;
+}
+
 /* Check of a header: three multiply-folds over its fields, salted with the offset so that bytes of
  * another lap or place never verify. */
 static inline uint32_t acc_raw_check(const struct acc_raw *raw, uint64_t offset, uint32_t copy) {
@@ -181,7 +194,27 @@ static inline uint32_t acc_view_room(const struct acc_view *view) {
 }
 
 /* The same for an item with two copies; view's item, offset, ring and common are filled in. */
-bool acc_view_load_twice(struct acc_view *view, uint64_t left);
+static inline bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
+    uint64_t units = acc_common_units(&view->common);
+    uint64_t fixed =
+        sizeof(struct acc_item_twice) + acc_units_of(view->common.key_size) * (uint64_t)ACC_UNIT;
+    if (acc_unlikely((acc_common_flags(&view->common) & ~ACC_ITEM_DEAD) != ACC_ITEM_TWICE ||
+                     units > left || fixed > units * ACC_UNIT || view->common.key_size == 0)) {
+        view->common.units_flags =
+            0; /* its sequence may lie outside the ring: nobody may look at it again */
+        return false;
+    }
+    const struct acc_item_twice *twice = (const struct acc_item_twice *)view->item;
+    view->sequence = acc_load_acquire(&twice->sequence);
+    uint32_t copy = view->sequence & 1, room = acc_view_room(view);
+    struct acc_raw raw =
+        acc_raw_load((const uint8_t *)&view->common, (const uint8_t *)&twice->record[copy]);
+    view->record = acc_raw_record(&raw);
+    view->key = view->item + sizeof *twice;
+    view->value = view->item + fixed + (uint64_t)copy * room;
+    return acc_record_size(&view->record) <= room &&
+           raw.check == acc_raw_check(&raw, view->offset, copy);
+}
 
 /* Verify the header of an item with one copy that lies at `item`, of which the caller knows that it
  * lies in a ring. */
@@ -270,9 +303,9 @@ uint32_t acc_parts_units(const struct acc_parts *parts);
  * offset. */
 uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
                          const struct acc_parts *parts);
-/* Rewrite the copy that is not selected, then select it. */
-void acc_ring_rewrite(const struct acc_view *view, const struct acc_record *record,
-                      const uint8_t *value);
+/* Rewrite the copy that is not selected, then select it.  (fresh.common and fresh.check are filled
+ * in.) */
+void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value);
 /* An empty ring whose tail stands so near its end that `units` do not fit: go on at the start of
  * the next lap. False: they never fit this ring. */
 bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);

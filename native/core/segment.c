@@ -85,7 +85,10 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->max_value_size = max_value_size;
     /* Few large shards rather than many small ones: a value may take a quarter of a shard's main
      * ring. */
-    g->shards = (uint32_t)clamp(power_of_two_below(size / 8 / max_value_size), 1, ACC_SHARDS_MAX);
+    uint64_t shards = power_of_two_below(size / 8 / max_value_size);
+    /* ... and not so many in a small segment that their records of flights take up its room. */
+    g->shards =
+        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 15), 1, ACC_SHARDS_MAX));
     g->buckets = (uint32_t)(size / ENTRY_BYTES / ACC_BUCKET_SLOTS / g->shards) + 1;
     g->entries_max = g->buckets * ACC_BUCKET_SLOTS / 8 * 7;
     g->ghost_lines = (g->buckets * ACC_BUCKET_SLOTS + ACC_GHOST_SLOTS - 1) / ACC_GHOST_SLOTS;
@@ -93,7 +96,7 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->generation_shift = 64 - bits_for(g->generations);
     g->processes = (uint32_t)clamp(size >> 16, 64, 4096);
     g->areas = (uint32_t)clamp(size >> 16, 64, 4096);
-    g->stats = (uint32_t)clamp(size >> 15, 128, 16384);
+    g->stats = (uint32_t)clamp(size >> 15, 64, 16384);
     uint64_t flights = clamp(size >> 14, 256, 65536);
     g->flight_groups =
         (uint32_t)clamp(flights / ACC_FLIGHT_GROUP / g->shards, 1, ACC_FLIGHT_GROUPS);

@@ -66,7 +66,7 @@ struct acc_self {
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
-    uint32_t has_ringer; /* seg->ringer was started by this process and is to be joined */
+    uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
 };
 
 /* The doorbells of this process's event loops (doorbell.c). */
@@ -94,6 +94,7 @@ struct acc_segment {
      * lock word with my id and no intent here was not set by me.  Highest bit: closed for a moment,
      * see maintenance.c. */
     uint32_t intent[ACC_SHARDS_MAX + 1];
+    uint32_t intent_in_turn; /* the same of the thread that holds the GIL: lock + 1, or 0; lock.h */
 
     struct acc_ahead *ahead; /* [shard][hand] */
 
@@ -105,7 +106,8 @@ struct acc_segment {
     pthread_t thread;
 
     struct acc_bell bells[ACC_BELLS_MAX];
-    uint32_t ringer_of; /* incarnation whose doorbell the thread listens to; 0: it is to end */
+    uint32_t ringer_of;   /* incarnation whose doorbell the thread listens to; 0: it is to end */
+    uint32_t ringer_seen; /* the doorbell's word when it was started */
     pthread_t ringer;
 
     struct acc_stats lost_stats; /* counts into nowhere when no block is free */

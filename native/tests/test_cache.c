@@ -1,10 +1,20 @@
 /* The writes, against a model: a table of what each key must hold, or may have lost to eviction.
  *
- * One process, random operations, a clock that is moved.  Before each operation the key is read: a
- * miss is allowed (evicted), anything else must be exactly what the model says.  What was just
- * stored must be there. */
+ * One process, random operations, a clock that only the test moves.  Before each operation the key
+ * is read: a miss is allowed (evicted), anything else must be exactly what the model says.  What
+ * was just stored must be there. */
 #include "evict.h"
 #include "harness.h"
+
+/* In place of the C library's: the clock of the segment stands still unless the shift is changed.
+ * Else a life may end between the look at a key and the operation whose answer follows from it. */
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    if (clock == CLOCK_MONOTONIC_COARSE) {
+        *now = (struct timespec){.tv_sec = 1000};
+        return 0;
+    }
+    return (int)syscall(SYS_clock_gettime, clock, now);
+}
 
 enum { KEYS = 600, TOKENS = 64, BUFFER = 1 << 20 };
 
@@ -425,7 +435,7 @@ static void model_eight_shards(void) {
 }
 
 static void model_most_shards(void) {
-    run_model(1 << 10, 256, 80000, 0);
+    run_model(1 << 10, 64, 80000, 0);
 }
 
 /* The 47 bits of an index word run over while the rings are in use. */

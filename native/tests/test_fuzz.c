@@ -6,7 +6,8 @@
  * Whatever lies there: no access outside the segment (the sanitizers and a fault tell), no
  * operation over a second, no value of another key and none that is torn and still passes its sum.
  * Names of areas are left alone: two names on one slot are beyond what a cache can notice. */
-#include "harness.h"
+#include "doorbell.h"
+#include "loads.h"
 
 enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
 
@@ -18,6 +19,10 @@ struct fuzz {
     struct acc_area area;
     struct chance chance;
     uint64_t version, hits, stored, busy, slowest_ns;
+    uint64_t led, joined, taken, ended_stored;
+    struct acc_ticket leading, joining; /* held while other things happen */
+    uint32_t leading_number, joining_number;
+    int bell;
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
@@ -95,10 +100,42 @@ static void hurt_shard(struct fuzz *f, uint32_t shard) {
     }
 }
 
+/* A record, preferably one that is in use. */
+static void hurt_flight(struct fuzz *f) {
+    uint32_t n = random_below(&f->chance, acc_flight_records(f->seg));
+    uint32_t used[2] = {f->leading.record, f->joining.record};
+    uint32_t which = random_below(&f->chance, 3);
+    if (which < 2 && used[which] != ACC_NO_RECORD) {
+        n = used[which];
+    }
+    struct acc_flight *flight = acc_flight_record(f->seg, n);
+    if (random_below(&f->chance, 4) == 0) {
+        /* Live, of a process that lives, with the key's hash: as near to a real one as garbage
+         * comes. */
+        flight->control = (uint32_t)random_bits(&f->chance) << ACC_FLIGHT_TOKEN_SHIFT |
+                          random_below(&f->chance, 16);
+        flight->owner = acc_incarnation(f->seg);
+    }
+    hurt_word(f, (uint8_t *)flight + 4 * random_below(&f->chance, sizeof *flight / 4 - 1));
+}
+
+static void hurt_turn_or_bell(struct fuzz *f) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    struct acc_turn *turn = acc_turn(f->seg, random_below(&f->chance, g->turns));
+    switch (random_below(&f->chance, 4)) {
+    case 0: hurt_word(f, &turn->who); break;
+    case 1: hurt_word(f, &turn->area); break;
+    case 2: hurt_bytes(f, g->turn_at, g->generation_at); break;
+    default:
+        acc_store_relaxed(&acc_process_slot(f->seg, f->seg->self_slot - 1)->doorbell,
+                          (uint32_t)random_bits(&f->chance));
+    }
+}
+
 static void hurt(struct fuzz *f) {
     const struct acc_geometry *g = &f->seg->geometry;
     uint32_t shard = random_below(&f->chance, g->shards);
-    switch (random_below(&f->chance, 10)) {
+    switch (random_below(&f->chance, 13)) {
     case 0: hurt_bytes(f, g->ring_at, g->size); break;
     case 1: hurt_bytes(f, g->index_at, g->ghost_at); break;
     case 2: hurt_bytes(f, g->generation_at, g->shard_at); break;
@@ -110,6 +147,9 @@ static void hurt(struct fuzz *f) {
         hurt_word(f, &acc_header(f->seg)->next_incarnation);
         break;
     case 7: hurt_item(f, shard); break;
+    case 9: hurt_flight(f); break;
+    case 10: hurt_turn_or_bell(f); break;
+    case 11: hurt_word(f, &acc_shard(f->seg, shard)->flights); break;
     case 8:
         hurt_word(f, &acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
                           ->word[random_below(&f->chance, ACC_BUCKET_SLOTS)]);
@@ -154,6 +194,119 @@ static void note_status(struct fuzz *f, enum acc_status status) {
     f->busy += status == ACC_BUSY;
 }
 
+/* --- loads ------------------------------------------------------------------------------------ */
+
+static void end_leading(struct fuzz *f) {
+    struct test_key key;
+    number_key(&f->area, &key, f->leading_number);
+    struct acc_write write = random_write(f, f->leading_number);
+    switch (random_below(&f->chance, 4)) {
+    case 0: acc_load_end(&f->area, &f->leading, ACC_RESULT_FAILED); break;
+    case 1: acc_load_hand(&f->area, &key.key, &f->leading, &write, 1000000); break;
+    default: {
+        enum acc_status status = acc_load_finish(&f->area, &key.key, &f->leading, &write, 1000000);
+        note_status(f, status);
+        f->ended_stored += status == ACC_OK;
+    }
+    }
+    CHECK(!f->leading.leading);
+    f->leading.record = ACC_NO_RECORD;
+}
+
+static void end_joining(struct fuzz *f) {
+    struct test_key key;
+    number_key(&f->area, &key, f->joining_number);
+    uint8_t *value, code;
+    uint32_t size;
+    uint64_t version;
+    acc_flight_ring(f->seg, &f->joining);
+    acc_flight_wait(f->seg, &f->joining, 100000);
+    acc_flight_running(f->seg, &f->joining);
+    acc_flight_leaderless(f->seg, &f->joining);
+    acc_flight_waiting(f->seg, &f->joining);
+    if (acc_load_take(&f->area, &key.key, &f->joining, &value, &size, &code) == ACC_OK) {
+        f->taken++;
+        if (code == ACC_CODE_BYTES) {
+            CHECK(proves_itself(value, size, f->joining_number, &version));
+        }
+        free(value);
+    }
+    acc_flight_leave(f->seg, &f->joining);
+    f->joining.record = ACC_NO_RECORD;
+}
+
+static enum acc_status enter_something(struct fuzz *f, uint32_t *number,
+                                       struct acc_ticket *ticket) {
+    struct test_key key;
+    uint32_t window = random_below(&f->chance, 2) == 0 ? 0 : ACC_WINDOW_ALL;
+    if (random_below(&f->chance, 6) == 0) {
+        *number = f->leading_number;
+        window = ACC_WINDOW_ALL;
+    }
+    number_key(&f->area, &key, *number);
+    if (random_below(&f->chance, 8) == 0) {
+        return acc_load_alone(&f->area, &key.key, random_below(&f->chance, 3), 1, 1000000, ticket);
+    }
+    return acc_load_enter(&f->area, &key.key, ACC_LOAD_JOIN, window, random_below(&f->chance, 1000),
+                          1000000, ticket);
+}
+
+/* Lead one load and wait for another (or for the same), over whatever lies there. */
+static void load_something(struct fuzz *f, uint32_t number) {
+    struct acc_ticket ticket;
+    if (enter_something(f, &number, &ticket) != ACC_OK) {
+        return;
+    }
+    if (ticket.leading) {
+        if (f->leading.leading) {
+            end_leading(f);
+        }
+        f->led++;
+        f->leading = ticket;
+        f->leading_number = number;
+    } else {
+        end_joining(f);
+        f->joined++;
+        f->joining = ticket;
+        f->joining_number = number;
+    }
+    if (f->leading.leading && random_below(&f->chance, 2) == 0) {
+        end_leading(f);
+    }
+}
+
+static void look_at_load(struct fuzz *f, const struct acc_key *key) {
+    struct acc_flight_info info;
+    acc_flight_look(f->seg, random_below(&f->chance, acc_flight_records(f->seg)), &info);
+    if (random_below(&f->chance, 2) == 0) {
+        acc_load_pause(&f->area, key, 100, 1000000);
+    }
+    acc_load_pausing(&f->area, key);
+}
+
+/* What garbage leads in our name is waited for, as long as its lease says; the rest works at once,
+ * and everything when that is gone. */
+static void heal_loads(struct fuzz *f) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    for (int clean = 0; clean < 2; clean++) {
+        for (uint32_t number = 0; number < KEYS; number++) {
+            struct test_key key;
+            struct acc_ticket ticket;
+            number_key(&f->area, &key, number);
+            acc_delete(&f->area, &key.key);
+            enum acc_status status = enter_load(&f->area, &key.key, &ticket);
+            CHECK(status == ACC_OK || (status == ACC_FULL && !clean));
+            CHECK(ticket.leading || !clean);
+            if (ticket.leading) {
+                fill_value(f->value, 500, number, ++f->version);
+                CHECK_STATUS(ACC_OK, finish_bytes(&f->area, &key.key, &ticket, f->value, 500));
+                CHECK(is_there(&f->area, &key.key));
+            }
+        }
+        memset(f->seg->base + g->flight_at, 0, g->turn_at - g->flight_at);
+    }
+}
+
 static void operate(struct fuzz *f) {
     uint32_t number = random_below(&f->chance, KEYS);
     struct test_key key;
@@ -161,7 +314,7 @@ static void operate(struct fuzz *f) {
     uint32_t later = acc_now(f->seg) + 1000;
     int64_t out, initial = 1;
     uint64_t began = acc_clock_ns();
-    switch (random_below(&f->chance, 12)) {
+    switch (random_below(&f->chance, 15)) {
     case 0: acc_delete(&f->area, &key.key); break;
     case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
     case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
@@ -169,6 +322,9 @@ static void operate(struct fuzz *f) {
         text_key(&f->area, &key, "counter");
         note_status(f, acc_incr(&f->area, &key.key, 1, &initial, 0, 0, 1000000, &out));
         break;
+    case 12:
+    case 13: load_something(f, number); break;
+    case 14: look_at_load(f, &key.key); break;
     case 4:
     case 5:
     case 6:
@@ -199,9 +355,13 @@ static void maintain(struct fuzz *f) {
 /* Leave and enter again, over a table of processes and a count of incarnations that may be garbage.
  */
 static void enter_again(struct fuzz *f) {
+    if (f->leading.leading && random_below(&f->chance, 2) == 0) {
+        end_leading(f);
+    }
     acc_segment_unregister(f->seg);
     CHECK_STATUS(ACC_OK, acc_segment_register(f->seg));
     CHECK(acc_incarnation(f->seg) != 0);
+    acc_doorbell_arm(f->seg, f->bell, 1);
     CHECK(acc_area_enter(&f->area));
 }
 
@@ -225,6 +385,7 @@ static void heal(struct fuzz *f) {
         }
     }
     CHECK_SEGMENT(f->seg);
+    heal_loads(f);
 }
 
 /* Move the mapping between two pages that fault, so that a step outside it is seen. */
@@ -244,6 +405,9 @@ static void run_fuzz(uint32_t max_value_size) {
     put_between_guards(f->seg);
     f->area = open_area(f->seg, "fuzz");
     f->chance.state = seed;
+    f->leading.record = f->joining.record = ACC_NO_RECORD;
+    f->bell = acc_doorbell_open(f->seg);
+    acc_doorbell_arm(f->seg, f->bell, 1);
     for (uint32_t round = 0; round < rounds; round++) {
         hurt(f);
         for (uint32_t n = random_below(&f->chance, 40); n > 0; n--) {
@@ -262,11 +426,17 @@ static void run_fuzz(uint32_t max_value_size) {
         }
     }
     heal(f);
-    printf("fuzz: %u corruptions, %llu hits, %llu stored, %llu gave up, slowest %llu us\n", rounds,
-           (unsigned long long)f->hits, (unsigned long long)f->stored, (unsigned long long)f->busy,
-           (unsigned long long)(f->slowest_ns / 1000));
+    printf(
+        "fuzz: %u corruptions, %llu hits, %llu stored, %llu gave up, slowest %llu us; %llu loads "
+        "led, %llu of them stored, %llu joined, %llu taken\n",
+        rounds, (unsigned long long)f->hits, (unsigned long long)f->stored,
+        (unsigned long long)f->busy, (unsigned long long)(f->slowest_ns / 1000),
+        (unsigned long long)f->led, (unsigned long long)f->ended_stored,
+        (unsigned long long)f->joined, (unsigned long long)f->taken);
+    CHECK(f->led > rounds / 4 && f->ended_stored > rounds / 20 && f->joined > rounds / 40);
     CHECK(f->slowest_ns < SLOW_MS * 1000000ull);
     CHECK(f->hits > rounds / 4 && f->stored > rounds);
+    acc_doorbell_close(f->seg, f->bell);
     acc_segment_close(f->seg);
     free(f);
 }

@@ -16,16 +16,20 @@ struct counting {
 };
 
 /* A plain counter, torn apart by whoever comes in beside. */
+static void count_once(struct counting *c) {
+    if (acc_add_relaxed(&c->words[1], 1u) != 0) {
+        acc_store_relaxed(&c->words[2], 1u);
+    }
+    acc_store_relaxed(&c->words[0], acc_load_relaxed(&c->words[0]) + 1);
+    acc_sub_relaxed(&c->words[1], 1u);
+}
+
 static void count_under_lock(struct counting *c) {
     for (int i = 0; i < ROUNDS;) {
         if (!acc_lock_take(c->seg, 0, 1000000000)) {
             continue;
         }
-        if (acc_add_relaxed(&c->words[1], 1u) != 0) {
-            acc_store_relaxed(&c->words[2], 1u);
-        }
-        acc_store_relaxed(&c->words[0], acc_load_relaxed(&c->words[0]) + 1);
-        acc_sub_relaxed(&c->words[1], 1u);
+        count_once(c);
         acc_lock_give(c->seg, 0);
         i++;
     }
@@ -56,14 +60,35 @@ static void *count_in_thread(void *argument) {
     return NULL;
 }
 
-/* With ticks all the time, which must never take a holder's word for garbage. */
-static void threads_exclude_each_other(void) {
+/* The same, taken in turn by threads that have a mutex for the interpreter's lock. */
+static void *count_in_turn(void *argument) {
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    struct counting *c = argument;
+    for (int i = 0; i < ROUNDS;) {
+        pthread_mutex_lock(&turn);
+        if (acc_lock_take_in_turn(c->seg, 0)) {
+            count_once(c);
+            acc_lock_give_in_turn(c->seg, 0);
+            i++;
+        }
+        pthread_mutex_unlock(&turn);
+    }
+    return NULL;
+}
+
+/* With ticks all the time, which must never take a holder's word for garbage; and, with garbage,
+ * which looks exactly like a holder's word and which they take away while threads come and go. */
+static void check_threads(bool garbage) {
     struct counting c = {.seg = new_segment(2 * MIB, 64 << 10), .words = shared_words()};
     pthread_t threads[HOLDERS];
     for (int i = 0; i < HOLDERS; i++) {
-        CHECK_EQ(0, pthread_create(&threads[i], NULL, count_in_thread, &c));
+        void *(*run)(void *) = i % 2 == 0 ? count_in_thread : count_in_turn;
+        CHECK_EQ(0, pthread_create(&threads[i], NULL, run, &c));
     }
     while (acc_load_relaxed(&c.words[0]) < ROUNDS * HOLDERS / 2) {
+        if (garbage) {
+            acc_cas32(acc_lock_word(c.seg, 0), 0, acc_incarnation(c.seg));
+        }
         acc_maintenance_tick(c.seg);
     }
     for (int i = 0; i < HOLDERS; i++) {
@@ -72,9 +97,15 @@ static void threads_exclude_each_other(void) {
     CHECK_EQ(ROUNDS * HOLDERS, c.words[0]);
     CHECK_EQ(0, c.words[2]);
     CHECK_EQ(0, c.seg->intent[0]);
+    CHECK_EQ(0, c.seg->intent_in_turn);
     CHECK_EQ(0, *acc_lock_word(c.seg, 0));
     munmap(c.words, 4096);
     acc_segment_close(c.seg);
+}
+
+static void threads_exclude_each_other(void) {
+    check_threads(false);
+    check_threads(true);
 }
 
 /* --- holders that die or stop ----------------------------------------------------------------- */
@@ -199,6 +230,16 @@ struct hammer {
     uint32_t stop;
 };
 
+static void *hammer_in_turn(void *argument) {
+    struct hammer *hammer = argument;
+    while (!acc_load_relaxed(&hammer->stop)) {
+        if (acc_lock_take_in_turn(hammer->seg, 0)) {
+            acc_lock_give_in_turn(hammer->seg, 0);
+        }
+    }
+    return NULL;
+}
+
 static void *hammer_lock(void *argument) {
     struct hammer *hammer = argument;
     while (!acc_load_relaxed(&hammer->stop)) {
@@ -215,7 +256,8 @@ static void garbage_with_our_id(void) {
     struct hammer hammer = {.seg = new_segment(2 * MIB, 64 << 10)};
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
-        CHECK_EQ(0, pthread_create(&threads[i], NULL, hammer_lock, &hammer));
+        void *(*run)(void *) = i == 0 ? hammer_in_turn : hammer_lock;
+        CHECK_EQ(0, pthread_create(&threads[i], NULL, run, &hammer));
     }
     for (int i = 0; i < 3; i++) {
         sleep_ms(20);
@@ -255,31 +297,60 @@ static void without_an_id(void) {
     struct acc_segment *seg = new_unregistered();
     CHECK(!acc_lock_take(seg, 0, 0));
     CHECK(!acc_lock_take(seg, 0, 1000000));
+    CHECK(!acc_lock_take_in_turn(seg, 0));
     CHECK_EQ(0, *acc_lock_word(seg, 0));
     CHECK_EQ(0, seg->intent[0]);
+    CHECK_EQ(0, seg->intent_in_turn);
+    acc_segment_close(seg);
+}
+
+/* Who finds it closed by the tick behind his own word takes the word back, whoever waits for it. */
+static void closed_in_turn(void) {
+    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    acc_store_release(&seg->intent[0], ACC_INTENT_CLOSED);
+    CHECK(!acc_lock_take_in_turn(seg, 0));
+    CHECK_EQ(0, *acc_lock_word(seg, 0));
+    CHECK_EQ(0, seg->intent_in_turn);
+    acc_store_relaxed(acc_lock_word(seg, 0), acc_incarnation(seg) | ACC_LOCK_WAITERS);
+    acc_lock_take_back(seg, 0, acc_incarnation(seg));
+    CHECK_EQ(0, *acc_lock_word(seg, 0));
+    acc_store_relaxed(acc_lock_word(seg, 0), acc_incarnation(seg) + 1);
+    acc_lock_take_back(seg, 0, acc_incarnation(seg));
+    CHECK_EQ(acc_incarnation(seg) + 1, *acc_lock_word(seg, 0));
+    acc_store_relaxed(acc_lock_word(seg, 0), 0u);
+    acc_store_release(&seg->intent[0], 0u);
+    CHECK(acc_lock_take_in_turn(seg, 0));
+    acc_maintenance_tick(seg); /* leaves alone what is held in turn */
+    CHECK_EQ(acc_incarnation(seg), *acc_lock_word(seg, 0));
+    acc_lock_give_in_turn(seg, 0);
     acc_segment_close(seg);
 }
 
 struct writer {
     struct acc_segment *seg;
+    bool in_turn;
     uint32_t holds, done;
 };
 
 static void *write_slowly(void *argument) {
     struct writer *w = argument;
     struct timespec pause = {.tv_nsec = 20000000};
-    CHECK(acc_lock_take(w->seg, 0, 0));
+    CHECK(w->in_turn ? acc_lock_take_in_turn(w->seg, 0) : acc_lock_take(w->seg, 0, 0));
     acc_store_release(&w->holds, 1u);
     nanosleep(&pause, NULL);
     acc_store_release(&w->done, 1u);
-    acc_lock_give(w->seg, 0);
+    if (w->in_turn) {
+        acc_lock_give_in_turn(w->seg, 0);
+    } else {
+        acc_lock_give(w->seg, 0);
+    }
     return NULL;
 }
 
 /* Another thread is in the middle of a write: its lock must not look like a dead process's. */
-static void leaving_waits_for_writers(void) {
+static void check_leaving_waits(bool in_turn) {
     struct acc_segment *seg = attach(new_segment_file(2 * MIB, 64 << 10));
-    struct writer writer = {.seg = seg};
+    struct writer writer = {.seg = seg, .in_turn = in_turn};
     pthread_t thread;
     pthread_create(&thread, NULL, write_slowly, &writer);
     while (!acc_load_acquire(&writer.holds)) {
@@ -290,6 +361,11 @@ static void leaving_waits_for_writers(void) {
     CHECK_EQ(0, *acc_lock_word(seg, 0));
     pthread_join(thread, NULL);
     acc_segment_close(seg);
+}
+
+static void leaving_waits_for_writers(void) {
+    check_leaving_waits(false);
+    check_leaving_waits(true);
 }
 
 static void *wait_long(void *argument) {
@@ -334,5 +410,5 @@ static void leaving_while_waiting(void) {
 
 RUN(60, TEST(processes_exclude_each_other), TEST(threads_exclude_each_other), TEST(dead_holder),
     TEST(stopped_holder), TEST(waiter_is_woken), TEST(garbage_words), TEST(garbage_with_our_id),
-    TEST(garbage_with_anothers_id), TEST(without_an_id), TEST(leaving_waits_for_writers),
-    TEST(leaving_while_waiting))
+    TEST(garbage_with_anothers_id), TEST(without_an_id), TEST(closed_in_turn),
+    TEST(leaving_waits_for_writers), TEST(leaving_while_waiting))

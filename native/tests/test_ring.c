@@ -190,9 +190,9 @@ static void rewrite(void) {
         CHECK_EQ(room, acc_view_room(&before));
         for (uint32_t n = 1; n < 50; n++) {
             uint32_t size = room == 0 ? 0 : n * 31 % (room + 1);
-            struct acc_record record = {.size_code = size | ACC_CODE_BYTES << 26, .expire_at = n};
+            struct acc_raw fresh = {.size_expire = size | ACC_CODE_BYTES << 26 | (uint64_t)n << 32};
             fill_value(value, size, 2, n);
-            acc_ring_rewrite(&before, &record, value);
+            acc_ring_rewrite(&before, fresh, value);
             CHECK(!acc_view_current(&before));
             CHECK(acc_view_load(seg, 0, ACC_MAIN, offset, &view));
             CHECK(acc_view_current(&view));

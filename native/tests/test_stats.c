@@ -87,7 +87,7 @@ static void table_is_full(void) {
     acc_segment_close(seg);
 }
 
-enum { CLAIMERS = 6, AREAS = 15 };
+enum { CLAIMERS = 6, AREAS = 10 };
 
 static void claim_all(const char *path, uint32_t *words, uint64_t seed) {
     struct acc_segment *seg = attach(path);

@@ -8,7 +8,7 @@
  * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
  * 0): what has been deleted stays so. */
 #include "evict.h"
-#include "harness.h"
+#include "loads.h"
 
 #include <sys/ptrace.h>
 
@@ -35,6 +35,12 @@ enum command {
     ENTER,
     OPEN_AREA,
     COUNT,
+    LEAD,
+    LEAD_ALONE,
+    FINISH,
+    HAND,
+    END,
+    JOIN_AND_LEAVE,
     QUIT,
 };
 
@@ -44,8 +50,9 @@ struct shared {
     uint32_t status;
     uint32_t token_key, token_area;
     uint32_t expire_at, stale_until;
-    uint64_t version; /* to write */
-    uint32_t size;    /* read */
+    uint64_t version;         /* to write */
+    struct acc_ticket ticket; /* the child's, of the flight that it leads */
+    uint32_t size;            /* read */
     uint8_t value[1000];
 };
 
@@ -60,7 +67,8 @@ struct stepper {
     uint64_t version;     /* counts up */
     uint64_t old_version; /* of OP_KEY, 0: it was absent */
     uint64_t images, steps, copied;
-    uint8_t *image; /* as last seen */
+    const struct acc_ticket *waiting; /* whose view is audited too; NULL: nobody's */
+    uint8_t *image;                   /* as last seen */
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
@@ -81,7 +89,8 @@ static enum acc_status write_in_child(struct acc_area *area, struct shared *shar
     fill_value(value, write.size, OP_KEY, shared->version);
     number_key(area, &key, OP_KEY);
     raise(MARKER);
-    return acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS);
+    enum acc_status status = acc_store_in_turn(area, &key.key, &write);
+    return status == ACC_BUSY ? acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS) : status;
 }
 
 static void read_in_child(struct acc_area *area, struct shared *shared) {
@@ -93,6 +102,34 @@ static void read_in_child(struct acc_area *area, struct shared *shared) {
     shared->size = got.size;
 }
 
+/* Beginnings and ends of loads; the ticket is the child's from one command to the next. */
+static void load_in_child(struct acc_area *area, struct shared *shared, uint8_t *value) {
+    struct test_key key;
+    struct acc_ticket joined;
+    const struct acc_write write = {.data = value, .size = 500, .code = ACC_CODE_BYTES};
+    fill_value(value, write.size, OP_KEY, shared->version);
+    number_key(area, &key, OP_KEY);
+    raise(MARKER);
+    switch (shared->command) {
+    case LEAD: shared->status = enter_load(area, &key.key, &shared->ticket); break;
+    case LEAD_ALONE:
+        shared->status =
+            acc_load_alone(area, &key.key, 2, LEASE, ACC_LOCK_BUDGET_NS, &shared->ticket);
+        break;
+    case FINISH:
+        shared->status =
+            acc_load_finish(area, &key.key, &shared->ticket, &write, ACC_LOCK_BUDGET_NS);
+        break;
+    case HAND:
+        shared->status = acc_load_hand(area, &key.key, &shared->ticket, &write, ACC_LOCK_BUDGET_NS);
+        break;
+    case END: acc_load_end(area, &shared->ticket, ACC_RESULT_FAILED); break;
+    default:
+        shared->status = enter_load(area, &key.key, &joined);
+        acc_flight_leave(area->seg, &joined);
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -102,6 +139,10 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
     case READ: read_in_child(area, shared); return;
     case INCR: text_key(area, &key, "counter"); break;
     default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command >= LEAD) {
+        load_in_child(area, shared, value);
+        return;
     }
     if (shared->command <= FILL) {
         shared->status = write_in_child(area, shared, value);
@@ -256,6 +297,13 @@ static uint64_t read_version(struct stepper *s, struct acc_area *area, uint64_t 
     return version;
 }
 
+/* What the child's ticket still has, were it ours. */
+static enum acc_lease lease_of_child(const struct stepper *s) {
+    struct acc_ticket ticket = s->shared->ticket;
+    ticket.incarnation = acc_incarnation(s->seg);
+    return acc_flight_lease(s->seg, &ticket);
+}
+
 /* The copy: as a kill at this instruction leaves it. */
 static void audit_image(struct stepper *s, bool must_be_there, uint64_t wanted) {
     struct acc_segment *audit = s->audit;
@@ -284,6 +332,63 @@ static void audit_image(struct stepper *s, bool must_be_there, uint64_t wanted) 
     }
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
     CHECK_EQ(0, count_doubles(audit, 0));
+}
+
+/* The copy, as somebody finds it who waited for the child's flight when the child was killed: the
+ * value is there, or handed over, or he leads and his value is stored.  And others join him. */
+static void audit_loads(struct stepper *s, struct acc_ticket waiting, uint64_t wanted) {
+    struct acc_segment *audit = s->audit;
+    struct test_key key;
+    struct acc_ticket next, alone[2];
+    uint8_t *value, code;
+    uint32_t size;
+    uint64_t version;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    memset(audit->base + audit->geometry.process_at, 0,
+           audit->geometry.processes * sizeof(struct acc_process));
+    acc_shard(audit, 0)->lock = 0;
+    acc_header(audit)->area_lock = 0;
+    acc_segment_forget_ahead(audit);
+    number_key(&s->audit_area, &key, OP_KEY);
+    if (waiting.record != ACC_NO_RECORD && !acc_flight_running(audit, &waiting)) {
+        enum acc_flight_result result = result_of(&s->audit_area, &waiting);
+        CHECK(result != ACC_RESULT_STORED || read_version(s, &s->audit_area, OP_KEY) == wanted);
+        if (result == ACC_RESULT_HANDED) {
+            CHECK_STATUS(ACC_OK,
+                         acc_load_take(&s->audit_area, &key.key, &waiting, &value, &size, &code));
+            CHECK(proves_itself(value, size, OP_KEY, &version));
+            CHECK_EQ(wanted, version);
+            free(value);
+        }
+    } else if (waiting.record != ACC_NO_RECORD) {
+        CHECK(acc_flight_leaderless(audit, &waiting));
+    }
+    audit->clock_shift += 10; /* no longer too young to be asked after */
+    enum acc_status status = enter_load(&s->audit_area, &key.key, &next);
+    if (status == ACC_PRESENT) {
+        version = read_version(s, &s->audit_area, OP_KEY);
+        CHECK(version == wanted || version == s->old_version);
+    } else {
+        CHECK_STATUS(ACC_OK, status);
+        CHECK(next.leading);
+        waiting = join(&s->audit_area, &key.key);
+        CHECK_EQ(1, acc_flight_waiting(audit, &next));
+        CHECK_STATUS(ACC_OK, finish_bytes(&s->audit_area, &key.key, &next, "audit", 5));
+        CHECK_EQ(ACC_RESULT_STORED, result_of(&s->audit_area, &waiting));
+        CHECK(has_value(&s->audit_area, &key.key, "audit", 5));
+    }
+    for (int i = 0; i < 2; i++) { /* all turns are free */
+        CHECK_STATUS(ACC_OK, acc_load_alone(&s->audit_area, &key.key, 2, LEASE, ACC_LOCK_BUDGET_NS,
+                                            &alone[i]));
+    }
+    for (int i = 0; i < 2; i++) {
+        acc_load_end(&s->audit_area, &alone[i], ACC_RESULT_FAILED);
+    }
+    acc_flight_sweep_locked(audit, 0);
+    CHECK_EQ(0, live_records(audit));
+    CHECK_STATUS(ACC_OK, set_bytes(&s->audit_area, &key.key, "set", 3));
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+    audit->clock_shift -= 10;
 }
 
 /* Has this instruction changed anything?  (Everything before the rings, and the rings behind their
@@ -329,6 +434,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             CHECK(version == 0 || version == s->old_version || version == wanted);
             CHECK(version != 0 || !must_be_there);
             audit_image(s, must_be_there, wanted);
+            if (s->waiting != NULL) {
+                audit_loads(s, *s->waiting, wanted);
+            }
         }
     }
     CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
@@ -450,6 +558,52 @@ static void other_operations(void) {
     end_stepper(s);
 }
 
+/* Walk as with any operation, and look at each of the images as one who waits for the flight. */
+static void walk_load(struct stepper *s, enum command command, const struct acc_ticket *waiting) {
+    const struct acc_ticket none = {.record = ACC_NO_RECORD};
+    s->waiting = waiting == NULL ? &none : waiting;
+    walk(s, command, false);
+    s->waiting = NULL;
+}
+
+static void loads(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    const enum command ends[] = {FINISH, HAND, END, FINISH, FINISH};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        acc_delete(&s->area, &key.key);
+        walk_load(s, LEAD, NULL);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+        CHECK(s->shared->ticket.leading);
+        struct acc_ticket waiting = join(&s->area, &key.key);
+        walk_load(s, JOIN_AND_LEAVE, &waiting);
+        CHECK_EQ(1, acc_flight_waiting(s->seg, &waiting));
+        if (i == 3) {
+            acc_delete(&s->area, &key.key); /* overtaken: handed over */
+        } else if (i == 4) {
+            put(s, OP_KEY, 300);
+        }
+        walk_load(s, ends[i], &waiting);
+        CHECK(!acc_flight_running(s->seg, &waiting));
+        CHECK_EQ(i == 0   ? ACC_RESULT_STORED
+                 : i == 2 ? ACC_RESULT_FAILED
+                          : ACC_RESULT_HANDED,
+                 result_of(&s->area, &waiting));
+        CHECK(i != 4 || is_there(&s->area, &key.key));
+    }
+    acc_delete(&s->area, &key.key);
+    walk_load(s, LEAD_ALONE, NULL);
+    walk_load(s, SET_SMALL, NULL); /* overtakes it */
+    CHECK_EQ(ACC_LEASE_OVERTAKEN, lease_of_child(s));
+    walk_load(s, FINISH, NULL);
+    CHECK_STATUS(ACC_NOT_STORED, s->shared->status);
+    CHECK_EQ(0, live_records(s->seg));
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
 static uint64_t instructions_of(struct stepper *s, enum command command) {
     uint64_t n = 0;
     begin_command(s, command);
@@ -510,6 +664,13 @@ static void reader_stops_anywhere(void) {
     end_stepper(s);
 }
 
+static void let_child_lead(struct stepper *s) {
+    begin_command(s, LEAD);
+    finish_command(s);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    CHECK(s->shared->ticket.leading);
+}
+
 /* --- writers that are stopped ----------------------------------------------------------------- */
 
 /* The child's operation stops after each of some instructions, a delete happens, the child goes on.
@@ -529,11 +690,14 @@ static void check_delete_beside(struct stepper *s, enum command command, bool ma
                                         .stale_until = acc_now(s->seg) + 200000};
         fill_value(s->value, 500, OP_KEY, ++s->version);
         acc_delete(&s->area, &key.key);
-        if (command != FILL) {
+        if (command != FILL && command != FINISH) {
             CHECK_STATUS(ACC_OK, acc_store(&s->area, &key.key, &write, ACC_LOCK_BUDGET_NS));
         }
         s->shared->version = ++s->version;
         acc_token(&s->area, &key.key, &s->shared->token_key, &s->shared->token_area);
+        if (command == FINISH) {
+            let_child_lead(s);
+        }
         if (point == 0) {
             total = instructions_of(s, command);
             n = points == 0 || total < points ? total : points + 1;
@@ -561,6 +725,7 @@ static void check_delete_beside(struct stepper *s, enum command command, bool ma
 static void delete_beside_anything(void) {
     struct stepper *s = new_stepper();
     check_delete_beside(s, FILL, false);
+    check_delete_beside(s, FINISH, false);
     check_delete_beside(s, TOUCH, false);
     check_delete_beside(s, EXPIRE, false);
     check_delete_beside(s, DELETE, false);
@@ -608,6 +773,43 @@ static void set_beside_anything(void) {
     end_stepper(s);
 }
 
+/* A leader is stopped while he stores, and somebody sets the key: what was set stays, or, if the
+ * leader had the lock, nothing. */
+static void set_beside_finish(void) {
+    struct stepper *s = new_stepper();
+    struct chance chance = {5};
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    uint64_t total = 0, most = points == 0 ? UINT64_MAX : 8 * (uint64_t)points;
+    for (uint64_t point = 0; point <= total && point <= most; point++) {
+        acc_delete(&s->area, &key.key);
+        let_child_lead(s);
+        s->shared->version = ++s->version;
+        if (point == 0) {
+            total = instructions_of(s, FINISH);
+            continue;
+        }
+        struct acc_ticket waiting = join(&s->area, &key.key);
+        uint64_t stop = points == 0 ? point : random_below(&chance, (uint32_t)total);
+        begin_command(s, FINISH);
+        for (uint64_t i = 0; i < stop && !s->done; i++) {
+            step(s);
+        }
+        fill_value(s->value, 450, OP_KEY, ++s->version);
+        enum acc_status status = set_bytes(&s->area, &key.key, s->value, 450);
+        finish_command(s);
+        CHECK(status == ACC_OK || status == ACC_BUSY);
+        CHECK_EQ(status == ACC_OK ? s->version : 0, read_version(s, &s->area, OP_KEY));
+        CHECK(!acc_flight_running(s->seg, &waiting));
+        enum acc_flight_result result = result_of(&s->area, &waiting);
+        CHECK(result == ACC_RESULT_STORED || result == ACC_RESULT_HANDED);
+        acc_flight_leave(s->seg, &waiting);
+        CHECK_EQ(0, count_doubles(s->seg, 0));
+    }
+    CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+    end_stepper(s);
+}
+
 /* --- main ------------------------------------------------------------------------------------- */
 
 static bool may_trace(void) {
@@ -631,9 +833,15 @@ static bool may_trace(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(set_and_rewrite),     TEST(set_into_full_rings),   TEST(lap_ends),
-        TEST(other_operations),    TEST(reader_stops_anywhere), TEST(delete_beside_anything),
+        TEST(set_and_rewrite),
+        TEST(set_into_full_rings),
+        TEST(lap_ends),
+        TEST(other_operations),
+        TEST(loads),
+        TEST(reader_stops_anywhere),
+        TEST(delete_beside_anything),
         TEST(set_beside_anything),
+        TEST(set_beside_finish),
     };
     if (!may_trace()) {
         printf("this system lets no process trace another: nothing was tested\n");

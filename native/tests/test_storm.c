@@ -107,7 +107,7 @@ static void set_key(struct worker *w, uint64_t number) {
         write.stale_until = write.expire_at + random_below(&w->chance, 100);
     }
     uint64_t stalls = acc_load_relaxed(&w->slot->stalls), began = acc_clock_ns();
-    count_status(w, acc_store(&w->area, &key.key, &write, ACC_LOCK_BUDGET_NS));
+    count_status(w, store_in_turn(&w->area, &key.key, &write));
     note_time(w, &w->slot->slowest_write_ns, began, stalls);
 }
 
@@ -126,7 +126,7 @@ static void load_and_fill(struct worker *w, uint32_t k) {
     write.expire_at = acc_now(w->area.seg) + random_below(&w->chance, 50);
     write.stale_until = write.expire_at + random_below(&w->chance, 500);
     uint64_t stalls = acc_load_relaxed(&w->slot->stalls), began = acc_clock_ns();
-    count_status(w, acc_store(&w->area, &key.key, &write, ACC_LOCK_BUDGET_NS));
+    count_status(w, store_in_turn(&w->area, &key.key, &write));
     note_time(w, &w->slot->slowest_write_ns, began, stalls);
 }
 

@@ -41,6 +41,33 @@ def make_old(name: str) -> None:
     os.utime(segment.own_file(name).path, (long_ago, long_ago))
 
 
+class TestFlights:
+    def test_people(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """Who loads, for how long, and who waits; keys as hashes."""
+        shown: list[str] = []
+
+        def load(key: object) -> object:
+            assert 0 == cli.main(["flights", "--name", shared.name])
+            shown.append(capsys.readouterr().out)
+            assert 0 == cli.main(["flights", "--json", "--name", shared.name])
+            shown.append(capsys.readouterr().out)
+            return key
+
+        LevelCache("users", loader=load).get("the-key")
+        lines = shown[0].splitlines()
+        assert ["flights 1", "area"] == [lines[1], lines[2].split()[0]]
+        assert ["users", str(os.getpid()), "yes"] == lines[3].split()[:1] + lines[3].split()[2:4]
+        assert "the-key" not in "".join(shown)
+        (flight,) = json.loads(shown[1])["flights"]
+        assert ("users", 0, lines[3].split()[1]) == (
+            flight["area"],
+            flight["waiters"],
+            flight["hash"],
+        )
+        assert 0 == cli.main(["flights", "--name", shared.name])
+        assert "flights 0" == capsys.readouterr().out.splitlines()[1]
+
+
 class TestStats:
     def test_people(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
         """Segment, processes, areas, in columns that line up."""

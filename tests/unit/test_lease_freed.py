@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -31,39 +31,82 @@ class Injected(BaseException):
     pass
 
 
-def inject(function: Callable[[], Any], at: int) -> tuple[bool, BaseException | None]:
-    """
-    Call *function*, and raise in the package's own code at its bytecode number *at*.
+def ours(name: str) -> bool:
+    return name.startswith(PACKAGE) and not name.startswith(TWIN)
 
-    Returns whether there was such a bytecode, and what came out.
-    """
-    count = 0
-    thrown = False
 
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count, thrown
+class Injection:
+    """Raises in the package's own code at its bytecode number *at*, if there is one."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.count = 0
+        self.thrown = False
+
+    def step(self) -> None:
+        if self.thrown:
+            return
+        self.count += 1
+        if self.count > self.at:
+            self.thrown = True
+            raise Injected
+
+    def call(self, function: Callable[[], Any]) -> BaseException | None:
+        """Give what came out, with its traceback: it keeps frames alive."""
+        self.begin()
+        try:
+            function()
+        except BaseException as error:
+            return error
+        finally:
+            self.end()
+        return None
+
+    def begin(self) -> None:
+        sys.settrace(self.trace)
+
+    def end(self) -> None:
+        sys.settrace(None)
+
+    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "call":
-            name = frame.f_code.co_filename
-            if thrown or not name.startswith(PACKAGE) or name.startswith(TWIN):
+            if self.thrown or not ours(frame.f_code.co_filename):
                 return None
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
         elif event == "opcode":
-            count += 1
-            if count > at:
-                thrown = True
-                raise Injected  # which also ends the tracing
-        return trace
+            self.step()
+        return self.trace
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    except BaseException as error:
-        return thrown, error
-    finally:
-        sys.settrace(before)
-    return thrown, None
+
+class MonitoredInjection(Injection):
+    """The same where settrace() does not see every bytecode any more."""
+
+    TOOL = 4
+
+    def begin(self) -> None:
+        monitoring = sys.monitoring
+        monitoring.use_tool_id(self.TOOL, "test_lease_freed")
+        monitoring.register_callback(self.TOOL, monitoring.events.INSTRUCTION, self.instruction)
+        monitoring.set_events(self.TOOL, monitoring.events.INSTRUCTION)
+
+    def end(self) -> None:
+        sys.monitoring.set_events(self.TOOL, 0)
+        sys.monitoring.free_tool_id(self.TOOL)
+
+    def instruction(self, code: CodeType, offset: int) -> Any:
+        if not ours(code.co_filename):
+            return sys.monitoring.DISABLE
+        self.step()
+        return None
+
+
+def inject(function: Callable[[], Any], at: int) -> tuple[bool, BaseException | None]:
+    """Tell whether there was such a bytecode, and what came out."""
+    kind = MonitoredInjection if sys.version_info >= (3, 12) else Injection
+    injection = kind(at)
+    error = injection.call(function)
+    return injection.thrown, error
 
 
 class TestEveryBytecode:

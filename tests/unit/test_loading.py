@@ -26,6 +26,11 @@ from accelerator.observability import oplog
 
 
 @pytest.fixture(autouse=True)
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oplog, "_last", {})
+
+
+@pytest.fixture(autouse=True)
 def isolated() -> Iterator[testing.Isolated]:
     with testing.isolated() as own:
         yield own
@@ -241,7 +246,7 @@ class TestGet:
         with pytest.raises(ConfigError, match="async"):
             cache.mget(["a"])
         with pytest.raises(ConfigError, match="async"):
-            make(lambda key: load((key,))).get("a")  # looks like no async function
+            make(lambda key: load([key])).get("a")  # does not look like an async function
         with pytest.raises(ConfigError, match="async"):
             LevelCache("other").get_or_load("a", load)
 
@@ -273,7 +278,7 @@ class TestReentry:
 
     def test_itself(self) -> None:
         """One that asks for its own key is told so at once."""
-        cache = make(lambda key: cache.get(key))
+        cache = make(lambda key: [cache.get(key)])
         since = time.monotonic()
         with pytest.raises(LoaderError) as raised:
             cache.get("a")
@@ -417,10 +422,6 @@ class TestContext:
 
 
 class TestStale:
-    @pytest.fixture(autouse=True)
-    def fresh_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(oplog, "_last", {})
-
     @pytest.fixture
     def cache(self, source: Source) -> LevelCache:
         cache = make(source, stale_on_error=True, local_ttl=10, stale_ttl=100, error_ttl=1)
@@ -568,7 +569,7 @@ class TestTimeouts:
                 raise BlockingIOError
             return flight.NoFlight(local.FLIGHT_CROWDED)
 
-        cache = make(source, stale_ttl=50)
+        cache = make(source, stale_ttl=50, wait_timeout=0.02)
         monkeypatch.setattr(LevelCache, "_enter", enter)
         assert "a!" == cache.get("a")
         assert (1, 1) == counted(cache, "load_crowded", "load_alone")
@@ -577,6 +578,34 @@ class TestTimeouts:
         assert "a!" == cache.get("a", allow_stale=True)
         with pytest.raises(LoaderTimeout, match="max_loads"):
             cache.get("a")
+
+    def test_locked(self, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lock that is held for a moment costs that moment, and no second load."""
+        locked_until = time.monotonic() + 0.1
+
+        def enter(cache: Any, *arguments: Any) -> Any:
+            if time.monotonic() < locked_until:
+                raise BlockingIOError
+            return really(cache, *arguments)
+
+        cache = make(source)
+        really = LevelCache._enter
+        monkeypatch.setattr(LevelCache, "_enter", enter)
+        threads = [Thread(lambda: cache.get("a")) for _ in range(10)]
+        assert ["a!"] * 10 == [each.outcome() for each in threads]
+        assert ["a"] == source.calls
+
+    def test_locked_for_ever(self, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor is it ever an error."""
+
+        def enter(*_: Any) -> Any:
+            raise BlockingIOError
+
+        cache = make(source, wait_timeout=0.05)
+        monkeypatch.setattr(LevelCache, "_enter", enter)
+        monkeypatch.setattr(LevelCache, "_enter_alone", enter)
+        assert "a!" == cache.get("a")
+        assert "a" not in cache
 
     def test_lease(self, source: Source, isolated: testing.Isolated) -> None:
         """A leader that takes longer than its lease loses it."""
@@ -789,15 +818,16 @@ class TestRefresh:
         assert "old" == cache.get("a")
 
     def test_beside_a_load(self, source: Source) -> None:
-        """It does not join what has begun before."""
+        """It does not take what has begun before; many that come meanwhile share one load."""
         source.held()
-        cache = make(source)
+        cache = make(lambda key: (source.load(key), time.sleep(0.1))[0])
         first = Thread(lambda: cache.get("a"))
         assert source.began.wait(20)
+        threads = [Thread(lambda: cache.refresh("a")) for _ in range(10)]
+        until(lambda: counted(cache, "load_joined") == (10,))
         source.go_on.set()
-        assert "a!" == cache.refresh("a")
-        assert "a!" == first.outcome()
-        assert 2 == len(source.calls)
+        assert ["a!"] * 11 == [each.outcome() for each in (first, *threads)]
+        assert 2 <= len(source.calls) < 11  # one that wakes late may come after the second
 
     def test_without_loader(self) -> None:
         """There has to be something to ask."""

@@ -1,0 +1,68 @@
+"""``accelerator flights``: loads that run on this host right now."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from accelerator import segment
+from accelerator.cli import common
+
+if TYPE_CHECKING:
+    import argparse
+
+    from accelerator.cli.common import Commands
+
+_HEAD = ("area", "key hash", "pid", "alive", "age", "lease left", "waiters", "")
+
+
+def add_to(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "flights",
+        help="show the loads that run: who loads, for how long, who waits",
+        description="Show the loads that run on this host: the process that loads, for how long, "
+        "and how many wait for it.  Keys are shown as hashes.  Reads only.",
+    )
+    common.add_name(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    common.add_uid(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show them."""
+    common.need_segments()
+    file = common.choose(arguments.name, arguments.uid)
+    flights = sorted(segment.inspect(file).flights(), key=lambda each: -each["age"])
+    if arguments.json:
+        shown = [{**each, "hash": f"{each['hash']:016x}"} for each in flights]
+        json.dump({"path": str(file.path), "flights": shown}, sys.stdout, indent=2)
+        print()
+    else:
+        print(render(file, flights))
+    return 0
+
+
+def render(file: segment.SegmentFile, flights: list[dict[str, Any]]) -> str:
+    """The same for people."""
+    head = f"segment {file.name}  {file.path}"
+    if not flights:
+        return f"{head}\nflights 0"
+    lines = common.table([list(_HEAD), *(_row(each) for each in flights)])
+    return "\n".join([head, f"flights {len(flights)}", *lines])
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    notes = [name for name in ("alone", "overtaken") if each[name]]
+    return [
+        each["area"],
+        f"{each['hash']:016x}",
+        str(each["pid"]),
+        "yes" if each["alive"] else "no",
+        f"{each['age']:.1f} s",
+        f"{each['lease_left']:.1f} s",
+        str(each["waiters"]),
+        ", ".join(notes),
+    ]
