@@ -1,4 +1,4 @@
-/* accelerator._native.Flight: a part in one miss load, and Bell: how its end reaches an event loop.
+/* accelerator._native.Flight: a part in one miss load.
  *
  * A Flight ends its lease, or leaves the crowd, when its last reference goes: an exception between
  * the call that made it and the statement that would have ended it loses nothing. */
@@ -7,10 +7,7 @@
 #include "doorbell.h"
 #include "flight.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stddef.h>
-#include <unistd.h>
 
 #define SLICE_NS 50000000ull /* between two looks whether the leader lives, and at signals */
 
@@ -28,14 +25,6 @@ typedef struct {
     PyObject *tag;
 } FlightObject;
 
-typedef struct {
-    PyObject_HEAD PyObject *weakrefs;
-    SegmentObject *segment;
-    PyObject *on_ring; /* for code that serves the twin too: never called here */
-    int fd;
-    pid_t pid; /* who made it: a forked child has a copy of the descriptor, and no bell */
-} BellObject;
-
 static struct acc_segment *seg_of(const FlightObject *self) {
     return self->area.seg;
 }
@@ -49,8 +38,8 @@ static enum flight_state state_of(const FlightObject *self) {
 
 /* --- making and unmaking ---------------------------------------------------------------------- */
 
-static PyObject *new_flight(AreaObject *area, const struct acc_key *key,
-                            const struct acc_ticket *ticket, enum flight_state state) {
+PyObject *flight_new(AreaObject *area, const struct acc_key *key, const struct acc_ticket *ticket,
+                     enum flight_state state) {
     PyTypeObject *type = area->binding->flight_type;
     FlightObject *self = (FlightObject *)type->tp_alloc(type, 0);
     uint8_t *data = PyMem_Malloc(key->size == 0 ? 1 : key->size);
@@ -119,110 +108,6 @@ static void flight_dealloc(PyObject *op) {
     Py_XDECREF(self->tag);
     type->tp_free(op);
     Py_DECREF(type);
-}
-
-/* --- entering --------------------------------------------------------------------------------- */
-
-static bool lease_units(double lease, uint32_t *out) {
-    if (!(lease > 0 && isfinite(lease))) {
-        PyErr_SetString(PyExc_ValueError, "a lease must be more than 0 seconds, and finite");
-        return false;
-    }
-    *out = acc_clock_after(0, lease);
-    return true;
-}
-
-/* First with the GIL, which costs less than a switch while the lock is free; then without. */
-static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mode, uint32_t lease,
-                             struct acc_ticket *ticket) {
-    enum acc_load_mode how = mode == LOAD_REFRESH ? ACC_LOAD_LEAD : ACC_LOAD_JOIN;
-    uint32_t window = mode == LOAD_JOIN                                   ? 0
-                      : mode == LOAD_REFRESH && self->refresh_window != 0 ? self->refresh_window
-                                                                          : ACC_WINDOW_ALL;
-    enum acc_status status = acc_load_enter(&self->area, key, how, window, lease, 0, ticket);
-    if (acc_unlikely(status == ACC_BUSY)) {
-        struct held held = hold(self);
-        Py_BEGIN_ALLOW_THREADS status =
-            acc_load_enter(&held.area, key, how, window, lease, ACC_LOCK_BUDGET_NS, ticket);
-        Py_END_ALLOW_THREADS Py_DECREF(held.segment);
-    }
-    return status;
-}
-
-static PyObject *busy(AreaObject *self) {
-    acc_count(self->area.stats, ACC_LOCK_GIVEUP);
-    PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
-    return NULL;
-}
-
-PyObject *area_enter(PyObject *op, PyObject *args) {
-    AreaObject *self = (AreaObject *)op;
-    PyObject *key_object;
-    double lease;
-    int mode = LOAD_JOIN;
-    uint32_t units;
-    uint8_t buffer[KEY_BUFFER];
-    struct acc_key key;
-    struct acc_ticket ticket;
-    if (!PyArg_ParseTuple(args, "Od|i:_enter", &key_object, &lease, &mode) ||
-        !lease_units(lease, &units)) {
-        return NULL;
-    }
-    if (mode < LOAD_JOIN || mode > LOAD_FORCE) {
-        PyErr_SetString(PyExc_ValueError, "_enter: mode out of range");
-        return NULL;
-    }
-    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
-        return NULL;
-    }
-    switch (enter(self, &key, mode, units, &ticket)) {
-    case ACC_OK:
-        return new_flight(self, &key, &ticket, ticket.leading ? FLIGHT_LEADING : FLIGHT_JOINED);
-    case ACC_PRESENT:
-    case ACC_LED: Py_RETURN_NONE;
-    case ACC_FULL: return new_flight(self, &key, &ticket, FLIGHT_CROWDED);
-    default: return busy(self);
-    }
-}
-
-PyObject *area_enter_alone(PyObject *op, PyObject *args) {
-    AreaObject *self = (AreaObject *)op;
-    PyObject *key_object, *most_object;
-    double lease;
-    uint32_t units;
-    unsigned long most = 0;
-    uint8_t buffer[KEY_BUFFER];
-    struct acc_key key;
-    struct acc_ticket ticket;
-    if (!PyArg_ParseTuple(args, "OdO:_enter_alone", &key_object, &lease, &most_object) ||
-        !lease_units(lease, &units)) {
-        return NULL;
-    }
-    if (most_object != Py_None) {
-        most = PyLong_AsUnsignedLong(most_object);
-        if (most == (unsigned long)-1 && PyErr_Occurred()) {
-            return NULL;
-        }
-        if (most == 0) {
-            Py_RETURN_NONE;
-        }
-    }
-    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
-        return NULL;
-    }
-    struct held held = hold(self);
-    enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        acc_load_alone(&held.area, &key, most > UINT32_MAX ? UINT32_MAX : (uint32_t)most, units,
-                       ACC_LOCK_BUDGET_NS, &ticket);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
-    if (status == ACC_FULL) {
-        Py_RETURN_NONE;
-    }
-    if (status != ACC_OK) {
-        return busy(self);
-    }
-    return new_flight(self, &key, &ticket, FLIGHT_LEADING);
 }
 
 /* --- the leader's calls ----------------------------------------------------------------------- */
@@ -596,236 +481,3 @@ PyType_Spec flight_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = flight_slots,
 };
-
-/* --- bells ------------------------------------------------------------------------------------ */
-
-PyObject *segment_bell(PyObject *op, PyObject *unused) {
-    (void)unused;
-    SegmentObject *segment = (SegmentObject *)op;
-    struct binding *binding = binding_of_type(Py_TYPE(op));
-    if (binding == NULL) {
-        return NULL;
-    }
-    enum acc_status status = acc_segment_register(segment->seg);
-    if (status != ACC_OK) {
-        return raise_status(status, "making a bell");
-    }
-    BellObject *self = (BellObject *)binding->bell_type->tp_alloc(binding->bell_type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->segment = (SegmentObject *)Py_NewRef(op);
-    self->pid = getpid();
-    self->fd = acc_doorbell_open(segment->seg);
-    if (self->fd < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
-}
-
-static void close_bell(BellObject *self) {
-    int fd = self->fd;
-    self->fd = -1;
-    if (fd >= 0 && self->pid != getpid()) {
-        close(fd);
-    } else if (fd >= 0) {
-        acc_doorbell_close(self->segment->seg, fd);
-    }
-}
-
-static void bell_dealloc(PyObject *op) {
-    BellObject *self = (BellObject *)op;
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    close_bell(self);
-    Py_XDECREF(self->segment);
-    Py_XDECREF(self->on_ring);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static int bell_traverse(PyObject *op, visitproc visit, void *arg) {
-    BellObject *self = (BellObject *)op;
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->segment);
-    Py_VISIT(self->on_ring);
-    return 0;
-}
-
-static int bell_gc_clear(PyObject *op) {
-    Py_CLEAR(((BellObject *)op)->on_ring);
-    return 0;
-}
-
-static PyObject *bell_fileno(PyObject *op, PyObject *unused) {
-    (void)unused;
-    return PyLong_FromLong(((BellObject *)op)->fd);
-}
-
-static PyObject *bell_clear(PyObject *op, PyObject *unused) {
-    (void)unused;
-    uint64_t count;
-    /* Nothing to read is no error: it has been cleared before. */
-    ssize_t n = read(((BellObject *)op)->fd, &count, sizeof count);
-    (void)n;
-    Py_RETURN_NONE;
-}
-
-static PyObject *bell_arm(PyObject *op, PyObject *arg) {
-    BellObject *self = (BellObject *)op;
-    int change = (int)PyLong_AsLong(arg);
-    if (change == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    acc_doorbell_arm(self->segment->seg, self->fd, change);
-    Py_RETURN_NONE;
-}
-
-static PyObject *bell_close(PyObject *op, PyObject *unused) {
-    (void)unused;
-    close_bell((BellObject *)op);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef bell_methods[] = {
-    {"fileno", bell_fileno, METH_NOARGS, NULL},
-    {"clear", bell_clear, METH_NOARGS, NULL},
-    {"arm", bell_arm, METH_O, NULL},
-    {"close", bell_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static struct PyMemberDef bell_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(BellObject, weakrefs), READONLY, NULL},
-    {"on_ring", T_OBJECT, offsetof(BellObject, on_ring), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot bell_slots[] = {
-    {Py_tp_dealloc, bell_dealloc}, {Py_tp_traverse, bell_traverse}, {Py_tp_clear, bell_gc_clear},
-    {Py_tp_methods, bell_methods}, {Py_tp_members, bell_members},   {0, NULL},
-};
-
-PyType_Spec bell_spec = {
-    .name = "accelerator._native.Bell",
-    .basicsize = sizeof(BellObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = bell_slots,
-};
-
-/* --- pauses and latencies --------------------------------------------------------------------- */
-
-PyObject *area_pause(PyObject *op, PyObject *args) {
-    AreaObject *self = (AreaObject *)op;
-    PyObject *key_object;
-    double seconds;
-    uint8_t buffer[KEY_BUFFER];
-    struct acc_key key;
-    if (!PyArg_ParseTuple(args, "Od:_pause", &key_object, &seconds) || !area_ready(self) ||
-        !area_key(self, key_object, buffer, &key)) {
-        return NULL;
-    }
-    if (!(seconds >= 0)) {
-        PyErr_SetString(PyExc_ValueError, "a pause must not be less than 0 seconds");
-        return NULL;
-    }
-    if ((self->flags & AREA_OFF) == 0) {
-        acc_load_pause(&self->area, &key, seconds > 0 ? acc_clock_after(0, seconds) : 0, 0);
-    }
-    Py_RETURN_NONE;
-}
-
-PyObject *area_pausing(PyObject *op, PyObject *key_object) {
-    AreaObject *self = (AreaObject *)op;
-    uint8_t buffer[KEY_BUFFER];
-    struct acc_key key;
-    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
-        return NULL;
-    }
-    return PyBool_FromLong(acc_load_pausing(&self->area, &key));
-}
-
-PyObject *area_latency(PyObject *op, PyObject *arg) {
-    AreaObject *self = (AreaObject *)op;
-    double seconds = PyFloat_AsDouble(arg);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (!(seconds >= 0 && seconds < 1e12)) {
-        PyErr_SetString(PyExc_ValueError, "a latency must be finite, and not less than 0 seconds");
-        return NULL;
-    }
-    if (!area_ready(self)) {
-        return NULL;
-    }
-    acc_stats_load(self->area.stats, (uint64_t)(seconds * 1e6));
-    Py_RETURN_NONE;
-}
-
-PyObject *area_latencies(PyObject *op, PyObject *unused) {
-    (void)unused;
-    AreaObject *self = (AreaObject *)op;
-    uint64_t sums[ACC_LATENCY_SLOTS];
-    if (!area_ready(self)) {
-        return NULL;
-    }
-    acc_stats_sum_loads(self->area.seg, self->area.id, sums);
-    PyObject *list = PyList_New(ACC_LATENCY_SLOTS);
-    for (uint32_t i = 0; list != NULL && i < ACC_LATENCY_SLOTS; i++) {
-        PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);
-        if (n == NULL) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, i, n);
-    }
-    return list;
-}
-
-/* --- what runs -------------------------------------------------------------------------------- */
-
-static PyObject *area_name(const struct acc_segment *seg, uint32_t id) {
-    if (id < seg->geometry.areas) {
-        const struct acc_area_slot *slot = acc_area_slot(seg, id);
-        if (acc_load_acquire(&slot->state) == 1 && slot->name_size <= ACC_AREA_NAME_MAX) {
-            return PyUnicode_DecodeUTF8(slot->name, slot->name_size, "replace");
-        }
-    }
-    return PyUnicode_FromString("?");
-}
-
-static PyObject *describe(const struct acc_segment *seg, const struct acc_flight_info *info) {
-    const struct acc_process *slot = acc_process_find(seg, info->owner);
-    bool own = info->owner == acc_incarnation(seg);
-    uint32_t now = acc_now(seg);
-    return Py_BuildValue(
-        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N}", "area", area_name(seg, info->area), "hash",
-        (unsigned long long)info->hash, "pid", slot == NULL ? 0u : slot->pid, "incarnation",
-        info->owner, "alive", PyBool_FromLong(own || !acc_process_dead(seg, info->owner)), "age",
-        (double)(int32_t)(now - info->started) / ACC_UNITS_PER_SECOND, "lease_left",
-        (double)(int32_t)(info->deadline - now) / ACC_UNITS_PER_SECOND, "waiters", info->waiting,
-        "alone", PyBool_FromLong(info->alone), "overtaken", PyBool_FromLong(info->overtaken), "own",
-        PyBool_FromLong(own));
-}
-
-PyObject *segment_flights(PyObject *op, PyObject *unused) {
-    (void)unused;
-    const struct acc_segment *seg = ((SegmentObject *)op)->seg;
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < acc_flight_records(seg); i++) {
-        struct acc_flight_info info;
-        if (!acc_flight_look(seg, i, &info)) {
-            continue;
-        }
-        PyObject *one = describe(seg, &info);
-        if (one == NULL || PyList_Append(list, one) != 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(one);
-    }
-    return list;
-}

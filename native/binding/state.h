@@ -259,6 +259,12 @@ enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 
 extern PyType_Spec flight_spec, bell_spec;
 
+/* A Flight for a ticket; NULL with an exception, and then the ticket's part has ended. */
+PyObject *flight_new(AreaObject *area, const struct acc_key *key, const struct acc_ticket *ticket,
+                     enum flight_state state);
+
+/* --- area_load.c, bell_type.c ----------------------------------------------------------------- */
+
 PyObject *area_enter(PyObject *op, PyObject *args);
 PyObject *area_enter_alone(PyObject *op, PyObject *args);
 PyObject *area_pause(PyObject *op, PyObject *args);
