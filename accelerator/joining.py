@@ -43,8 +43,8 @@ ALONE_IF_POSSIBLE: Final = 1
 ALONE: Final = 2
 """There is no time or no room left for anything else."""
 
-_UNREADABLE_MOST: Final = 3
-"""How often a value that is said to be fresh may turn out not to be readable."""
+_UNREADABLE_MOST: Final = 100
+"""How often a value that is said to be fresh may turn out not to be readable, 1 to 5 ms apart."""
 
 
 class Wanted:
@@ -227,9 +227,10 @@ class Joining:
         one.flight = None
         one.found = self.cache._read(one.key)
         if one.found is None:
+            self.is_busy = True  # somebody moves it just now, or has lost the processor doing so
             one.tries += 1
             if one.tries > _UNREADABLE_MOST:
-                one.way = ALONE
+                one.way = ALONE_IF_POSSIBLE
 
     def _crowded(self, one: Wanted, *, busy: bool) -> None:
         one.flight = None
