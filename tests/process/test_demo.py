@@ -126,7 +126,8 @@ class TestReportedRun:
         assert 0 == shared["read_backs_stale"] == shared["answers_stale"]
         assert own["read_backs_stale"] > 0
         assert min(phase["updates"] for phase in report["phases"].values()) > 0
-        assert 1 <= shared["loads_per_version"] < own["loads_per_version"]
+        # Below 1 by the loads whose pages were lost with the killed worker.
+        assert 0.9 <= shared["loads_per_version"] <= 1.1 < own["loads_per_version"]
         assert shared["segment_bytes"] == shared["diagnostics"]["segment"]["size"] > 0
         assert 0 == own["segment_bytes"] == none["segment_bytes"]
 
