@@ -38,7 +38,7 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
     uint64_t slot =
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     if (!objects_usable(self) || view->record.area_count != self->objects->area_count ||
-        (twice && value == NULL) || !still_live(self, found, key_hash)) {
+        !still_live(self, found, key_hash)) {
         return;
     }
     Py_hash_t hash = object_key_hash(key_object);
@@ -281,6 +281,23 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
 
 /* --- what is remembered ----------------------------------------------------------------------- */
 
+/* The header of an item with two copies that lies at a remembered place: whichever copy is selected
+ * now, if it is of this area as it is now, and fresh.  False: look it up. */
+static bool view_twice(const AreaObject *self, const uint8_t *item, uint64_t word,
+                       struct acc_view *view) {
+    const struct acc_segment *seg = self->area.seg;
+    uint32_t ring = acc_word_ring(word);
+    view->item = item;
+    view->ring = ring;
+    view->offset = acc_word_offset(word);
+    memcpy(&view->common, item, sizeof view->common);
+    uint64_t left = seg->geometry.ring_units[ring] - acc_place_of(seg, ring, view->offset);
+    return acc_view_load_twice(view, left) &&
+           view->record.area_count == self->objects->area_count &&
+           (view->record.expire_at == 0 ||
+            !acc_clock_passed(view->record.expire_at, acc_now(seg) + self->refresh_window));
+}
+
 /* Copy out the value of an item whose place is known: no hash, no search, no key to compare,
  * because the word that named this item for this key still does.  1 hit, 0 look it up, -1
  * exception. */
@@ -292,7 +309,10 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     found.slot = (struct acc_slot){bucket, (uint32_t)(slot - bucket->word)};
     found.word = entry->word;
     const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)OBJECT_OTHER);
-    if (acc_unlikely(!acc_view_load_at(item, acc_word_offset(entry->word), &found.view))) {
+    bool sound = acc_unlikely((entry->slot & OBJECT_TWICE) != 0)
+                     ? view_twice(self, item, entry->word, &found.view)
+                     : acc_view_load_at(item, acc_word_offset(entry->word), &found.view);
+    if (acc_unlikely(!sound)) {
         return 0;
     }
     bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;
@@ -332,7 +352,7 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, P
         *out = object_hit(self, entry);
         return acc_likely(*out != NULL) ? HIT : MUST_LOOK;
     }
-    if (acc_unlikely(!object_current(self, entry))) {
+    if (acc_unlikely(!place_current(self, entry))) {
         return MUST_LOOK;
     }
     int found = read_place(self, entry, out);

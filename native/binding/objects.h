@@ -83,6 +83,15 @@ static inline bool object_current(const AreaObject *self, const struct object_en
     return acc_likely(acc_load_acquire(object_slot(seg, entry)) == entry->word);
 }
 
+/* The same for a place, where two copies may be rewritten as often as they like: whichever is selected
+ * is judged when it is read. */
+static inline bool place_current(const AreaObject *self, const struct object_entry *entry) {
+    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
+        return acc_load_acquire(object_slot(self->area.seg, entry)) == entry->word;
+    }
+    return object_current(self, entry);
+}
+
 /* The area was cleared since the entries were made: none of them is current. */
 static bool objects_renew(AreaObject *self, uint32_t area_count) {
     object_cache_clear(self->objects);

@@ -34,6 +34,31 @@ class TestTtl:
         clock.advance(2)
         assert {MISS} == set(cache.mget(["set", "mset", "add"], MISS).values())
 
+    @pytest.mark.parametrize("objects", ["auto", "copy", "shared"])
+    @pytest.mark.parametrize("value", [b"bytes", ("tuple", 1), {"a": 1}], ids=repr)
+    def test_rewritten(
+        self, make: Callable[..., Any], clock: Any, objects: str, value: object
+    ) -> None:
+        """A key that is set over and over has the life of its last set, however it is kept."""
+        cache = make(objects=objects)
+        for _ in range(5):
+            cache.set("key", value, 100)
+            cache.set("key", value, 10)
+            assert value == cache.get("key") == cache.get("key") == cache.get("key")
+            clock.advance(11)
+            assert cache.get("key", MISS) is MISS
+            cache.set("key", value, 100)
+            assert value == cache.get("key") == cache.get("key")
+            assert cache.touch("key", 5)
+            clock.advance(6)
+            assert cache.get("key", MISS) is MISS
+            for forget in (lambda: cache.delete("key"), cache.clear):
+                cache.set("key", value)
+                cache.set("key", value)
+                assert value == cache.get("key") == cache.get("key")
+                forget()
+                assert cache.get("key", MISS) is MISS
+
     def test_no_expiry(self, make: Callable[..., Any], clock: Any) -> None:
         """None: no expiry, in a call and in the area."""
         cache = make(local_ttl=5)

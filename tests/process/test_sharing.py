@@ -106,6 +106,39 @@ class TestSeenByAll:
             child.meet()
 
 
+class TestRewritten:
+    """A key that is written all the time is rewritten where it lies, in one of two copies."""
+
+    WRITES = 10_000
+
+    @pytest.mark.parametrize("objects", ["auto", "copy", "shared"])
+    @pytest.mark.parametrize("make", [bytes, list])
+    def test_whole_and_newer(
+        self, shared: testing.Isolated, fork: Fork, objects: str, make: Callable[..., Any]
+    ) -> None:
+        """What is read meanwhile is whole, and never older than what was read before."""
+        cache = LevelCache("area", objects=objects)
+
+        def value_of(number: int) -> Any:
+            return make([number % 256] * 100 + [number // 256])
+
+        def body(meet: Meet) -> None:
+            meet()
+            for number in range(1, self.WRITES):
+                cache.set("key", value_of(number))
+
+        cache.set("key", value_of(0))
+        child = fork(body)
+        child.meet()
+        last = 0
+        while last < self.WRITES - 1:
+            value = cache.get("key")
+            number = value[0] + 256 * value[100]
+            assert value_of(number) == value
+            assert last <= number
+            last = number
+
+
 class TestAtomic:
     def test_incr(self, cache: LevelCache, fork: Fork) -> None:
         """No count of any process is lost."""
