@@ -942,6 +942,16 @@ class TestMget:
         assert {n: f"{n}!" for n in range(9)} == cache.mget(range(9))
         assert 1 == len(source.batches)
 
+    def test_fills_the_table(self) -> None:
+        """Keys that find no room beside the first of their own batch are one more batch."""
+        source = Batches()
+        cache = make(source)
+        assert 2_000 == len(cache.mget(range(2_000)))
+        assert 2 <= len(source.batches) < 50
+        assert list(range(2_000)) == sorted(source.calls)
+        assert (2_000, 0, 0) == counted(cache, "load_led", "load_alone", "load_crowded")
+        assert (0,) == counted(cache, "store_rejected_race")
+
 
 class TestWarmup:
     def test_counts(self) -> None:
