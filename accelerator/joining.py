@@ -193,7 +193,7 @@ class Joining:
             one.way = TOGETHER
             return
         self.cache._count(_REFUSED)
-        if not (self.stale_ok and self.fall_back(one)):
+        if not self._is_set_by_now(one) and not (self.stale_ok and self.fall_back(one)):
             oplog.failed(self.config.area, self.op, LoaderTimeout.kind, self.since)
             one.error = self.error(
                 LoaderTimeout,
@@ -277,12 +277,18 @@ class Joining:
                 return
             if time.monotonic() >= self.deadline:
                 self.cache._count(_WAIT_TIMEOUT)
-                if not (self.stale_ok and self.fall_back(one)):
+                if not self._is_set_by_now(one) and not (self.stale_ok and self.fall_back(one)):
                     one.way = ALONE
         elif self.refreshes and one.tries == 0:
             one.tries = 1  # it may have begun before what the caller knows of; the next one has not
         elif answer == local.WAIT_ENDED:
             self._ended(one)
+
+    def _is_set_by_now(self, one: Wanted) -> bool:
+        """Look whether a set or an uncoordinated load was faster than the flight."""
+        if not self.refreshes:
+            one.found = self.cache._read(one.key)
+        return one.found is not None
 
     def _ended(self, one: Wanted) -> None:
         result = one.flight.result()

@@ -549,6 +549,20 @@ class TestTimeouts:
         source.go_on.set()
         assert "a!" == first.outcome()
 
+    def test_wait_for_what_is_set(self, source: Source) -> None:
+        """A value that was set while the leader did not come back is the answer."""
+        cache = make(source, wait_timeout=0.2)
+        source.held()
+        leader = Thread(lambda: cache.get("a"))
+        assert source.began.wait(20)
+        joined = Thread(lambda: cache.get("a"))
+        until(lambda: counted(cache, "load_joined") == (1,))
+        cache.set("a", "new")
+        assert "new" == joined.outcome()
+        source.go_on.set()
+        assert "a!" == leader.outcome()
+        assert ["a"] == source.calls
+
     def test_refused(self, source: Source) -> None:
         """When enough load on their own already, it is an error."""
         source.held()
