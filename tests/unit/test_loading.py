@@ -78,6 +78,11 @@ class Batches(Source):
         return {key: self.load(key) for key in keys if key != "absent"}
 
 
+class Awaitable:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
 class Thread(threading.Thread):
     """A thread whose outcome can be asked for."""
 
@@ -686,6 +691,7 @@ class TestSoft:
         source.error = ValueError()
         assert "old" == cache.get("a")
         until(lambda: counted(cache, "load_error") == (1,))
+        assert (1,) == counted(cache, "stale_fallback")  # its own, and not also the load's
         assert ["old"] * 3 == [cache.get("a") for _ in range(3)]
         assert ["a"] == source.calls
 
@@ -719,6 +725,33 @@ class TestSoft:
         cache.expire("a")
         assert "old" == cache.get("a")
         assert [] == source.calls
+        until(lambda: counted(cache, "load_error") == (1,))
+        assert ["old"] * 3 == [cache.get("a") for _ in range(3)]  # paused
+        assert (1, 1) == counted(cache, "load_total", "load_error")
+
+    def test_wrong_loader(self, source: Source, caplog: pytest.LogCaptureFixture) -> None:
+        """A plain function that gives an awaitable is one failed load; the log shows no value."""
+
+        def around() -> Any:
+            raise RuntimeError("private")
+
+        cache = make(
+            lambda key: Awaitable(), soft_timeout=4, stale_on_error=True, background=around
+        )
+        cache.set("a", "old")
+        cache.expire("a")
+        assert "old" == cache.get("a")
+        assert "private" not in caplog.text
+        cache = make(
+            lambda key: Awaitable(),
+            soft_timeout=4,
+            stale_on_error=True,
+            background=contextlib.nullcontext,
+        )
+        cache.set("b", "old")
+        cache.expire("b")
+        assert "old" == cache.get("b")
+        assert (2, 2) == counted(cache, "load_total", "load_error")
 
     def test_busy_pool(
         self, source: Source, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
