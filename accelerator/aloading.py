@@ -60,6 +60,7 @@ async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
     led = [one for one in chosen if one.is_led]
     if not led:
         return
+    since = time.monotonic()
     groups = [led] if load.is_batch else [[one] for one in led]
     jobs: list[TaskJob] = []
     try:
@@ -70,6 +71,7 @@ async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
     finally:
         for job in jobs:
             job.leave()
+    load.has_led_since(since)
 
 
 class TaskJob(Job):

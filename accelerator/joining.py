@@ -270,6 +270,10 @@ class Joining:
         left = max(0.0, self.deadline - time.monotonic())
         return left if soft is None else min(left, soft)
 
+    def has_led_since(self, then: float) -> None:
+        """Keep the time that this caller's own loads took out of what it waits for others'."""
+        self.deadline += time.monotonic() - then
+
     def woken(self, one: Wanted, answer: int, *, soft: bool) -> None:
         """Judge how a wait has ended; what is still pending then is to be entered again."""
         if answer == local.WAIT_TIMEOUT:

@@ -318,6 +318,12 @@ def _round(load: Load, pending: list[Wanted]) -> None:
 
 
 def _lead(load: Load, group: list[Wanted]) -> None:
+    since = time.monotonic()
+    _ask_or_submit(load, group)
+    load.has_led_since(since)
+
+
+def _ask_or_submit(load: Load, group: list[Wanted]) -> None:
     soft = [load.soft_left(one) for one in group]
     if load.config.background is None or None in soft:
         load.ask(group)

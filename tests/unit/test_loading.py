@@ -1,5 +1,6 @@
 """Loads of one process: who loads, who waits, what each failure gives the caller."""
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -939,6 +940,27 @@ class TestMget:
         assert {"a": "a!", "b": "b!", "c": "c!"} == second.outcome()
         assert "b!" == first.outcome()
         assert ([["a", "c"]], ["b"]) == (batches.batches, source.calls)
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_own_load_is_no_wait(self, is_async: bool) -> None:
+        """The time that the own batch takes does not count as a wait for others'."""
+        others, own = Batches(), Batches()
+        others.held()
+        leader = Thread(lambda: make(others).mget(["a", "b"]))
+        assert others.began.wait(20)
+
+        def mload(keys: list[Any]) -> dict[Any, Any]:
+            time.sleep(0.3)
+            threading.Timer(0.05, others.go_on.set).start()
+            return own.mload(keys)
+
+        cache = make(FnLoader(own.load, mload), wait_timeout=0.2)
+        want = ["b", "c"]
+        found = asyncio.run(cache.amget(want)) if is_async else cache.mget(want)
+        assert {"b": "b!", "c": "c!"} == found
+        assert {"a": "a!", "b": "b!"} == leader.outcome()
+        assert [["c"]] == own.batches
+        assert (0, 0) == counted(cache, "load_wait_timeout", "load_alone")
 
     def test_crossing(self) -> None:
         """Batches that want each other's keys do not block each other."""
