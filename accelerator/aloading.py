@@ -60,6 +60,7 @@ async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
     led = [one for one in chosen if one.is_led]
     if not led:
         return
+    since = time.monotonic()
     groups = [led] if load.is_batch else [[one] for one in led]
     jobs: list[TaskJob] = []
     try:
@@ -70,6 +71,7 @@ async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
     finally:
         for job in jobs:
             job.leave()
+    load.has_led_since(since)
 
 
 class TaskJob(Job):
@@ -110,6 +112,10 @@ class TaskJob(Job):
 
     def leave(self) -> None:
         """Stop the load if nobody waits for it."""
+        if self._loop.is_closed():
+            self.__exit__(None, None, None)  # the task never runs again
+            background.drop(self._task)
+            return
         if self.goes_on or self._in_thread or self._ended.done():
             return
         if any(one.flight.waiters for one in self.group):
@@ -165,8 +171,8 @@ class TaskJob(Job):
         try:
             answer = await self._call(context)
         except Exception as error:
-            if not self._expired:
-                load.failed(self.group, error, started)
+            if self._in_thread or not self._expired:
+                load.failed(self.group, error, started, counted=self._expired)
             return
         except BaseException:
             if not self._expired:
@@ -184,13 +190,17 @@ class TaskJob(Job):
             None, contextvars.copy_context().run, self._call_in_thread, argument, context
         )
         if inspect.isawaitable(answer):  # a plain function that gives a coroutine
-            self._in_thread = False
+            self._in_thread = self._expired  # late already: then it is waited for all the same
             return await answer
         return answer
 
     def _call_in_thread(self, argument: Any, context: LoadContext | BatchContext) -> Any:
-        with background.surroundings(self.load.config.background):
-            return self.load.call(argument, context)
+        try:
+            with background.surroundings(self.load.config.background):
+                return self.load.call(argument, context)
+        except StopIteration as error:
+            # A future cannot hold it, and before Python 3.12 never ends.  What a coroutine does:
+            raise RuntimeError("the loader raised StopIteration") from error
 
     def _expire(self) -> None:
         """Judge that it is late."""

@@ -79,6 +79,11 @@ def keep(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(_forget)
 
 
+def drop(task: asyncio.Task[Any]) -> None:
+    """Hold it no longer: its loop is closed."""
+    _tasks.discard(task)
+
+
 def _forget(task: asyncio.Task[Any]) -> None:
     _tasks.discard(task)
     if not task.cancelled():

@@ -111,6 +111,8 @@ class Joining:
         self.is_batch = is_batch
         self.refreshes = refreshes
         self._was_busy = False
+        self._leads = False  # some key, since this round began
+        self._leads_alone = False
         self.is_busy = False
         """Some key could not be entered in this round, for want of a lock."""
         self.blocks = True
@@ -125,7 +127,7 @@ class Joining:
     # --- whose flights are these ---
 
     def __enter__(self) -> Self:
-        self.is_busy = False
+        self.is_busy = self._leads = self._leads_alone = False
         return self
 
     def __exit__(
@@ -173,7 +175,7 @@ class Joining:
 
     def _enter_alone(self, one: Wanted) -> None:
         unlimited = not self.config.penetration_protect or self.cache._is_off
-        if self.is_batch and any(each.is_led and each.flight.alone for each in self.wanted):
+        if self.is_batch and self._leads_alone:
             unlimited = True  # all of a batch are one load
         most = None if unlimited else self.config.max_loads
         one.flight = flight.enter_alone(self.cache, one.key, self.config.lease, most)
@@ -183,6 +185,7 @@ class Joining:
                 return
             one.flight = flight.Unrecorded()  # never an error for want of a lock
         if one.flight.state != flight.REFUSED:
+            self._leads_alone = True
             self.cache._count(_ALONE)
             return
         one.flight = None
@@ -190,7 +193,7 @@ class Joining:
             one.way = TOGETHER
             return
         self.cache._count(_REFUSED)
-        if not (self.stale_ok and self.fall_back(one)):
+        if not self._is_set_by_now(one) and not (self.stale_ok and self.fall_back(one)):
             oplog.failed(self.config.area, self.op, LoaderTimeout.kind, self.since)
             one.error = self.error(
                 LoaderTimeout,
@@ -202,6 +205,7 @@ class Joining:
         one.flight = flight.enter(self.cache, one.key, self.config.lease, mode)
         state = one.flight.state
         if state == local.FLIGHT_LEADING:
+            self._leads = True
             self.cache._count(LED)
             if one.flight.taken_over:
                 self.cache._count(_TAKEN_OVER)
@@ -234,6 +238,8 @@ class Joining:
 
     def _crowded(self, one: Wanted, *, busy: bool) -> None:
         one.flight = None
+        if self.is_batch and self._leads and not busy:
+            return  # this batch fills the table: the rest is asked for when it has been loaded
         if not busy or not self._was_busy:
             self.cache._count(_CROWDED)
         if self.stale_ok and self.fall_back(one):
@@ -264,6 +270,10 @@ class Joining:
         left = max(0.0, self.deadline - time.monotonic())
         return left if soft is None else min(left, soft)
 
+    def has_led_since(self, then: float) -> None:
+        """Keep the time that this caller's own loads took out of what it waits for others'."""
+        self.deadline += time.monotonic() - then
+
     def woken(self, one: Wanted, answer: int, *, soft: bool) -> None:
         """Judge how a wait has ended; what is still pending then is to be entered again."""
         if answer == local.WAIT_TIMEOUT:
@@ -271,12 +281,18 @@ class Joining:
                 return
             if time.monotonic() >= self.deadline:
                 self.cache._count(_WAIT_TIMEOUT)
-                if not (self.stale_ok and self.fall_back(one)):
+                if not self._is_set_by_now(one) and not (self.stale_ok and self.fall_back(one)):
                     one.way = ALONE
         elif self.refreshes and one.tries == 0:
             one.tries = 1  # it may have begun before what the caller knows of; the next one has not
         elif answer == local.WAIT_ENDED:
             self._ended(one)
+
+    def _is_set_by_now(self, one: Wanted) -> bool:
+        """Look whether a set or an uncoordinated load was faster than the flight."""
+        if not self.refreshes:
+            one.found = self.cache._read(one.key)
+        return one.found is not None
 
     def _ended(self, one: Wanted) -> None:
         result = one.flight.result()

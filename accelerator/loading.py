@@ -112,12 +112,12 @@ class Load(Joining):
                 answer = self.call(self.argument(group), context)
             except Exception as error:  # what is none passes, and frees the flights on its way
                 self.failed(group, error, started)
-            else:
-                self._refuse_awaitable(answer)
-                self.answered(group, answer, context, started)
-        except BaseException:
-            self.cache._count(_ERROR)
-            raise
+                return
+            except BaseException:
+                self.cache._count(_ERROR)
+                raise
+            self._refuse_awaitable(answer)
+            self.answered(group, answer, context, started)
         finally:
             flight.leading.reset(token)
 
@@ -125,6 +125,7 @@ class Load(Joining):
         if inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
+            self.cache._count(_ERROR)
             raise async_loader(self.config.area, self.op)
 
     def limit(self) -> float | None:
@@ -182,7 +183,7 @@ class Load(Joining):
         said = context.ttl_for(key)
         # Not passed on as UNSET: the native part has one of its own.
         life = cache._life(value, *(self.given if isinstance(said, UnsetType) else (said,)))
-        old = self.stale(key) if late and self.stale_ok else None
+        old = self.stale(key) if late and self.stale_ok and one.is_pending else None
         try:
             code, payload = cache._encoded(self.op, value, self.since)
         except SerializationError as error:
@@ -223,23 +224,34 @@ class Load(Joining):
         started: float,
         *,
         timeout: bool = False,
+        counted: bool = False,
     ) -> None:
-        """Free what is led, after a note to those who may have a stale value; answer that."""
+        """
+        Free what is led, after a note to those who may have a stale value; answer that.
+
+        Args:
+            group: The keys; some may have been answered with stale values meanwhile.
+            error: What the loader raised.
+            started: When it was asked.
+            timeout: It was stopped, because it took too long.
+            counted: What has become of this load has been counted.
+        """
         kind: type[CacheError] = LoaderTimeout if timeout else LoaderError
         for one in group:
             keeps = self.config.stale_life > 0 and self.stale(one.key) is not None
             if self.config.error_ttl and (keeps or self.refreshes):
                 self.cache._pause(one.key, self.config.error_ttl)
             one.flight.fail()
-            if self.stale_ok and self.fall_back(one):
+            if not one.is_pending or (self.stale_ok and self.fall_back(one)):
                 continue
             limit = self.limit()
             text = f"the loader took more than {limit} seconds" if timeout else "the loader raised"
             one.error = self.error(kind, text)
             one.error.__cause__ = error
         self.cache._latency(max(0.0, time.monotonic() - started))
-        self.cache._count(_TIMEOUT if timeout else _ERROR)
-        self._count_refresh(succeeded=False)
+        if not counted:
+            self.cache._count(_TIMEOUT if timeout else _ERROR)
+            self._count_refresh(succeeded=False)
         oplog.failed(self.config.area, self.op, kind.kind, self.since)
 
     def late(self, group: Sequence[Wanted]) -> bool:
@@ -306,6 +318,12 @@ def _round(load: Load, pending: list[Wanted]) -> None:
 
 
 def _lead(load: Load, group: list[Wanted]) -> None:
+    since = time.monotonic()
+    _ask_or_submit(load, group)
+    load.has_led_since(since)
+
+
+def _ask_or_submit(load: Load, group: list[Wanted]) -> None:
     soft = [load.soft_left(one) for one in group]
     if load.config.background is None or None in soft:
         load.ask(group)
@@ -358,14 +376,19 @@ class Job:
 
     def _ask_inside(self) -> None:
         load = self.load
+        is_asked = False
         try:
             with background.surroundings(load.config.background):
+                is_asked = True
                 load.ask(self.group)
         except Exception as error:  # not the loader's, which is an answer: what is around it
-            load.cache._tell("background", "around a load in the background: %r", error)
-            left = [one for one in self.group if one.is_pending]
-            if left:
-                load.failed(left, error, time.monotonic())
+            name = type(error).__name__  # and no more of it: it may tell a key
+            load.cache._tell("background", "around a load in the background: %s", name)
+            if not is_asked:
+                load.cache._count(_LOAD)
+            group = [one for one in self.group if one.is_pending or not is_asked]
+            if group:
+                load.failed(group, error, time.monotonic(), counted=is_asked)
 
 
 def refresh_ahead(load: Load) -> None:

@@ -83,7 +83,9 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
         acc_flight_claim_locked(seg, &load, ACC_FLIGHT_ALONE, lease, out);
         acc_op_end(&op);
     }
-    /* Without a record, nothing would tell that a set has overtaken it: it is not stored. */
+    /* Without a record, nothing would tell that a set has overtaken it: it is not stored.  But it is
+     * this process's, turn and record or neither. */
+    out->incarnation = acc_incarnation(seg);
     out->leading = out->alone = true;
     return ACC_OK;
 }

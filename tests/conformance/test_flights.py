@@ -184,6 +184,9 @@ class TestEnter:
         alone = cache._enter_alone(last, LEASE, 1)
         assert leads(alone)
         assert cache._enter_alone(last, LEASE, 1) is None
+        without_turn = cache._enter_alone(last, LEASE, None)
+        assert leads(without_turn)
+        without_turn.fail()
         assert (STORED if alone.recorded else NOT_STORED) == fill(alone, 1)
         cache.delete(last)
         del alone, crowded

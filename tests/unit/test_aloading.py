@@ -289,6 +289,59 @@ class TestSyncLoader:
 
         run(story)
 
+    def test_late_and_failing(self) -> None:
+        """A late one that raises in the end has failed: its caller is not cancelled."""
+
+        def load(key: str) -> Any:
+            time.sleep(0.1)
+            raise ValueError(key)
+
+        async def story(_: Source) -> None:
+            cache = make(load, loader_timeout=0.03)
+            with pytest.raises(LoaderError) as caught:
+                await cache.aget("a")
+            assert isinstance(caught.value.__cause__, ValueError)
+            assert (1, 1, 0) == counted(cache, "load_total", "load_timeout", "load_error")
+
+        run(story)
+
+    def test_late_and_failing_with_stale(self) -> None:
+        """Who was answered with a stale value when it was late is not answered twice."""
+
+        def load(key: str) -> Any:
+            time.sleep(0.1)
+            raise ValueError(key)
+
+        async def story(_: Source) -> None:
+            cache = make(load, loader_timeout=0.03, stale_on_error=True, error_ttl=60)
+            cache.set("a", "old")
+            cache.expire("a")
+            assert "old" == await cache.aget("a")
+            await until(lambda: cache._pausing("a"))
+            await asyncio.sleep(0.01)
+            assert (1, 0, 1) == counted(cache, "load_timeout", "load_error", "stale_fallback")
+
+        run(story)
+
+    def test_late_before_its_coroutine(self) -> None:
+        """A function that makes a coroutine too late gives the late value."""
+
+        async def story(source: Source) -> None:
+            cache = make(lambda key: time.sleep(0.1) or source.load(key), loader_timeout=0.03)
+            assert "a!" == await cache.aget("a")
+            assert (1, 0) == counted(cache, "load_timeout", "load_success")
+
+        run(story)
+
+    def test_stop_iteration(self) -> None:
+        """next() of nothing in a loader is a failure like others, and hangs nobody."""
+
+        async def story(_: Source) -> None:
+            with pytest.raises(LoaderError):
+                await asyncio.wait_for(make(lambda key: next(iter(()))).aget("a"), 5)
+
+        run(story)
+
     def test_its_own_key(self) -> None:
         """Re-entry is noticed across the thread."""
 
@@ -483,6 +536,23 @@ class TestCancel:
         tasks: list[Any] = []
         asyncio.run(whole())
         assert [] == isolated.memory.flights()
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_closed_loop(self, isolated: testing.Isolated) -> None:
+        """A caller that is ended after its loop was closed under it frees what it led."""
+        source = Source()
+        source.go_on.clear()
+        calls = source.calls
+        loop = asyncio.new_event_loop()
+        caller = make(source).aget("a")
+        task = loop.create_task(caller)
+        loop.run_until_complete(until(lambda: calls))
+        loop.close()
+        assert 1 == len(isolated.memory.flights())
+        caller.close()
+        assert [] == isolated.memory.flights()
+        del task, caller, source, loop
+        gc.collect()
 
     def test_deadline_of_the_caller(self) -> None:
         """asyncio.timeout around a get works as around anything."""

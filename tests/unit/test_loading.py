@@ -1,5 +1,6 @@
 """Loads of one process: who loads, who waits, what each failure gives the caller."""
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -76,6 +77,11 @@ class Batches(Source):
     def mload(self, keys: list[Any]) -> dict[Any, Any]:
         self.batches.append(list(keys))
         return {key: self.load(key) for key in keys if key != "absent"}
+
+
+class Awaitable:
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 class Thread(threading.Thread):
@@ -549,6 +555,20 @@ class TestTimeouts:
         source.go_on.set()
         assert "a!" == first.outcome()
 
+    def test_wait_for_what_is_set(self, source: Source) -> None:
+        """A value that was set while the leader did not come back is the answer."""
+        cache = make(source, wait_timeout=0.2)
+        source.held()
+        leader = Thread(lambda: cache.get("a"))
+        assert source.began.wait(20)
+        joined = Thread(lambda: cache.get("a"))
+        until(lambda: counted(cache, "load_joined") == (1,))
+        cache.set("a", "new")
+        assert "new" == joined.outcome()
+        source.go_on.set()
+        assert "a!" == leader.outcome()
+        assert ["a"] == source.calls
+
     def test_refused(self, source: Source) -> None:
         """When enough load on their own already, it is an error."""
         source.held()
@@ -672,6 +692,7 @@ class TestSoft:
         source.error = ValueError()
         assert "old" == cache.get("a")
         until(lambda: counted(cache, "load_error") == (1,))
+        assert (1,) == counted(cache, "stale_fallback")  # its own, and not also the load's
         assert ["old"] * 3 == [cache.get("a") for _ in range(3)]
         assert ["a"] == source.calls
 
@@ -705,6 +726,33 @@ class TestSoft:
         cache.expire("a")
         assert "old" == cache.get("a")
         assert [] == source.calls
+        until(lambda: counted(cache, "load_error") == (1,))
+        assert ["old"] * 3 == [cache.get("a") for _ in range(3)]  # paused
+        assert (1, 1) == counted(cache, "load_total", "load_error")
+
+    def test_wrong_loader(self, source: Source, caplog: pytest.LogCaptureFixture) -> None:
+        """A plain function that gives an awaitable is one failed load; the log shows no value."""
+
+        def around() -> Any:
+            raise RuntimeError("private")
+
+        cache = make(
+            lambda key: Awaitable(), soft_timeout=4, stale_on_error=True, background=around
+        )
+        cache.set("a", "old")
+        cache.expire("a")
+        assert "old" == cache.get("a")
+        assert "private" not in caplog.text
+        cache = make(
+            lambda key: Awaitable(),
+            soft_timeout=4,
+            stale_on_error=True,
+            background=contextlib.nullcontext,
+        )
+        cache.set("b", "old")
+        cache.expire("b")
+        assert "old" == cache.get("b")
+        assert (2, 2) == counted(cache, "load_total", "load_error")
 
     def test_busy_pool(
         self, source: Source, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -893,6 +941,27 @@ class TestMget:
         assert "b!" == first.outcome()
         assert ([["a", "c"]], ["b"]) == (batches.batches, source.calls)
 
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_own_load_is_no_wait(self, is_async: bool) -> None:
+        """The time that the own batch takes does not count as a wait for others'."""
+        others, own = Batches(), Batches()
+        others.held()
+        leader = Thread(lambda: make(others).mget(["a", "b"]))
+        assert others.began.wait(20)
+
+        def mload(keys: list[Any]) -> dict[Any, Any]:
+            time.sleep(0.3)
+            threading.Timer(0.05, others.go_on.set).start()
+            return own.mload(keys)
+
+        cache = make(FnLoader(own.load, mload), wait_timeout=0.2)
+        want = ["b", "c"]
+        found = asyncio.run(cache.amget(want)) if is_async else cache.mget(want)
+        assert {"b": "b!", "c": "c!"} == found
+        assert {"a": "a!", "b": "b!"} == leader.outcome()
+        assert [["c"]] == own.batches
+        assert (0, 0) == counted(cache, "load_wait_timeout", "load_alone")
+
     def test_crossing(self) -> None:
         """Batches that want each other's keys do not block each other."""
         source = Batches()
@@ -941,6 +1010,16 @@ class TestMget:
         monkeypatch.setattr(LevelCache, "_enter", lambda *_: flight.NoFlight(local.FLIGHT_CROWDED))
         assert {n: f"{n}!" for n in range(9)} == cache.mget(range(9))
         assert 1 == len(source.batches)
+
+    def test_fills_the_table(self) -> None:
+        """Keys that find no room beside the first of their own batch are one more batch."""
+        source = Batches()
+        cache = make(source)
+        assert 2_000 == len(cache.mget(range(2_000)))
+        assert 2 <= len(source.batches) < 50
+        assert list(range(2_000)) == sorted(source.calls)
+        assert (2_000, 0, 0) == counted(cache, "load_led", "load_alone", "load_crowded")
+        assert (0,) == counted(cache, "store_rejected_race")
 
 
 class TestWarmup:
