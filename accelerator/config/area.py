@@ -236,11 +236,16 @@ class AreaConfig:
 
     @property
     def wait_limit(self) -> float:
-        """Longest wait for another worker's load; never endless."""
-        for limit in (self.wait_timeout, self.loader_timeout):
-            if limit is not None:
-                return limit
-        return self.lease
+        """
+        Longest wait for another worker's load; never endless.
+
+        By default as long as a load may take, be it of one key or of a batch.
+        """
+        if self.wait_timeout is not None:
+            return self.wait_timeout
+        if self.loader_timeout is None or self.batch_limit is None:
+            return self.lease
+        return max(self.loader_timeout, self.batch_limit)
 
     def mode_under(self, settings: Settings) -> CacheMode:
         """

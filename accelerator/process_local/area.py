@@ -201,8 +201,10 @@ class ProcessLocalArea:
         plain = options is None and not read_options
         result: dict[Any, Any] = {}
         missing = []
+        distinct = set()
         for key in _keys_of(keys):
             encoded = encode_key(key)
+            distinct.add(encoded)
             found = None
             if plain:  # options may forbid what a plain hit returns
                 found = self.__read_object(binding, encoded, mark=True, stale=False)
@@ -212,6 +214,11 @@ class ProcessLocalArea:
             elif key not in result:
                 result[key] = default
                 missing.append(key)
+        if len(distinct) != len(result):
+            raise ValueError(
+                "mget() answers with a dict, in which some of these keys are equal though they are "
+                "different keys here, as 1 and True are: ask for them in two calls"
+            )
         if not missing:
             return result
         if plain and binding.flags & PLAIN_MISS:

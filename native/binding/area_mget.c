@@ -106,6 +106,30 @@ static bool mget_all(struct mget *m, PyObject *keys) {
     return true;
 }
 
+/* 1 and True are one key of a dict and two keys here: the answer has no place for both.  Asked only
+ * if the answer has fewer keys than the request. */
+static bool keys_are_told_apart(struct mget *m, PyObject *keys) {
+    if (acc_likely(PyDict_GET_SIZE(m->result) == PySequence_Fast_GET_SIZE(keys))) {
+        return true;
+    }
+    PyObject *seen = PySet_New(NULL);
+    bool done = seen != NULL;
+    for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(keys); i++) {
+        PyObject *bytes = key_bytes(m->self->binding, PySequence_Fast_GET_ITEM(keys, i));
+        done = bytes != NULL && PySet_Add(seen, bytes) == 0;
+        Py_XDECREF(bytes);
+    }
+    if (done && PySet_GET_SIZE(seen) != PyDict_GET_SIZE(m->result)) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "mget() answers with a dict, in which some of these keys are equal though "
+            "they are different keys here, as 1 and True are: ask for them in two calls");
+        done = false;
+    }
+    Py_XDECREF(seen);
+    return done;
+}
+
 /* What is missing goes to Python, which fills the result in place; a plain area's misses only
  * count. */
 static bool mget_finish(struct mget *m, PyObject *options, PyObject *more) {
@@ -148,7 +172,7 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
     } else if (done) {
         done = mget_all(&m, sequence);
     }
-    done = done && mget_finish(&m, options, more);
+    done = done && keys_are_told_apart(&m, sequence) && mget_finish(&m, options, more);
     Py_DECREF(sequence);
     Py_XDECREF(m.missing);
     if (!done) {

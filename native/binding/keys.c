@@ -164,3 +164,17 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
                 struct acc_key *out) {
     return encode_nested(binding, object, buffer, LEVELS, out);
 }
+
+PyObject *key_bytes(struct binding *binding, PyObject *object) {
+    uint8_t buffer[KEY_BUFFER];
+    struct acc_key key;
+    if (!key_encode(binding, object, buffer, &key)) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)key.size + 1);
+    if (bytes != NULL) {
+        PyBytes_AS_STRING(bytes)[0] = (char)key.tag;
+        memcpy(PyBytes_AS_STRING(bytes) + 1, key.data, key.size);
+    }
+    return bytes;
+}

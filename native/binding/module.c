@@ -48,17 +48,7 @@ static PyObject *namespaces(PyObject *module, PyObject *unused) {
 }
 
 static PyObject *encode_key(PyObject *module, PyObject *key_object) {
-    uint8_t buffer[KEY_BUFFER];
-    struct acc_key key;
-    if (!key_encode(PyModule_GetState(module), key_object, buffer, &key)) {
-        return NULL;
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)key.size + 1);
-    if (bytes != NULL) {
-        PyBytes_AS_STRING(bytes)[0] = (char)key.tag;
-        memcpy(PyBytes_AS_STRING(bytes) + 1, key.data, key.size);
-    }
-    return bytes;
+    return key_bytes(PyModule_GetState(module), key_object);
 }
 
 static PyObject *key_hash(PyObject *module, PyObject *args) {

@@ -45,6 +45,8 @@ struct binding *binding_of_type(PyTypeObject *type);
  * not set. False with TypeError or ValueError, which name the type and never the key. */
 bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BUFFER],
                 struct acc_key *out);
+/* Tag and payload as one bytes object; NULL with an exception. */
+PyObject *key_bytes(struct binding *binding, PyObject *object);
 
 /* --- args.c ----------------------------------------------------------------------------------- */
 

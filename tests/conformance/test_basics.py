@@ -231,6 +231,17 @@ class TestMget:
         assert {"b": "?", "a": 1, "c": None} == found
         assert ["b", "a", "c"] == list(found)
 
+    def test_equal_keys(self, cache: Any) -> None:
+        """Keys that a dict cannot tell apart are refused: their values would change places."""
+        cache.set(1, "int")
+        cache.set(True, "bool")
+        for keys in ([1, True], [True, 1, "a"], [(1,), (True,)]):
+            with pytest.raises(ValueError, match="mget") as raised:
+                cache.mget(keys)
+            assert "int" not in str(raised.value)
+        assert {1: "int"} == cache.mget([1, 1])
+        assert {True: "bool"} == cache.mget([True, True])
+
     def test_any_iterable(self, cache: Any) -> None:
         """Generators, sets and dict views are fine; so is nothing."""
         cache.set("a", 1)

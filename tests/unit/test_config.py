@@ -375,10 +375,11 @@ class TestDerivedOptions:
                 AreaConfig(),
                 AreaConfig.build(loader_timeout=2),
                 AreaConfig.build(batch_timeout=9, wait_timeout=1),
+                AreaConfig.build(batch_timeout=9),
                 AreaConfig.build(loader_timeout=None),
             )
         ]
-        assert [(5.0, 5.0), (2.0, 2.0), (9.0, 1.0), (None, 30.0)] == limits
+        assert [(5.0, 5.0), (2.0, 2.0), (9.0, 1.0), (9.0, 9.0), (None, 30.0)] == limits
 
 
 class TestModeUnder:
