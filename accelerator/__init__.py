@@ -42,6 +42,8 @@ from accelerator.errors import (  # noqa: E402
     ConfigError,
     LoaderError,
     LoaderTimeout,
+    LockError,
+    LockTimeout,
     NotAttached,
     SerializationError,
 )
@@ -52,6 +54,7 @@ from accelerator.loader import (  # noqa: E402
     Loader,
     MLoader,
 )
+from accelerator.lock import Lock  # noqa: E402
 from accelerator.runtime import (  # noqa: E402
     attach,
     configure,
@@ -76,6 +79,9 @@ __all__ = [
     "Loader",
     "LoaderError",
     "LoaderTimeout",
+    "Lock",
+    "LockError",
+    "LockTimeout",
     "MLoader",
     "NotAttached",
     "ReadOptions",

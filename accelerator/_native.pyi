@@ -77,6 +77,11 @@ no more than so much left of its life.
 """
 FORCE: Final = 2
 """Lead although a fresh value is there, or join who leads."""
+LOCK: Final = 3
+"""
+Take the lock of a name, or join those who wait for it.  The name (a str) is no key of the area:
+nothing is stored for it, and no delete, expire or clear ends it.
+"""
 
 # Flight.state.
 FLIGHT_OVER: Final = 0
@@ -312,7 +317,8 @@ class Flight:
     def overtaken(self) -> bool:
         """
         Leader: a delete, expire, clear or newer store came since it began, or another one took over
-        its lease; nothing will be stored.  Keeps its last answer when the flight is over.
+        its lease; nothing will be stored.  Of a LOCK: another one took it over.  Keeps its last
+        answer when the flight is over.
         """
 
     # The leader's.  Each ends the flight and wakes all who wait, whatever it answers.
@@ -321,8 +327,8 @@ class Flight:
         Store the value, also over a fresh one, unless overtaken or the lease is another's by now.
 
         Times in seconds from now, as in Area._store.  STORED; NOT_STORED (overtaken, lost, no
-        record, OFF, or over before); TOO_LARGE or BUSY, which leave an older copy of the key.  What
-        is not stored is handed to those who joined, where it can be.
+        record, OFF, a LOCK, or over before); TOO_LARGE or BUSY, which leave an older copy of the
+        key.  What is not stored is handed to those who joined, where it can be.
 
         ValueError, TypeError: code, payload or lives are wrong; the flight goes on.
         """
@@ -492,13 +498,14 @@ class Area:
         a load.
 
         JOIN: None: a fresh value is there by now: read again.  REFRESH: None: another leads, or has
-        refreshed it.  FORCE: never None.  The flight answered is FLIGHT_LEADING, FLIGHT_JOINED
-        (JOIN, FORCE) or FLIGHT_CROWDED.  A dead
+        refreshed it.  FORCE, LOCK: never None.  The flight answered is FLIGHT_LEADING,
+        FLIGHT_JOINED (JOIN, FORCE, LOCK) or FLIGHT_CROWDED.  A dead
         leader's flight, or one whose lease has passed, is taken over: its waiters get WAIT_AGAIN.
         One that was overtaken is never joined, a new one is led beside it.
 
-        ValueError: *lease* is not finite and above 0, or there is no such mode.  BlockingIOError:
-        the lock was not to be had within the budget; treat as FLIGHT_CROWDED.
+        ValueError: *lease* is not finite and above 0, or there is no such mode.  TypeError: the
+        name of a LOCK is no str.  BlockingIOError: the table was not to be had within the budget;
+        treat as FLIGHT_CROWDED.
         """
     def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:
         """

@@ -14,12 +14,14 @@ from accelerator import local, runtime
 from accelerator.config import AreaConfig
 from accelerator.errors import ConfigError
 from accelerator.loader import Source
+from accelerator.lock import Lock
 from accelerator.twins import AsyncTwins
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Unpack
 
+    from accelerator.durations import Duration
     from accelerator.entry import CacheMode
 
 _HIT_METHODS: Final = ("get", "mget", "set")
@@ -122,6 +124,22 @@ class LevelCache(AsyncTwins):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._config.area!r})"
+
+    def lock(
+        self, name: str, *, lease: Duration | None = None, timeout: Duration | None = None
+    ) -> Lock:
+        """
+        Make a lock by name, for one use at a time in ``with`` or ``async with``; takes nothing yet.
+
+        Args:
+            name: Of the lock, within this area; at most 511 bytes.  It meets no key.
+            lease: How long a living holder may keep it; None: the area's ``lease``.
+            timeout: How long to wait for it; None: without limit.
+
+        Raises:
+            TypeError, ValueError: One of these is wrong.
+        """
+        return Lock(self, name, lease=lease, timeout=timeout)
 
     @property
     def config(self) -> AreaConfig:

@@ -94,6 +94,18 @@ class SerializationError(CacheError):
     kind = "serialization"
 
 
+class LockError(CacheError):
+    """A lock is used wrongly: to wait for it would never end, or it is not held and released."""
+
+    kind = "lock"
+
+
+class LockTimeout(CacheError):  # noqa: N818  as LoaderTimeout
+    """A lock did not become free within its *timeout*."""
+
+    kind = "lock_timeout"
+
+
 class NotAttached(CacheError):  # noqa: N818  the public name
     """There is no segment to work on."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import os
 import sys
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -184,13 +185,42 @@ def _look_greenlet(flight: Any, seconds: float) -> int:
 def breathe() -> None:
     """Let the holder of a lock have the processor; the caller has waited for it already."""
     hub = _hub_of_thread()
-    if hub is not None:
+    _sleep(hub, BREATH / 5 if hub is None else BREATH)
+
+
+def sleep(seconds: float) -> None:
+    """Do nothing for so long, while other greenlets run."""
+    _sleep(_hub_of_thread(), seconds)
+
+
+def _sleep(hub: Any, seconds: float) -> None:
+    if hub is None:
+        time.sleep(seconds)
+        return
+    import gevent  # noqa: PLC0415  only where gevent runs
+
+    if gevent.getcurrent() is not hub:
+        gevent.sleep(seconds)
+
+
+def can_wait() -> bool:
+    """Whether the caller may be made to wait: a callback of a hub may not."""
+    hub = _hub_of_thread()
+    return hub is None or caller() is not hub
+
+
+def caller() -> Any:
+    """Give what runs this code, and goes on when a wait is over: a task, greenlet or thread."""
+    loop = running_loop()
+    if loop is not None:
+        import asyncio  # noqa: PLC0415  a loop runs: it is imported
+
+        return asyncio.current_task(loop) or loop
+    if _is_patched():  # whether there is a hub by now or not: it comes with the first wait
         import gevent  # noqa: PLC0415  only where gevent runs
 
-        if gevent.getcurrent() is not hub:
-            gevent.sleep(BREATH)
-    else:
-        time.sleep(BREATH / 5)
+        return gevent.getcurrent()
+    return threading.current_thread()
 
 
 class _Wait:
@@ -317,9 +347,13 @@ def _hub_of_thread() -> Any:
     None without gevent, before it has patched threading, and in a real thread that runs no hub.
     Asked at each wait: under --preload gevent patches long after this module was imported.
     """
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
+    if not _is_patched():
         return None
     from gevent._hub_local import get_hub_if_exists  # noqa: PLC0415  the only way to ask
 
     return get_hub_if_exists()
+
+
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))

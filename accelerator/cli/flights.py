@@ -21,9 +21,10 @@ def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "flights",
-        help="show the loads that run: who loads, for how long, who waits",
-        description="Show the loads that run on this host: the process that loads, for how long, "
-        "and how many wait for it.  Keys are shown as hashes.  Reads only.",
+        help="show the loads that run and the locks that are held: who, for how long, who waits",
+        description="Show the loads that run on this host, and the named locks: the process that "
+        "loads or holds, for how long, and how many wait for it.  Keys and names are shown as "
+        "hashes.  Reads only.",
     )
     common.add_name(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -55,7 +56,7 @@ def render(file: segment.SegmentFile, flights: list[dict[str, Any]]) -> str:
 
 
 def _row(each: dict[str, Any]) -> list[str]:
-    notes = [name for name in ("alone", "overtaken") if each[name]]
+    notes = [name for name in ("alone", "lock", "overtaken") if each[name]]
     return [
         each["area"],
         f"{each['hash']:016x}",

@@ -24,6 +24,7 @@ from accelerator.process_local.constants import (
     LATENCY_BOUNDS,
     LOCAL_HIT,
     LOCAL_MISS,
+    LOCK,
     NEGATIVE_HIT,
     NOT_STORED,
     OBJECT_HIT,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from accelerator.process_local.segment import ProcessLocalSegment
 
 _PLAIN_TTL_MAX: Final = 1e9
+_NAME_TAG: Final = b"\xff"
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -343,11 +345,11 @@ class ProcessLocalArea:
         lease = checked_lease(lease)
         mode = checked_mode(mode)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = _encode_name(key) if mode == LOCK else encode_key(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
         window = None
-        if not binding.flags & OFF and mode != FORCE:
+        if not binding.flags & OFF and mode not in {FORCE, LOCK}:
             window = 0.0 if mode == JOIN else binding.refresh_window or None
         table = binding.segment.table
         entered = table.enter(seat, binding.area, encoded, lease, mode, window=window)
@@ -464,6 +466,13 @@ def _keys_of(keys: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(keys)
     except TypeError:
         raise TypeError("mget() takes an iterable of keys") from None
+
+
+def _encode_name(name: object) -> bytes:
+    """Encode the name of a lock, which no key is equal to."""
+    if not isinstance(name, str):
+        raise TypeError(f"a lock's name must be a str, not {type(name).__name__}")
+    return _NAME_TAG + encode_key(name)[1:]
 
 
 def _is_plain_ttl(ttl: Any) -> bool:

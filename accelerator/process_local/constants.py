@@ -33,6 +33,7 @@ CODE_LIMIT: Final = 64
 JOIN: Final = 0
 REFRESH: Final = 1
 FORCE: Final = 2
+LOCK: Final = 3
 
 FLIGHT_OVER: Final = 0
 FLIGHT_LEADING: Final = 1

@@ -1,6 +1,8 @@
 """
 Flights: one miss load of a key at a time, led by one caller and joined by the others.
 
+A named lock is a flight that loads nothing.
+
 A record says that a load runs; whoever leads or joins it holds a ``Flight``, and the record ends
 with its leader's, from whichever thread, task or greenlet.  Everything here is judged under the
 segment's lock.  Waking happens after it was given back, because it calls what a bell was told.
@@ -29,6 +31,7 @@ from accelerator.process_local.constants import (
     FLIGHT_OVER,
     FORCE,
     JOIN,
+    LOCK,
     NOT_STORED,
     REFRESH,
     RESULT_DECLINED,
@@ -66,7 +69,7 @@ class Record:
         number: int,
         area: AreaState,
         place: Place,
-        token: tuple[int, int],
+        token: tuple[int, int] | None,
         started: float,
         deadline: float,
     ) -> None:
@@ -74,7 +77,7 @@ class Record:
         self.area = area
         self.place = place
         self.token = token
-        """Generations when it began."""
+        """Generations when it began; None: a lock, which none of them ends."""
         self.started = started
         self.deadline = deadline
         self.alone = False
@@ -212,7 +215,7 @@ class Table:
             seat.state = FLIGHT_OVER
 
     def overtake(self, area: AreaState, key: bytes) -> None:
-        """Note, with the lock held, that a value is about to be stored."""
+        """Note, with the lock held, that a value is about to be stored: never for a lock."""
         place = (area.number, key)
         record = self.leads.pop(place, None)
         if record is not None:
@@ -241,7 +244,10 @@ class Table:
         """Tell whether a delete, clear or newer store came since the record began."""
         if record.outcome is not None:
             return record.overtaken or record.outcome == _TAKEN_OVER
-        return record.overtaken or record.token != self._segment.token(record.area, record.place[1])
+        return record.overtaken or (
+            record.token is not None
+            and record.token != self._segment.token(record.area, record.place[1])
+        )
 
     def shown(self) -> list[dict[str, Any]]:
         """Describe what runs, with the lock held."""
@@ -258,6 +264,7 @@ class Table:
                 "lease_left": record.deadline - now,
                 "waiters": len(record.seats),
                 "alone": record.alone,
+                "lock": record.token is None,
                 "overtaken": self.is_overtaken(record),
                 "own": True,
             }
@@ -311,7 +318,7 @@ class Table:
             if not self._has_room(ended):
                 seat.state = FLIGHT_CROWDED
                 return True
-            record = self._record(area, key, lease)
+            record = self._record(area, key, lease, locks=mode == LOCK)
             seat.record = record
             seat.state = FLIGHT_LEADING
             self.records[record.number] = record
@@ -319,9 +326,9 @@ class Table:
                 return True
             self._drop(seat, record)  # a signal handler or finaliser was faster
 
-    def _record(self, area: AreaState, key: bytes, lease: float) -> Record:
+    def _record(self, area: AreaState, key: bytes, lease: float, *, locks: bool = False) -> Record:
         now = self._segment.now()
-        token = self._segment.token(area, key)
+        token = None if locks else self._segment.token(area, key)
         return Record(next(self._numbers), area, (area.number, key), token, now, now + lease)
 
     @staticmethod
@@ -457,6 +464,9 @@ class Flight:
         if self.state != FLIGHT_LEADING or record is None:
             self.fail()  # in case that an exception left waiters asleep
             return NOT_STORED
+        if record.token is None:
+            self.fail()
+            return NOT_STORED
         table = self._segment.table
         with self._segment.lock():
             stored = self._segment.fill(record, *handed, life) if self._stores else NOT_STORED
@@ -469,7 +479,12 @@ class Flight:
 
     def hand(self, code: int, payload: bytes) -> None:
         """Give the value to those who joined, store nothing, and end."""
-        self._end(RESULT_HANDED, _handed(code, payload))
+        handed = _handed(code, payload)
+        record = self._seat.record
+        if record is not None and record.token is None:
+            self.fail()
+        else:
+            self._end(RESULT_HANDED, handed)
 
     def decline(self) -> None:
         """End without a value that others could have."""
@@ -641,7 +656,7 @@ def checked_mode(mode: int) -> int:
     Raises:
         ValueError: There is no such mode.
     """
-    if mode not in {JOIN, REFRESH, FORCE}:
+    if mode not in {JOIN, REFRESH, FORCE, LOCK}:
         raise ValueError("_enter: no such mode")
     return mode
 

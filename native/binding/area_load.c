@@ -33,6 +33,21 @@ static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mo
     return status;
 }
 
+/* The key that stands for a lock's name. */
+static bool name_key(AreaObject *self, PyObject *name, uint8_t *buffer, struct acc_key *key) {
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "a lock's name must be a str, not %.100s",
+                     Py_TYPE(name)->tp_name);
+        return false;
+    }
+    if (!area_key(self, name, buffer, key)) {
+        return false;
+    }
+    key->tag = ACC_TAG_LOCK;
+    key->hash = acc_key_hash(&self->area, key);
+    return true;
+}
+
 static PyObject *busy(AreaObject *self) {
     acc_count(self->area.stats, ACC_LOCK_GIVEUP);
     PyErr_SetString(PyExc_BlockingIOError, acc_status_text(ACC_BUSY));
@@ -52,11 +67,12 @@ PyObject *area_enter(PyObject *op, PyObject *args) {
         !lease_units(lease, &units)) {
         return NULL;
     }
-    if (mode < LOAD_JOIN || mode > LOAD_FORCE) {
+    if (mode < LOAD_JOIN || mode > LOAD_LOCK) {
         PyErr_SetString(PyExc_ValueError, "_enter: mode out of range");
         return NULL;
     }
-    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
+    if (!area_ready(self) || !(mode == LOAD_LOCK ? name_key(self, key_object, buffer, &key)
+                                                 : area_key(self, key_object, buffer, &key))) {
         return NULL;
     }
     switch (enter(self, &key, mode, units, &ticket)) {
@@ -195,13 +211,13 @@ static PyObject *describe(const struct acc_segment *seg, const struct acc_flight
     bool own = info->owner == acc_incarnation(seg);
     uint32_t now = acc_now(seg);
     return Py_BuildValue(
-        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N}", "area", area_name(seg, info->area), "hash",
-        (unsigned long long)info->hash, "pid", slot == NULL ? 0u : slot->pid, "incarnation",
+        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N,s:N}", "area", area_name(seg, info->area),
+        "hash", (unsigned long long)info->hash, "pid", slot == NULL ? 0u : slot->pid, "incarnation",
         info->owner, "alive", PyBool_FromLong(own || !acc_process_dead(seg, info->owner)), "age",
         (double)(int32_t)(now - info->started) / ACC_UNITS_PER_SECOND, "lease_left",
         (double)(int32_t)(info->deadline - now) / ACC_UNITS_PER_SECOND, "waiters", info->waiting,
-        "alone", PyBool_FromLong(info->alone), "overtaken", PyBool_FromLong(info->overtaken), "own",
-        PyBool_FromLong(own));
+        "alone", PyBool_FromLong(info->alone), "lock", PyBool_FromLong(info->locked), "overtaken",
+        PyBool_FromLong(info->overtaken), "own", PyBool_FromLong(own));
 }
 
 PyObject *segment_flights(PyObject *op, PyObject *unused) {

@@ -190,6 +190,7 @@ static bool add_constants(PyObject *module) {
         {"JOIN", LOAD_JOIN},
         {"REFRESH", LOAD_REFRESH},
         {"FORCE", LOAD_FORCE},
+        {"LOCK", LOAD_LOCK},
         {"FLIGHT_OVER", FLIGHT_OVER},
         {"FLIGHT_LEADING", FLIGHT_LEADING},
         {"FLIGHT_JOINED", FLIGHT_JOINED},

@@ -255,7 +255,7 @@ bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_a
 
 /* --- flight_type.c ---------------------------------------------------------------------------- */
 
-enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE };
+enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE, LOAD_LOCK };
 enum flight_state { FLIGHT_OVER, FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED };
 enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 

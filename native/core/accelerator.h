@@ -212,6 +212,11 @@ enum acc_load_mode { ACC_LOAD_JOIN = 0, ACC_LOAD_LEAD = 1 };
 
 #define ACC_WINDOW_ALL UINT32_MAX
 
+/* Tag of a lock's name, which is no key: nothing is ever stored for it, and no key has this tag.  To
+ * enter it (JOIN, ACC_WINDOW_ALL) is to take the lock, or to join those who wait for it; whatever
+ * ends it hands over no value.  Deletes, clears and stores leave it alone. */
+#define ACC_TAG_LOCK 0xffu
+
 enum acc_flight_result {
     ACC_RESULT_UNKNOWN = 0,
     ACC_RESULT_STORED = 1,
@@ -248,7 +253,8 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
                               uint64_t budget_ns);
 /* End a flight that has nothing to give: `result` is DECLINED or FAILED.  Takes no lock. */
 void acc_load_end(struct acc_area *area, struct acc_ticket *ticket, enum acc_flight_result result);
-/* Has a delete, a clear or a store come since it began, or somebody else taken the lease? */
+/* Has a delete, a clear or a store come since it began, or somebody else taken the lease?  (Of a
+ * lock: only the last.) */
 bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
                         const struct acc_ticket *ticket);
 /* What was handed over to the holder of this ticket.  ACC_OK: *value was allocated (free it), and is

@@ -53,9 +53,9 @@ uint32_t acc_flight_find_locked(const struct acc_segment *seg, const struct acc_
     for (uint32_t i = first; i < first + ACC_FLIGHT_GROUP; i++) {
         const struct acc_flight *flight = acc_flight_record(seg, i);
         uint32_t control = acc_load_acquire(&flight->control);
-        /* Exactly LOADING: neither alone nor overtaken.  And no delete since it began: who starts to
+        /* Exactly that: neither alone nor overtaken.  And no delete since it began: who starts to
          * read after a delete must not be given what was loaded before it. */
-        if ((control & (ACC_FLIGHT_STATE | ACC_FLIGHT_OVERTAKEN)) == ACC_FLIGHT_LOADING &&
+        if ((control & (ACC_FLIGHT_STATE | ACC_FLIGHT_OVERTAKEN)) == (uint32_t)load->joinable &&
             is_of(flight, load->area, load->hash) &&
             acc_generation_valid(load->generation, flight->key_count, load->hash) &&
             flight->area_count == load->area_count) {
@@ -140,7 +140,7 @@ bool acc_flight_claim_locked(struct acc_segment *seg, const struct acc_load *loa
 void acc_flight_take_over_locked(struct acc_segment *seg, uint32_t record,
                                  const struct acc_load *load, uint32_t lease,
                                  struct acc_ticket *ticket) {
-    begin(seg, record, load, ACC_FLIGHT_LOADING, lease, ticket);
+    begin(seg, record, load, load->joinable, lease, ticket);
     ticket->taken_over = true;
 }
 
@@ -409,15 +409,17 @@ bool acc_flight_look(const struct acc_segment *seg, uint32_t record, struct acc_
         .started = acc_load_relaxed(&flight->started),
         .deadline = acc_load_relaxed(&flight->deadline),
         .alone = (control & ACC_FLIGHT_STATE) == ACC_FLIGHT_ALONE,
+        .locked = (control & ACC_FLIGHT_STATE) == ACC_FLIGHT_LOCKED,
     };
     uint64_t group =
         acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, out->hash)));
     out->overtaken =
         control & ACC_FLIGHT_OVERTAKEN ||
-        !acc_generation_valid(group, acc_load_relaxed(&flight->key_count), out->hash) ||
-        (out->area < seg->geometry.areas &&
-         (uint32_t)acc_load_acquire(&acc_area_slot(seg, out->area)->generation) !=
-             acc_load_relaxed(&flight->area_count));
+        (!out->locked &&
+         (!acc_generation_valid(group, acc_load_relaxed(&flight->key_count), out->hash) ||
+          (out->area < seg->geometry.areas &&
+           (uint32_t)acc_load_acquire(&acc_area_slot(seg, out->area)->generation) !=
+               acc_load_relaxed(&flight->area_count))));
     acc_fence_acquire();
     return acc_load_relaxed(&flight->control) == control;
 }

@@ -3,7 +3,7 @@
  * A key's flight lies in one group of 16 records of its shard.  It is a lease and no mutex: any
  * thread of its process may end it, a dead leader's is taken over at once, a living one's when the
  * lease has passed; what its former leader does with it afterwards has no effect, because the token
- * has moved on.  At most one record of a key can be joined: one that began before the last delete,
+ * has moved on.  A named lock is such a lease on a name, without a load.  At most one record of a key can be joined: one that began before the last delete,
  * or that a store has overtaken, runs on and is joined by nobody. */
 #ifndef ACC_FLIGHT_H
 #define ACC_FLIGHT_H
@@ -11,7 +11,12 @@
 #include "generation.h"
 #include "lock.h"
 
-enum acc_flight_state { ACC_FLIGHT_FREE = 0, ACC_FLIGHT_LOADING = 1, ACC_FLIGHT_ALONE = 2 };
+enum acc_flight_state {
+    ACC_FLIGHT_FREE = 0,
+    ACC_FLIGHT_LOADING = 1,
+    ACC_FLIGHT_ALONE = 2,
+    ACC_FLIGHT_LOCKED = 3, /* loads nothing: a named lock, which no generation and no store ends */
+};
 
 #define ACC_FLIGHT_STATE 7u
 #define ACC_FLIGHT_OVERTAKEN 8u
@@ -21,19 +26,21 @@ static inline uint32_t acc_flight_token(uint32_t control) {
     return control >> ACC_FLIGHT_TOKEN_SHIFT;
 }
 
-/* Led by somebody, be it together with followers or alone?  (Garbage is not.) */
+/* Led by somebody, be it together with followers or alone, or locked?  (Garbage is not.) */
 static inline bool acc_flight_live(uint32_t control) {
     uint32_t state = control & ACC_FLIGHT_STATE;
-    return state == ACC_FLIGHT_LOADING || state == ACC_FLIGHT_ALONE;
+    return state - ACC_FLIGHT_LOADING <= ACC_FLIGHT_LOCKED - ACC_FLIGHT_LOADING;
 }
 
-/* The load of one key, as the functions below look for it. */
+/* The load of one key, or the lock of a name, as the functions below look for it. */
 struct acc_load {
     uint64_t hash;
     uint32_t shard;
     uint32_t area;
-    uint64_t generation; /* the key group's word, and the area's count, as they are now */
+    uint64_t generation; /* the key group's word, and the area's count, as they are now; of a lock,
+                          * 0, because deletes and clears are no business of its */
     uint32_t area_count;
+    enum acc_flight_state joinable; /* LOADING, or LOCKED */
 };
 
 /* --- with the shard lock held ----------------------------------------------------------------- */
@@ -114,7 +121,7 @@ struct acc_flight_info {
     uint64_t hash;
     uint32_t area, owner, waiting, token;
     uint32_t started, deadline; /* clock units */
-    bool alone, overtaken;
+    bool alone, locked, overtaken;
 };
 
 /* False: nothing runs in this record (or it changed while it was read). */

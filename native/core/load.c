@@ -11,15 +11,21 @@
 #include <string.h>
 
 #define RING_BIT 63
-#define NOTE_TAG 0x80u /* beside every tag of a key: no user's key is a note's */
+#define NOTE_TAG 0x80u /* beside every tag of a key (ASCII): no user's key is a note's */
+
+static bool is_lock(const struct acc_key *key) {
+    return key->tag == ACC_TAG_LOCK;
+}
 
 static struct acc_load load_of(const struct op *op) {
+    bool lock = is_lock(op->key);
     return (struct acc_load){
         .hash = op->key->hash,
         .shard = op->home.shard,
         .area = op->area->id,
-        .generation = op->generation,
-        .area_count = op->area_count,
+        .generation = lock ? 0 : op->generation,
+        .area_count = lock ? 0 : op->area_count,
+        .joinable = lock ? ACC_FLIGHT_LOCKED : ACC_FLIGHT_LOADING,
     };
 }
 
@@ -41,8 +47,7 @@ static enum acc_status enter_locked(struct op *op, enum acc_load_mode mode, uint
     }
     uint32_t record = acc_flight_find_locked(seg, &load);
     if (record == ACC_NO_RECORD) {
-        return acc_flight_claim_locked(seg, &load, ACC_FLIGHT_LOADING, lease, out) ? ACC_OK
-                                                                                   : ACC_FULL;
+        return acc_flight_claim_locked(seg, &load, load.joinable, lease, out) ? ACC_OK : ACC_FULL;
     }
     if (acc_flight_gone_locked(seg, record)) {
         acc_flight_take_over_locked(seg, record, &load, lease, out);
@@ -132,6 +137,10 @@ enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key
     enum acc_flight_result result = ACC_RESULT_DECLINED;
     enum acc_status status = ACC_TOO_LARGE;
     struct op op;
+    if (is_lock(key)) {
+        acc_flight_end(seg, ticket, ACC_RESULT_FAILED);
+        return ACC_NOT_STORED;
+    }
     if (acc_flight_lease(seg, ticket) == ACC_LEASE_LOST) {
         status = ACC_NOT_STORED;
     } else if (write->size < ACC_VALUE_MAX) {
@@ -156,7 +165,9 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
     struct acc_segment *seg = area->seg;
     enum acc_flight_result result = ACC_RESULT_DECLINED;
     struct op op;
-    if (acc_flight_waiting(seg, ticket) == 0) {
+    if (is_lock(key)) {
+        result = ACC_RESULT_FAILED;
+    } else if (acc_flight_waiting(seg, ticket) == 0) {
         result = ACC_RESULT_UNKNOWN; /* as in hand_locked() */
     } else if (write->size < ACC_VALUE_MAX) {
         struct acc_write fill = fill_of(ticket, write);
@@ -174,6 +185,9 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
 bool acc_load_overtaken(const struct acc_area *area, const struct acc_key *key,
                         const struct acc_ticket *ticket) {
     const struct acc_segment *seg = area->seg;
+    if (is_lock(key)) {
+        return acc_flight_lease(seg, ticket) != ACC_LEASE_HELD;
+    }
     uint64_t group =
         acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, key->hash)));
     return ticket->record != ACC_NO_RECORD &&

@@ -596,7 +596,7 @@ static void unknown_states(void) {
     struct fixture f = new_fixture();
     const struct acc_key *key = key_of(&f);
     struct acc_ticket ticket = lead(&f.area, key);
-    for (uint32_t state = 3; state <= ACC_FLIGHT_STATE; state++) {
+    for (uint32_t state = ACC_FLIGHT_LOCKED + 1; state <= ACC_FLIGHT_STATE; state++) {
         record_of(&f, &ticket)->control = ticket.token << ACC_FLIGHT_TOKEN_SHIFT | state;
         CHECK(!acc_flight_running(f.seg, &ticket));
         CHECK_EQ(ACC_LEASE_LOST, acc_flight_lease(f.seg, &ticket));

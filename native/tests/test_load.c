@@ -5,7 +5,7 @@
 struct fixture {
     struct acc_segment *seg;
     struct acc_area area;
-    struct test_key key;
+    struct test_key key, name; /* of one text, the second a lock's */
 };
 
 static struct fixture *new_fixture(void) {
@@ -14,6 +14,9 @@ static struct fixture *new_fixture(void) {
     hold_measurement(f->seg);
     f->area = open_area(f->seg, "loads");
     text_key(&f->area, &f->key, "the key");
+    text_key(&f->area, &f->name, "the key");
+    f->name.key.tag = ACC_TAG_LOCK;
+    f->name.key.hash = acc_key_hash(&f->area, &f->name.key);
     return f;
 }
 
@@ -410,6 +413,91 @@ static void notes_are_no_entries(void) {
     end_fixture(f);
 }
 
+/* --- locks ------------------------------------------------------------------------------------ */
+
+static struct acc_ticket take_or_join(struct fixture *f) {
+    struct acc_ticket ticket;
+    CHECK_STATUS(ACC_OK, acc_load_enter(&f->area, &f->name.key, ACC_LOAD_JOIN, ACC_WINDOW_ALL,
+                                        LEASE, ACC_LOCK_BUDGET_NS, &ticket));
+    return ticket;
+}
+
+static struct acc_flight_info look_at(struct fixture *f, const struct acc_ticket *ticket) {
+    struct acc_flight_info info;
+    CHECK(acc_flight_look(f->seg, ticket->record, &info));
+    return info;
+}
+
+/* Whatever happens to the key of the same text, to its neighbours or to the area: a lock is held by
+ * who took it, and all others wait for him. */
+static void lock_stays(void) {
+    static void (*const happens[])(struct fixture *f) = {
+        by_set, by_add, by_fill, by_alone, by_incr, by_delete, by_expire, by_clear, by_large_set};
+    struct fixture *f = new_fixture();
+    struct acc_ticket holder = take_or_join(f), leader = lead(&f->area, &f->key.key);
+    CHECK(holder.leading && !holder.taken_over);
+    for (size_t i = 0; i < sizeof happens / sizeof *happens; i++) {
+        acc_delete(&f->area, &f->key.key);
+        happens[i](f);
+        acc_delete(&f->area, &f->name.key); /* nobody can: but another key may have its group */
+        CHECK_STATUS(ACC_NOT_FOUND, acc_expire(&f->area, &f->name.key, ACC_LOCK_BUDGET_NS));
+        struct acc_ticket waiting = take_or_join(f);
+        CHECK(waiting.joined && !waiting.leading);
+        CHECK_EQ(holder.record, waiting.record);
+        CHECK_EQ(ACC_LEASE_HELD, acc_flight_lease(f->seg, &holder));
+        CHECK(!acc_load_overtaken(&f->area, &f->name.key, &holder));
+        struct acc_flight_info info = look_at(f, &holder);
+        CHECK(info.locked && !info.overtaken && !info.alone);
+        acc_flight_leave(f->seg, &waiting);
+    }
+    acc_segment_clear(f->seg);
+    acc_segment_empty(f->seg);
+    struct acc_ticket waiting = take_or_join(f);
+    CHECK(waiting.joined);
+    CHECK(!look_at(f, &leader).locked);
+    acc_load_end(&f->area, &leader, ACC_RESULT_FAILED);
+    CHECK(acc_flight_running(f->seg, &waiting));
+    acc_load_end(&f->area, &holder, ACC_RESULT_FAILED);
+    CHECK(!acc_flight_running(f->seg, &waiting));
+    CHECK(take_or_join(f).leading);
+    end_fixture(f);
+}
+
+/* What would store or hand over a value frees it, and does neither. */
+static void lock_stores_nothing(void) {
+    struct fixture *f = new_fixture();
+    for (int i = 0; i < 2; i++) {
+        struct acc_ticket holder = take_or_join(f), waiting = take_or_join(f);
+        CHECK(holder.leading && waiting.joined);
+        if (i == 0) {
+            CHECK_STATUS(ACC_NOT_STORED, finish_bytes(&f->area, &f->name.key, &holder, "value", 5));
+        } else {
+            hand_bytes(&f->area, &f->name.key, &holder, "value", 5);
+        }
+        CHECK_EQ(ACC_RESULT_FAILED, result_of(&f->area, &waiting));
+        CHECK(!takes(&f->area, &f->name.key, &waiting, "value", 5));
+        CHECK(!is_there(&f->area, &f->name.key) && !is_there(&f->area, &f->key.key));
+    }
+    CHECK_EQ(0, live_records(f->seg));
+    end_fixture(f);
+}
+
+/* Past the lease the next one gets it, and who held it can tell; what he does then has no effect. */
+static void lock_lost(void) {
+    struct fixture *f = new_fixture();
+    struct acc_ticket former = take_or_join(f);
+    f->seg->clock_shift += (int32_t)LEASE + 1;
+    CHECK(!acc_load_overtaken(&f->area, &f->name.key, &former)); /* as long as nobody wants it */
+    struct acc_ticket next = take_or_join(f);
+    CHECK(next.leading && next.taken_over);
+    CHECK(acc_load_overtaken(&f->area, &f->name.key, &former));
+    acc_load_end(&f->area, &former, ACC_RESULT_FAILED);
+    CHECK(take_or_join(f).joined);
+    CHECK_EQ(ACC_LEASE_HELD, acc_flight_lease(f->seg, &next));
+    acc_load_end(&f->area, &next, ACC_RESULT_FAILED);
+    end_fixture(f);
+}
+
 /* --- latencies -------------------------------------------------------------------------------- */
 
 /* On the bound is in the bucket; the last has none; over processes, also those that are gone. */
@@ -444,4 +532,5 @@ static void latencies(void) {
 RUN(60, TEST(overtaken), TEST(not_overtaken), TEST(refresh_overtaken), TEST(deleted_after_the_end),
     TEST(windows), TEST(handed), TEST(handed_to_nobody), TEST(taken_too_late),
     TEST(handed_is_garbage), TEST(declined_and_failed), TEST(too_large), TEST(busy),
-    TEST(two_alone), TEST(pauses), TEST(notes_are_no_entries), TEST(latencies))
+    TEST(two_alone), TEST(pauses), TEST(notes_are_no_entries), TEST(lock_stays),
+    TEST(lock_stores_nothing), TEST(lock_lost), TEST(latencies))

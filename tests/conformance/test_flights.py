@@ -161,7 +161,7 @@ class TestEnter:
     def test_mode(self, cache: Any) -> None:
         """So is a mode that there is not."""
         with pytest.raises(ValueError, match="mode"):
-            cache._enter("key", LEASE, 3)
+            cache._enter("key", LEASE, 4)
 
     def test_key(self, cache: Any) -> None:
         """A key that cannot be one is the error that it is everywhere."""
@@ -1012,6 +1012,7 @@ class TestListing:
             "alive": True,
             "waiters": 1,
             "alone": False,
+            "lock": False,
             "overtaken": False,
             "own": True,
         } == led

@@ -22,7 +22,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"background", "flight", "observability"}),
     frozenset({"aflight", "runtime"}),
     frozenset({"operations"}),
-    frozenset({"joining"}),
+    frozenset({"joining", "lock"}),
     frozenset({"loading"}),
     frozenset({"aloading"}),
     frozenset({"reads"}),

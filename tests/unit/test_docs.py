@@ -23,6 +23,7 @@ from accelerator import (
     cache,
     cli,
     local,
+    lock,
     operations,
     reads,
     testing,
@@ -258,8 +259,8 @@ class TestApi:
         }
         twins = {name for name in public if inspect.iscoroutinefunction(getattr(LevelCache, name))}
         assert public - twins == set(listed)
-        reading = {"metrics_snapshot", "diagnostic_snapshot"}
-        assert {f"a{name}" for name in listed if name not in reading} == twins
+        no_twin = {"metrics_snapshot", "diagnostic_snapshot", "lock"}
+        assert {f"a{name}" for name in listed if name not in no_twin} == twins
         for name, text in listed.items():
             # The twin has the signature in Python where the method itself is C.
             function = getattr(LevelCache, f"a{name}" if f"a{name}" in twins else name)
@@ -320,9 +321,10 @@ class TestMetrics:
     def test_operations(self) -> None:
         """The names of operations in the log."""
         page = prose_of(DOCS / self.PAGE)
-        source = inspect.getsource(operations) + inspect.getsource(reads) + inspect.getsource(twins)
+        source = "".join(map(inspect.getsource, (operations, reads, twins, lock)))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
-        calls = r"(?:(?:succeeded|failed)\(self\._config\.area, |_(?:busy|encode)\()\"(\w+)\""
+        logs = r"(?:succeeded|failed)\(self\.(?:_cache\.)?_config\.area, "
+        calls = rf"(?:{logs}|_(?:busy|encode)\()\"(\w+)\""
         actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
         assert actual == set(names_in(sentence))
 

@@ -11,6 +11,8 @@ from accelerator.errors import (
     ConfigError,
     LoaderError,
     LoaderTimeout,
+    LockError,
+    LockTimeout,
     NotAttached,
     SerializationError,
 )
@@ -20,6 +22,8 @@ KINDS = {
     BackendError: "backend",
     LoaderError: "loader",
     LoaderTimeout: "timeout",
+    LockError: "lock",
+    LockTimeout: "lock_timeout",
     SerializationError: "serialization",
     NotAttached: "not_attached",
 }

@@ -114,6 +114,40 @@ STORIES = {
         ]
         assert 8 == counted(cache, "load_joined")
     """,
+    "lock": """
+        cache = LevelCache("area")
+        inside, outcomes = [], []
+
+        def work(number):
+            with cache.lock("name", timeout=20):
+                inside.append(number)
+                gevent.sleep(0.001)
+                assert [number] == inside
+                inside.clear()
+
+        with cache.lock("name"):
+            waiting = [gevent.spawn(work, number) for number in range(20)]
+            until(lambda: own.memory.flights()[0]["waiters"] == 20)
+            with pytest.raises(LockError):
+                cache.lock("name").acquire()
+            hub = gevent.get_hub()
+            hub.loop.run_callback(lambda: outcomes.append(cache.lock("name").acquire()))
+            until(lambda: outcomes)
+            waiting.pop().kill()
+            assert 19 == own.memory.flights()[0]["waiters"]
+        gevent.joinall(waiting, timeout=20, raise_error=True)
+        assert [False] == outcomes
+
+        def hold():
+            with cache.lock("name"):
+                gevent.sleep(20)
+
+        holder = gevent.spawn(hold)
+        until(own.memory.flights)
+        holder.kill()
+        with cache.lock("name", timeout=20):
+            pass
+    """,
     "hub callback": """
         go_on = gevent.event.Event()
         outcomes = []
@@ -145,7 +179,7 @@ with testing.isolated() as own:
     assert [] == own.memory.flights()
     assert [] == own.memory.check()
 """
-PACKAGE = "from accelerator import LevelCache, testing\n"
+PACKAGE = "from accelerator import LevelCache, LockError, testing\n"
 GEVENT = "import gevent.monkey\ngevent.monkey.patch_all()\nimport gevent, gevent.event, pytest\n"
 
 
