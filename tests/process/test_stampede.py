@@ -299,8 +299,10 @@ class TestLoop:
         leader: str,
     ) -> None:
         """
-        While callers wait, the kernel finds their thread where its loop sleeps and nowhere else,
-        and Python sees it call nothing that blocks.
+        While callers wait, the kernel finds their thread where its loop sleeps, and Python sees it
+        call nothing that blocks.
+
+        Now and then it waits for the GIL, of which another thread of the process lets go.
         """
         gate = gates()
 
@@ -338,7 +340,8 @@ class TestLoop:
         gate.open()
         found, called = child.meet()
         assert {"KEY": 20} == found
-        assert set(seen) <= {"running", *self.SLEEPS[platform.machine()]}, seen
+        in_loop = {"running", *self.SLEEPS[platform.machine()]}
+        assert 95 <= sum(seen[call] for call in in_loop), seen
         assert "Flight.poll" in called
         assert set() == called & {"Flight.wait", "module.sleep", "lock.acquire"}
         assert 1 == len(calls)
