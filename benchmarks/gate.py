@@ -90,6 +90,20 @@ class Report:
             yield f"not measured: {name}: {reason}"
 
 
+def middle(reports: Sequence[dict[str, Any]]) -> Report:
+    """Join what as_json() gave of several runs: of each claim the middle figures."""
+    joined = Report()
+    for report in reports:
+        joined.missing |= report["missing"]
+    for rows in zip(*(report["claims"] for report in reports), strict=True):
+        ordered = sorted(rows, key=lambda row: row["best"])
+        chosen = {k: v for k, v in ordered[len(rows) // 2].items() if k != "verdict"}
+        chosen["median"] = statistics.median(row["median"] for row in rows)
+        chosen["noisy"] = statistics.median(row["noisy"] for row in rows) > 0
+        joined.verdicts.append(Verdict(**chosen))
+    return joined
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long to measure."""

@@ -62,22 +62,25 @@ them.
 # ---------------------------------------------------------------------------------------------
 
 
-def fixed_process() -> None:
+def fixed_process(*, fixed_layout: bool = True) -> None:
     """
     Return in a process fit for measuring.
 
     The process that was started only waits for it, and passes its exit status on.
+
+    Args:
+        fixed_layout: Of addresses; False: as chance has it, to find out what depends on that.
     """
     if os.environ.get(_MARK) != "1":
-        _relaunch()
+        _relaunch(_setarch() if fixed_layout else [])
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGTERM, _leave)
     _lift()
 
 
-def _relaunch() -> NoReturn:
+def _relaunch(prefix: list[str]) -> NoReturn:
     environment = {**os.environ, _MARK: "1", "PYTHONHASHSEED": "0"}
-    command = [*_setarch(), sys.executable, *sys.orig_argv[1:]]
+    command = [*prefix, sys.executable, *sys.orig_argv[1:]]
     child = subprocess.Popen(command, env=environment, start_new_session=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: child.send_signal(signal.SIGTERM))
