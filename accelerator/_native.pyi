@@ -492,7 +492,9 @@ class Area:
         """
     def _clear(self) -> None:
         """Forget the whole area, O(1)."""
-    def _enter(self, key: Any, lease: float, mode: int = ...) -> Flight | None:
+    def _enter(
+        self, key: Any, lease: float, mode: int = ..., waits: bool = ..., /
+    ) -> Flight | None:
         """
         Lead the load of *key* on this host for *lease* seconds, or join who does.  Never waits for
         a load.
@@ -504,8 +506,8 @@ class Area:
         One that was overtaken is never joined, a new one is led beside it.
 
         ValueError: *lease* is not finite and above 0, or there is no such mode.  TypeError: the
-        name of a LOCK is no str.  BlockingIOError: the table was not to be had within the budget;
-        treat as FLIGHT_CROWDED.
+        name of a LOCK is no str.  BlockingIOError: the table was not to be had within 20 ms or,
+        without *waits*, 0.2 ms: enter again later.
         """
     def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:
         """

@@ -211,7 +211,9 @@ class LocalBackend(Protocol):
     def _clear(self) -> None:
         """Forget the whole area."""
 
-    def _enter(self, key: Any, lease: float, mode: int = ...) -> LocalFlight | None:
+    def _enter(
+        self, key: Any, lease: float, mode: int = ..., waits: bool = ..., /
+    ) -> LocalFlight | None:
         """Lead the load of a key for *lease* seconds, or join who does; None: neither is due."""
 
     def _enter_alone(self, key: Any, lease: float, most: int | None) -> LocalFlight | None:

@@ -64,7 +64,7 @@ LOOK: Final = 0.02
 def enter(cache: local.AreaBase, key: Any, lease: float, mode: int = JOIN) -> Any:
     """Lead the load of *key* on this host, or join who does; see Area._enter."""
     try:
-        return cache._enter(key, lease, mode) or _FRESH
+        return cache._enter(key, lease, mode, not on_loop()) or _FRESH
     except BlockingIOError:
         return _BUSY
 
@@ -153,6 +153,11 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread."""
     events = sys.modules.get("asyncio.events")  # not imported: then there is none
     return None if events is None else events._get_running_loop()
+
+
+def on_loop() -> bool:
+    """Whether other tasks or greenlets stand still while this thread does."""
+    return running_loop() is not None or _hub_of_thread() is not None
 
 
 # --- waiting ------------------------------------------------------------------------------------

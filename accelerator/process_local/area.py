@@ -340,7 +340,14 @@ class ProcessLocalArea:
 
     # --- loads ---
 
-    def _enter(self, key: Any, lease: float, mode: int = JOIN) -> Flight | None:
+    def _enter(
+        self,
+        key: Any,
+        lease: float,
+        mode: int = JOIN,
+        waits: bool = True,  # noqa: ARG002  for the lock of the native part
+        /,
+    ) -> Flight | None:
         """Lead the load of a key, or join who does; None: nothing to do, see ``_native.pyi``."""
         lease = checked_lease(lease)
         mode = checked_mode(mode)

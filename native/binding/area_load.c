@@ -16,9 +16,13 @@ static bool lease_units(double lease, uint32_t *out) {
     return true;
 }
 
+/* For a thread that runs an event loop, and comes back a little later: long enough for a holder who
+ * is at work, and not for one who has lost the processor. */
+#define ON_LOOP_NS 200000ull
+
 /* First with the GIL, which costs less than a switch while the lock is free; then without. */
 static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mode, uint32_t lease,
-                             struct acc_ticket *ticket) {
+                             uint64_t budget_ns, struct acc_ticket *ticket) {
     enum acc_load_mode how = mode == LOAD_REFRESH ? ACC_LOAD_LEAD : ACC_LOAD_JOIN;
     uint32_t window = mode == LOAD_JOIN                                   ? 0
                       : mode == LOAD_REFRESH && self->refresh_window != 0 ? self->refresh_window
@@ -27,7 +31,7 @@ static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mo
     if (acc_unlikely(status == ACC_BUSY)) {
         struct held held = hold(self);
         Py_BEGIN_ALLOW_THREADS status =
-            acc_load_enter(&held.area, key, how, window, lease, ACC_LOCK_BUDGET_NS, ticket);
+            acc_load_enter(&held.area, key, how, window, lease, budget_ns, ticket);
         Py_END_ALLOW_THREADS Py_DECREF(held.segment);
     }
     return status;
@@ -58,12 +62,12 @@ PyObject *area_enter(PyObject *op, PyObject *args) {
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object;
     double lease;
-    int mode = LOAD_JOIN;
+    int mode = LOAD_JOIN, waits = 1;
     uint32_t units;
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     struct acc_ticket ticket;
-    if (!PyArg_ParseTuple(args, "Od|i:_enter", &key_object, &lease, &mode) ||
+    if (!PyArg_ParseTuple(args, "Od|ip:_enter", &key_object, &lease, &mode, &waits) ||
         !lease_units(lease, &units)) {
         return NULL;
     }
@@ -75,7 +79,7 @@ PyObject *area_enter(PyObject *op, PyObject *args) {
                                                  : area_key(self, key_object, buffer, &key))) {
         return NULL;
     }
-    switch (enter(self, &key, mode, units, &ticket)) {
+    switch (enter(self, &key, mode, units, waits ? ACC_LOCK_BUDGET_NS : ON_LOOP_NS, &ticket)) {
     case ACC_OK:
         return flight_new(self, &key, &ticket, ticket.leading ? FLIGHT_LEADING : FLIGHT_JOINED);
     case ACC_PRESENT:

@@ -9,6 +9,7 @@ Where they leave less than half to a test, that cannot be told from their work: 
 load time + 20 ms + the p99 of the control run.
 """
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -24,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from accelerator import FnLoader, LevelCache, LoaderError, LoaderTimeout, local, testing
+from accelerator import FnLoader, LevelCache, LoaderError, LoaderTimeout, flight, local, testing
 
 pytestmark = [
     pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part"),
@@ -247,6 +248,31 @@ class TestOneLoad:
     def test_tasks_and_greenlets_for_long(self, shared: testing.Isolated, request: Any) -> None:
         """The same, 200 rounds."""
         self.measure(request, ["tasks", "greenlets"] * 4, 200, 200, stalls=True)
+
+    def test_lock_on_a_loop(self, shared: testing.Isolated) -> None:
+        """A thread waits 20 ms for the table of flights, one with an event loop comes back."""
+        memory = shared.memory
+        cache = LevelCache("area")
+        cache.peek("key")  # attaches
+
+        def enter() -> float:
+            began = time.monotonic()
+            with pytest.raises(BlockingIOError):
+                cache._enter("key", 30.0, local.JOIN, not flight.on_loop())
+            return time.monotonic() - began
+
+        async def enter_on_loop() -> float:
+            return enter()
+
+        shards = range(memory.stats()["segment"]["shards"])
+        for shard in shards:
+            memory.lock_shard(shard)
+        try:
+            assert 0.02 <= min(enter() for _ in range(3))
+            assert min(asyncio.run(enter_on_loop()) for _ in range(5)) < 0.01
+        finally:
+            for shard in shards:
+                memory.unlock_shard(shard)
 
     @pytest.mark.parametrize("kind", ["threads", "tasks", "greenlets"])
     def test_lock_holder_without_processor(
