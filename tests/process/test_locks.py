@@ -196,8 +196,7 @@ class TestDeath:
         for child in children:
             child.meet()
         until(lambda: waiting(shared) == each * len(kinds))
-        died_at = time.monotonic()
-        os.kill(holder.pid, signal.SIGKILL)
+        died_at = holder.end_by(signal.SIGKILL)
         times = sorted(at for child in children for at in child.meet())
         holder.wait()
         assert each * len(kinds) == len(times) == value(number)

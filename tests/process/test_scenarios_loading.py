@@ -8,7 +8,6 @@ here yet, and said where it belongs.
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
@@ -222,8 +221,7 @@ class TestStampede:
         calls.wait_for(1)
         waiters = [fork(waits) for _ in range(3)]
         until_waiting(shared, 3)
-        died_at = time.monotonic()
-        os.kill(leader.pid, how)
+        died_at = leader.end_by(how)
         assert ["value"] * 3 == [child.meet() for child in waiters]
         assert 2 == len(calls)
         assert calls.all()[1].at - died_at < 0.15

@@ -420,10 +420,7 @@ class TestLeaderDies:
             for child in children:
                 child.meet("ask")
             until(lambda: number == sum(each["waiters"] for each in shared.memory.flights()))
-            os.kill(leader.pid, signal.SIGKILL)
-            # Until it is dead; it stays a zombie, as it would until a Gunicorn master looks.
-            os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
-            died_at = time.monotonic()
+            died_at = leader.end_by(signal.SIGKILL)
             late = until(lambda turn=turn: len(calls) >= 2 * turn + 2)
             found: Counter[Any] = Counter()
             for child in children:
