@@ -280,11 +280,11 @@ class TestWorkers:
         A worker that is aborted because its load takes longer than Gunicorn's timeout: the other
         worker, which waits for it, loads at once.
         """
-        server = serve(f"{HOOKS}\nworkers = 2\ntimeout = 3")
+        server = serve(f"{HOOKS}\nworkers = 2\ntimeout = 5")
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(server.call, "load", "hangs")
             eventually((server.folder / "calls").exists)
-            time.sleep(1.5)  # else the one that waits would be aborted with it
+            time.sleep(3.5)  # else the one that waits would be aborted with it
             pid, answer = server.call("load", "hangs")
             assert "HANGS" == answer
             first.exception()  # it may be told that there was an error, or be disconnected
