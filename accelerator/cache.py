@@ -2,7 +2,7 @@
 LevelCache: the class that applications use, and which options it takes.
 
 What it does is in the classes below it: operations (writing), reads, twins (for async code), and
-the hit methods in C.  What is not there yet (Redis, tags) is refused by name when it is asked for.
+the hit methods in C.  What is not there yet (tags) is refused by name when it is asked for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HIT_METHODS: Final = ("get", "mget", "set")
 
-_LATER: Final = ("max_staleness", "version", "key_converter")
+_LATER: Final = ("key_converter",)
 """Options that nothing acts on in this version."""
 
 
@@ -157,13 +157,6 @@ def _refuse_what_comes_later(config: AreaConfig) -> None:
                 setting=name,
                 area=config.area,
             )
-    if config.mode is not None and config.mode.uses_remote:
-        raise ConfigError(
-            f"mode={config.mode.value!r} needs Redis, which this version of accelerator does not "
-            "support: leave mode out",
-            setting="mode",
-            area=config.area,
-        )
 
 
 local.install(LevelCache)

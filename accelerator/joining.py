@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from accelerator import flight, local
+from accelerator import flight, local, policy
+from accelerator.binding import COUNTER
 from accelerator.errors import CacheError, LoaderError, LoaderTimeout
 from accelerator.observability import oplog
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from accelerator.entry import ReadOptions
     from accelerator.operations import Operations
 
-COUNTER: Final = {name: number for number, name in enumerate(local.COUNTERS)}
 STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 LED: Final = COUNTER["load_led"]
 _JOINED: Final = COUNTER["load_joined"]
@@ -50,7 +50,21 @@ _UNREADABLE_MOST: Final = 100
 class Wanted:
     """One key of a Load, and what has become of it."""
 
-    __slots__ = ("absent", "error", "flight", "found", "key", "owner", "tries", "way")
+    __slots__ = (
+        "absent",
+        "asked",
+        "copy",
+        "error",
+        "flight",
+        "found",
+        "key",
+        "lease",
+        "looked",
+        "owner",
+        "payload",
+        "tries",
+        "way",
+    )
 
     def __init__(self, key: Any) -> None:
         self.key = key
@@ -63,6 +77,16 @@ class Wanted:
         """The job that ends the flight, instead of the Load."""
         self.way = TOGETHER
         self.tries = 0
+        self.looked = False
+        """Redis has been asked for it."""
+        self.copy: Reading | None = None
+        """The stale copy that Redis has."""
+        self.asked = 0.0
+        """When the loader was."""
+        self.payload: tuple[int, bytes] | None = None
+        """Code and bytes that those who wait are given when Redis has them."""
+        self.lease: Any = None
+        """What Redis must still know of when it is to store what is loaded."""
 
     @property
     def is_pending(self) -> bool:
@@ -110,6 +134,7 @@ class Joining:
         self.options = options
         self.is_batch = is_batch
         self.refreshes = refreshes
+        self.since = oplog.started()
         self._was_busy = False
         self._leads = False  # some key, since this round began
         self._leads_alone = False
@@ -120,7 +145,6 @@ class Joining:
         self.stale_ok = not refreshes and (
             options.allow_stale or config.allow_stale or config.stale_on_error
         )
-        self.since = oplog.started()
         self.deadline = self.since + config.wait_limit
         self.wanted = [Wanted(key) for key in keys]
 
@@ -201,7 +225,9 @@ class Joining:
             )
 
     def _enter_together(self, one: Wanted) -> None:
-        mode = local.FORCE if self.refreshes else local.JOIN
+        # A fresh value in memory may be too far behind for this read.
+        force = self.refreshes or self.options.max_staleness is not None
+        mode = local.FORCE if force else local.JOIN
         one.flight = flight.enter(self.cache, one.key, self.config.lease, mode)
         state = one.flight.state
         if state == local.FLIGHT_LEADING:
@@ -261,7 +287,7 @@ class Joining:
     def soft_left(self, one: Wanted) -> float | None:
         """Seconds until a stale value is the answer; None: there is none, or no soft timeout."""
         soft = self.config.soft_timeout
-        if soft is None or not self.stale_ok or self.stale(one.key) is None:
+        if soft is None or not self.stale_ok or self.stale(one) is None:
             return None
         return max(0.0, self.since + soft - time.monotonic())
 
@@ -308,24 +334,28 @@ class Joining:
 
     # --- stale values ---
 
-    def stale(self, key: Any) -> Reading | None:
+    def stale(self, one: Wanted) -> Reading | None:
         """
-        Find what a read may fall back on.
+        Find what a read may fall back on, in memory or else in Redis.
 
         A stale None is none: that something was not there once is no answer when the source cannot
         be asked.
         """
-        found = self.cache._read(key, stale=True)
-        if found is None or not found[4]:
+        found = self.cache._read(one.key, stale=True)
+        if found is not None and not found[4]:
             return found  # a fresh one has come meanwhile
-        value, _, _, ttl, _, _ = found
+        if found is None:
+            found = one.copy
+        return None if found is None or found[0] is None or self._is_too_old(found) else found
+
+    def _is_too_old(self, found: Reading) -> bool:
+        """Whether a value may be further behind the source of truth than this read allows."""
         limit = self.options.max_staleness
-        too_old = limit is not None and ttl is not None and -ttl > limit
-        return None if value is None or too_old else found
+        return limit is not None and policy.behind(found) > limit
 
     def fall_back(self, one: Wanted) -> bool:
         """Answer with a stale value, if there is one."""
-        one.found = self.stale(one.key)
+        one.found = self.stale(one)
         if one.found is not None and one.found[4]:
             self.cache._count(STALE_FALLBACK)
         return one.found is not None

@@ -16,16 +16,18 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from accelerator import background, flight, local
+from accelerator.binding import COUNTER
 from accelerator.entry import MISS, ReadOptions, UnsetType
 from accelerator.errors import (
     CacheError,
     ConfigError,
     LoaderError,
     LoaderTimeout,
-    SerializationError,
 )
-from accelerator.joining import COUNTER, LED, STALE_FALLBACK, Joining, Wanted
+from accelerator.joining import LED, Wanted
+from accelerator.keeping import Keeping
 from accelerator.loader import BatchContext, LoadContext
+from accelerator.local import UNSET
 from accelerator.observability import oplog
 
 if TYPE_CHECKING:
@@ -35,18 +37,18 @@ if TYPE_CHECKING:
     from accelerator.backend import Reading
     from accelerator.loader import Call, Source
     from accelerator.operations import Operations
+    from accelerator.steps import Steps
 
 _LOAD: Final = COUNTER["load"]
 _SUCCESS: Final = COUNTER["load_success"]
 _TIMEOUT: Final = COUNTER["load_timeout"]
 _ERROR: Final = COUNTER["load_error"]
-_LEASE_LOST: Final = COUNTER["load_lease_lost"]
 _REFRESH_SUCCESS: Final = COUNTER["refresh_success"]
 _REFRESH_FAILURES: Final = COUNTER["refresh_failures"]
 REFRESH_ATTEMPTS: Final = COUNTER["refresh_attempts"]
 
 
-class Load(Joining):
+class Load(Keeping):
     """
     What one call wants loaded, and the loader for it.
 
@@ -59,6 +61,7 @@ class Load(Joining):
         given: Life that the call was given, if it was.
         batch: Several keys may be asked for at once.
         refreshes: Load although there is a fresh value; never answer with a stale one.
+        enough: A copy that Redis has will do if it is fresh for longer than this; None: none will.
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class Load(Joining):
         given: tuple[Any, ...] = (),
         batch: bool = False,
         refreshes: bool = False,
+        enough: float | None = 0.0,
     ) -> None:
         is_batch = batch and source.mload is not None
         super().__init__(
             cache, keys, op=op, options=options, is_batch=is_batch, refreshes=refreshes
         )
+        self.enough = enough
         self.source = source
         self.given = given
 
@@ -95,6 +100,8 @@ class Load(Joining):
 
     def _old_value(self, key: Any) -> Any:
         found = self.cache._read(key, touch=False, stale=True)
+        if found is None:
+            found = next((one.copy for one in self.wanted if one.key == key), None)
         return MISS if found is None else found[0]
 
     def argument(self, group: Sequence[Wanted]) -> Any:
@@ -102,7 +109,14 @@ class Load(Joining):
         return [one.key for one in group] if self.is_batch else group[0].key
 
     def ask(self, group: Sequence[Wanted]) -> None:
-        """Ask the loader for keys that this caller leads, and pass its answer on."""
+        """Ask Redis and then the loader for keys that this caller leads; pass the answers on."""
+        do = self.cache._do
+        group = do(self.fetching(group))
+        if group:
+            do(self.leasing(group))
+            self._ask_loader(group)
+
+    def _ask_loader(self, group: Sequence[Wanted]) -> None:
         context = self.context(group)
         self.cache._count(_LOAD)
         started = time.monotonic()
@@ -117,7 +131,7 @@ class Load(Joining):
                 self.cache._count(_ERROR)
                 raise
             self._refuse_awaitable(answer)
-            self.answered(group, answer, context, started)
+            self.cache._do(self.answered(group, answer, context, started))
         finally:
             flight.leading.reset(token)
 
@@ -140,7 +154,7 @@ class Load(Joining):
         started: float,
         *,
         counted: bool = False,
-    ) -> None:
+    ) -> Steps[None]:
         """
         Store what the loader answered, or give it to those who wait.
 
@@ -164,6 +178,7 @@ class Load(Joining):
             self._count_refresh(succeeded=True)
             if late:
                 oplog.failed(self.config.area, self.op, LoaderTimeout.kind, self.since)
+        loaded = []
         for one in group:
             value = answer
             if isinstance(context, BatchContext):
@@ -174,48 +189,11 @@ class Load(Joining):
                         one.flight.fail()
                         continue
                     value = None
-            self._store(one, value, context, late=late)
-
-    def _store(
-        self, one: Wanted, value: Any, context: LoadContext | BatchContext, *, late: bool
-    ) -> None:
-        cache, key = self.cache, one.key
-        said = context.ttl_for(key)
-        # Not passed on as UNSET: the native part has one of its own.
-        life = cache._life(value, *(self.given if isinstance(said, UnsetType) else (said,)))
-        old = self.stale(key) if late and self.stale_ok and one.is_pending else None
-        try:
-            code, payload = cache._encoded(self.op, value, self.since)
-        except SerializationError as error:
-            one.flight.decline()
-            kind = type(value).__qualname__
-            cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
-        else:
-            if context.skips(key):
-                one.flight.hand(code, payload)
-            elif life == 0 or (value is None and not self.config.cache_null_value):
-                newer = one.flight.overtaken
-                one.flight.hand(code, payload)
-                if not newer:
-                    cache._delete(key)
-            else:
-                stale_life = 0.0 if value is None else self.config.stale_life
-                self._finish(one, code, payload, life, stale_life)
-        if old is not None and old[4]:
-            cache._count(STALE_FALLBACK)
-            one.found = old
-        elif one.found is None:
-            one.found = (value, 0, 0.0, life, False, 0)
-
-    def _finish(
-        self, one: Wanted, code: int, payload: bytes, life: float | None, stale_life: float
-    ) -> None:
-        led = one.flight
-        status = led.finish(code, payload, life, stale_life)
-        if status == local.TOO_LARGE:
-            self.cache._tell_size()
-        elif status == local.NOT_STORED and led.recorded and not self.cache._is_off:
-            self.cache._count(_LEASE_LOST)
+            said = context.ttl_for(one.key)
+            # Not passed on as it is: the native part has an UNSET of its own.
+            ttl = (self.given or (UNSET,))[0] if isinstance(said, UnsetType) else said
+            loaded.append((one, value, ttl, context.skips(one.key)))
+        yield from self.keeping(loaded, late=late)
 
     def failed(
         self,
@@ -238,7 +216,7 @@ class Load(Joining):
         """
         kind: type[CacheError] = LoaderTimeout if timeout else LoaderError
         for one in group:
-            keeps = self.config.stale_life > 0 and self.stale(one.key) is not None
+            keeps = self.config.stale_life > 0 and self.stale(one) is not None
             if self.config.error_ttl and (keeps or self.refreshes):
                 self.cache._pause(one.key, self.config.error_ttl)
             one.flight.fail()
@@ -303,8 +281,11 @@ def run(load: Load) -> list[Reading | None]:
 
 
 def _round(load: Load, pending: list[Wanted]) -> None:
+    if load.looks_first(pending):
+        load.cache._do(load.looking_first(pending))
     for one in pending:
-        load.enter(one)
+        if one.is_pending and not one.is_led:
+            load.enter(one)
         if one.is_led and not load.is_batch:
             _lead(load, [one])
     led = [one for one in pending if one.is_led and one.owner is None]

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 if TYPE_CHECKING:
+    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
     from accelerator.entry import CacheMode
 
@@ -86,6 +87,16 @@ def shorter(one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
+
+
+def behind(reading: Reading) -> float:
+    """
+    Tell by how many seconds a value that was read may be behind the source of truth.
+
+    Past its life by so much; or within it, and not to be believed since it was loaded.
+    """
+    _, _, age, ttl, _, _ = reading
+    return age if ttl is None or ttl > 0 else -ttl
 
 
 def stale_end(life: float | None, stale_life: float) -> float | None:

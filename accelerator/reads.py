@@ -9,27 +9,31 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator import flight, joining, loading, local, runtime
+from accelerator import flight, loading, local, policy, runtime
+from accelerator.binding import COUNTER
 from accelerator.entry import MISS, Entry, ReadOptions
 from accelerator.errors import ConfigError, LoaderError, LoaderTimeout
 from accelerator.loader import Source
 from accelerator.local import UNSET
+from accelerator.looking import FROM_REMOTE
 from accelerator.observability import diagnostics, oplog
 from accelerator.operations import Operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from accelerator.backend import Reading
     from accelerator.config import AreaConfig
     from accelerator.loader import Loader
+    from accelerator.looking import Copy
+    from accelerator.steps import Steps
 
 _native_get: Final = local.AreaBase.get
-_LOCAL_HIT: Final = joining.COUNTER["local_hit"]
-_LOCAL_MISS: Final = joining.COUNTER["local_miss"]
-_NEGATIVE_HIT: Final = joining.COUNTER["negative_hit"]
-_STALE_FALLBACK: Final = joining.COUNTER["stale_fallback"]
+_LOCAL_HIT: Final = COUNTER["local_hit"]
+_LOCAL_MISS: Final = COUNTER["local_miss"]
+_NEGATIVE_HIT: Final = COUNTER["negative_hit"]
+_STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 _REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
 PLAIN: Final = ReadOptions()
 
@@ -49,7 +53,8 @@ class Reads(Operations):
 
     def peek(self, key: Any, default: Any = None) -> Any:
         """Read a key without loading it, counting the read, or keeping the key from eviction."""
-        found = self._read(key, touch=False)
+        self._begin()
+        found = self._do(self._finding(key))
         return default if found is None else found[0]
 
     def get_entry(
@@ -92,9 +97,12 @@ class Reads(Operations):
             chosen = PLAIN
         else:
             chosen = ReadOptions.of(options, read_options)
-            found = self._fresh(key) if not chosen.disable_load else self._find(key, chosen)
-            if found is not None or chosen.disable_load:
+            if chosen.disable_load:
+                found = self._look(key, chosen, op="get")
                 return None if found is None else found[0]
+            found = self._fresh(key, chosen)
+            if found is not None:
+                return found[0]
         [found] = loading.run(self._given(key, loader, ttl, chosen))
         return None if found is None else found[0]
 
@@ -151,6 +159,7 @@ class Reads(Operations):
             degraded=attachment.degraded,
             metrics=metrics,
             load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
+            remote=None if self._second is None else self._second.describe_area(self),
         )
 
     # --- what the hit methods call when something is not plain ----------------------------------
@@ -174,15 +183,18 @@ class Reads(Operations):
             if found is not None:
                 result[key] = found[0]
 
-    def _contains_miss(self, key: object) -> bool:  # noqa: ARG002  ``in`` never loads
-        return False
+    def _contains_miss(self, key: object) -> bool:  # ``in`` never loads
+        return self._second is not None and self._do(self._finding(key)) is not None
 
     def _near_end(self, key: Any) -> None:
         """Have one worker on the host load a value anew that a hit found near its end."""
         source = self._source
         if source is None or self._pausing(key):
             return
-        load = loading.Load(self, source, [key], op="refresh", options=PLAIN, refreshes=True)
+        window = self._config.refresh_ahead_window
+        load = loading.Load(
+            self, source, [key], op="refresh", options=PLAIN, refreshes=True, enough=window
+        )
         if flight.running_loop() is not None:
             from accelerator import aloading  # noqa: PLC0415  asyncio only where it is used
 
@@ -194,14 +206,15 @@ class Reads(Operations):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether a plain get neither loads nor answers with stale values."""
-        return self._source is None and not self._config.allow_stale
+        """Whether a plain get asks the segment only, and for nothing stale."""
+        return self._source is None and self._second is None and not self._config.allow_stale
 
     def _look(self, key: Any, options: ReadOptions, *, op: str) -> Reading | None:
         """Read one key, and load it if the area has a loader."""
+        self._begin()
         if self._source is None or options.disable_load:
-            return self._find(key, options)
-        found = self._fresh(key)
+            return self._do(self._knowing([key], options))[key]
+        found = self._fresh(key, options)
         if found is None:
             load = loading.Load(self, self._source, [key], op=op, options=options)
             [found] = loading.run(load)
@@ -211,27 +224,29 @@ class Reads(Operations):
         self, keys: Iterable[Any], options: ReadOptions, *, op: str
     ) -> dict[Any, Reading | None]:
         """Read many keys, and load what is missing."""
-        found, load = self._split(keys, options, op=op)
+        self._begin()
+        if self._source is None or options.disable_load:
+            return self._do(self._knowing(list(keys), options))
+        found, load = self._split(keys, options, self._source, op=op)
         if load is not None:
             found.update(zip((one.key for one in load.wanted), loading.run(load), strict=True))
         return found
 
     def _split(
-        self, keys: Iterable[Any], options: ReadOptions, *, op: str
+        self, keys: Iterable[Any], options: ReadOptions, source: Source, *, op: str
     ) -> tuple[dict[Any, Reading | None], loading.Load | None]:
         """Read many keys; what is found, and what is to be loaded."""
-        if self._source is None or options.disable_load:
-            return {key: self._find(key, options) for key in keys}, None
-        found = {key: self._fresh(key) for key in keys}
+        found = {key: self._fresh(key, options) for key in keys}
         missing = [key for key, reading in found.items() if reading is None]
         if not missing:
             return found, None
-        return found, loading.Load(self, self._source, missing, op=op, options=options, batch=True)
+        return found, loading.Load(self, source, missing, op=op, options=options, batch=True)
 
     def _given(self, key: Any, loader: Any, ttl: Any, options: ReadOptions) -> loading.Load:
         """What a get_or_load() has to load."""
         given = () if ttl is UNSET else (ttl,)
-        self._life(None, *given)  # what is wrong with it is said before anything is loaded
+        self._begin()
+        self._lives(None, *given)  # what is wrong with it is said before anything is loaded
         return loading.Load(self, Source(loader), [key], op="get", options=options, given=given)
 
     def _refreshing(self, key: Any) -> loading.Load:
@@ -245,17 +260,16 @@ class Reads(Operations):
             )
         self._begin()
         self._count(_REFRESH_ATTEMPTS)
-        return loading.Load(self, self._source, [key], op="refresh", options=PLAIN, refreshes=True)
+        return loading.Load(
+            self, self._source, [key], op="refresh", options=PLAIN, refreshes=True, enough=None
+        )
 
-    def _fresh(self, key: Any) -> Reading | None:
+    def _fresh(self, key: Any, options: ReadOptions = PLAIN) -> Reading | None:
         """Read what is fresh, and count it; a value near its end is refreshed, as after a hit."""
-        found = self._read(key)
+        found = self._read(key, within=options.max_staleness)
+        self._count_local(found)
         if found is None:
-            self._count(_LOCAL_MISS)
             return None
-        self._count(_LOCAL_HIT)
-        if found[0] is None:
-            self._count(_NEGATIVE_HIT)
         config, left = self._config, found[3]
         if config.refresh_ahead and left is not None and left < config.refresh_ahead_window:
             try:
@@ -264,22 +278,50 @@ class Reads(Operations):
                 oplog.failed(config.area, "refresh", LoaderError.kind, oplog.started())
         return found
 
-    def _find(self, key: Any, options: ReadOptions) -> Reading | None:
-        """Read what *options* allow without a load, and count it."""
-        stale_too = options.allow_stale or self._config.allow_stale
-        found = self._read(key, stale=stale_too)
-        if found is None:
-            self._count(_LOCAL_MISS)
-            return None
-        value, _, _, ttl, stale, _ = found
-        if not stale:
-            self._count(_LOCAL_HIT)
-            if value is None:
-                self._count(_NEGATIVE_HIT)
-            return found
-        self._count(_LOCAL_MISS)
-        limit = options.max_staleness
-        if limit is not None and ttl is not None and -ttl > limit:
+    def _count_local(self, found: Reading | None) -> None:
+        if not self._mode.uses_local and not self._is_off:
+            return  # there is nothing that could be hit
+        self._count(_LOCAL_MISS if found is None else _LOCAL_HIT)
+        if found is not None and found[0] is None:
+            self._count(_NEGATIVE_HIT)
+
+    def _knowing(
+        self, keys: Sequence[Any], options: ReadOptions
+    ) -> Steps[dict[Any, Reading | None]]:
+        """Read what *options* allow without a load, in both tiers, and count it."""
+        known: dict[Any, Reading | None] = {}
+        tokens = {}
+        for key in keys:
+            if self._second is not None:
+                tokens[key] = self._token(key)  # before either tier is asked
+            known[key] = self._read(key, within=options.max_staleness)
+            self._count_local(known[key])
+        missing = [key for key, found in known.items() if found is None]
+        if not missing:
+            return known
+        copies = yield from self._fetched(missing, options.max_staleness)
+        for key, copy in zip(missing, copies, strict=True):
+            if copy is not None and copy.is_fresh:
+                self._keep_fetched(key, copy, tokens[key])
+                known[key] = copy.reading()
+            elif options.allow_stale or self._config.allow_stale:
+                known[key] = self._stale_one(key, copy, options.max_staleness)
+        return known
+
+    def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int]) -> None:
+        """Keep what Redis has in memory, not longer than there, unless a delete has come."""
+        if self._mode.uses_local:
+            life, stale_life, age = self._lives_of_copy(copy)
+            self._store(
+                key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age
+            )
+
+    def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
+        """What is past its life, in memory or else in Redis, and not too far."""
+        found = self._read(key, stale=True)
+        if found is None and copy is not None:
+            found = copy.reading()
+        if found is None or (limit is not None and policy.behind(found) > limit):
             return None
         self._count(_STALE_FALLBACK)
         return found
@@ -343,5 +385,5 @@ def entry(found: Reading | None) -> Entry[Any] | None:
         return None
     value, _, age, ttl, stale, version = found
     left = None if ttl is None else max(0.0, ttl)
-    tier = "local" if version else "loader"
+    tier = "remote" if version == FROM_REMOTE else "local" if version else "loader"
     return Entry(value, tier=tier, age=age, ttl=left, stale=stale, version=version)

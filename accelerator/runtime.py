@@ -24,6 +24,7 @@ from accelerator.config import Settings, derived_name
 from accelerator.entry import CacheMode
 from accelerator.errors import CacheError, ConfigError, NotAttached
 from accelerator.observability import diagnostics as view
+from accelerator.second import SecondLevel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,12 @@ class Attachment:
     """How the segment was asked for; None: it is memory of this process alone."""
     degraded: str | None = None
     """Why this is not what the settings ask for; None: it is."""
+    second: SecondLevel | None = None
+    """Redis behind it, if the settings have one; nothing is connected before it is used."""
+
+    def second_over(self, memory: local.Segment) -> SecondLevel | None:
+        """The same Redis behind other memory."""
+        return second_level(memory, self.settings)
 
     @property
     def shared(self) -> bool:
@@ -146,7 +153,7 @@ def configure(**settings: Unpack[SettingValues]) -> None:
     with _runtime.lock.held():
         merged = {**_runtime.configured, **settings}
         resolved = _resolve({}, merged)
-        _refuse_redis(resolved)
+        _check_redis(resolved)
         attachment = _runtime.attachment
         if attachment is not None:
             changed = _differences(settings, resolved, attachment.settings)
@@ -169,6 +176,8 @@ def detach() -> None:
         attachment = _runtime.attachment
         _runtime.use(None)
         _runtime.complained.clear()
+        if attachment is not None and attachment.second is not None:
+            attachment.second.stop()
         if attachment is not None and attachment.shared:
             segment.leave(attachment.memory)
 
@@ -201,6 +210,7 @@ def diagnostics() -> dict[str, Any]:
         settings=attachment.settings.describe(),
         degraded=attachment.degraded,
         stats=attachment.memory.stats(),
+        remote=None if attachment.second is None else attachment.second.describe(),
     )
 
 
@@ -277,7 +287,7 @@ def _attach_locked(call: Mapping[str, Any], worker: object, *, strict: bool) -> 
 
 def _first(settings: Settings, worker: object, *, strict: bool) -> Attachment:
     """Attach a process that is not attached."""
-    settings = _without_redis(settings, strict=strict)
+    settings = _with_sound_redis(settings, strict=strict)
     name = settings.name or derived_name(_app_uri(worker))
     private = _why_private(settings)
     if private is not None:
@@ -310,7 +320,7 @@ def _share(settings: Settings, name: str, worker: object, *, strict: bool) -> At
         LOG.warning("%s.  This process caches in its own memory, alone.", error)
         _runtime.use(_private(settings, name, degraded=str(error)))
         return _attached()
-    _runtime.use(Attachment(mapped, settings, name, request))
+    _runtime.use(Attachment(mapped, settings, name, request, second=second_level(mapped, settings)))
     LOG.info(
         "attached to %s: %.1f MiB, incarnation %d, name %s%s",
         request.file.path,
@@ -347,7 +357,12 @@ def _enter_again(attachment: Attachment, worker: object, *, strict: bool) -> Att
         LOG.warning("%s.  From now on this process caches in its own memory, alone.", error)
         _runtime.use(_private(attachment.settings, attachment.name, degraded=str(error)))
         return _attached()
-    entered = replace(attachment, memory=mapped, request=request)
+    second = attachment.second
+    if mapped is not attachment.memory:
+        if second is not None:
+            second.stop()
+        second = second_level(mapped, attachment.settings)
+    entered = replace(attachment, memory=mapped, request=request, second=second)
     if mapped is attachment.memory:
         _runtime.attachment = entered  # the caches are bound to it
     else:
@@ -361,7 +376,13 @@ def _private(settings: Settings, name: str, degraded: str | None = None) -> Atta
     if degraded is not None:
         size = min(size, PRIVATE_SIZE)  # every worker takes it, not all of them together
     memory = local.private_segment(size, _runtime.max_value_size)
-    return Attachment(memory, settings, name, degraded=degraded)
+    second = second_level(memory, settings)
+    return Attachment(memory, settings, name, degraded=degraded, second=second)
+
+
+def second_level(memory: local.Segment, settings: Settings) -> SecondLevel | None:
+    """Make what stands for Redis behind *memory*; None: the settings have none."""
+    return None if settings.redis is None else SecondLevel(memory, settings)
 
 
 def _why_private(settings: Settings) -> str | None:
@@ -426,18 +447,15 @@ def _differences(call: Mapping[str, Any], wanted: Settings, in_force: Settings) 
     return [name for name in call if getattr(wanted, name) != getattr(in_force, name)]
 
 
-def _refuse_redis(settings: Settings) -> None:
-    if settings.redis is not None:
-        raise ConfigError(
-            "redis is not supported by this version of accelerator: leave it out",
-            setting="redis",
-        )
+def _check_redis(settings: Settings) -> None:
+    if settings.redis_problem is not None:
+        raise ConfigError(settings.redis_problem, setting="redis")
 
 
-def _without_redis(settings: Settings, *, strict: bool) -> Settings:
+def _with_sound_redis(settings: Settings, *, strict: bool) -> Settings:
     """LOCAL mode instead of no cache at all."""
     try:
-        _refuse_redis(settings)
+        _check_redis(settings)
     except ConfigError as error:
         if strict:
             raise

@@ -16,7 +16,7 @@ from accelerator.config import Settings
 from accelerator.durations import Duration, seconds, size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 try:
     import pytest
@@ -60,40 +60,51 @@ class Isolated:
 
 
 @contextlib.contextmanager
-def isolated(*, size: int | str = "4MiB", shared: bool = False) -> Iterator[Isolated]:
+def isolated(
+    *, size: int | str = "4MiB", shared: bool = False, **settings: Any
+) -> Iterator[Isolated]:
     """
     Give all caches of this process fresh memory, and what they had before back at the end.
 
     Args:
         size: At least "2MiB".
         shared: A segment of its own in /dev/shm, for tests that fork; else memory of this process.
+        settings: More settings, such as *redis* with a *namespace*.
 
     Raises:
+        ConfigError: One of *settings* is wrong.
         NotAttached: *shared*, and no segment can be had.
     """
     bytes_wanted = size_bytes(size, name="size")
-    attachment = _shared(bytes_wanted) if shared else _private(bytes_wanted)
+    attachment = (_shared if shared else _private)(bytes_wanted, settings)
     former = runtime.swap(attachment)
     own = Isolated(attachment)
     try:
         yield own
     finally:
         attachment.memory.set_clock_shift(0.0)
+        if attachment.second is not None:
+            attachment.second.stop()
         runtime.swap(former)
         if attachment.request is not None:
             segment.leave(attachment.memory)
             segment.unlink(attachment.name, attachment.request.file.uid, force=True)
 
 
-def _private(size: int) -> runtime.Attachment:
+def _private(size: int, more: Mapping[str, Any]) -> runtime.Attachment:
     memory = local.private_segment(size, _MAX_VALUE_SIZE)
-    return runtime.Attachment(memory, Settings(local="process"), "test")
+    settings = Settings(**{"local": "process", **more})
+    second = runtime.second_level(memory, settings)
+    return runtime.Attachment(memory, settings, "test", second=second)
 
 
-def _shared(size: int) -> runtime.Attachment:
+def _shared(size: int, more: Mapping[str, Any]) -> runtime.Attachment:
     name = f"test-{uuid.uuid4().hex[:16]}"
+    settings = Settings(**{"name": name, **more})
     request = segment.Request(segment.own_file(name), size, _MAX_VALUE_SIZE)
-    return runtime.Attachment(segment.attach(request), Settings(name=name), name, request)
+    memory = segment.attach(request)
+    second = runtime.second_level(memory, settings)
+    return runtime.Attachment(memory, settings, name, request, second=second)
 
 
 if pytest is not None:

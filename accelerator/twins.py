@@ -1,7 +1,8 @@
 """
 The same for async code.
 
-What cannot wait for a load is done in the calling task: no key takes long enough for more.
+What waits for neither a load nor Redis is done in the calling task: no key takes long enough for
+more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelerator import loading
 from accelerator.entry import ReadOptions
 from accelerator.local import UNSET
+from accelerator.operations import broadcast_of, check_counter, distinct
 from accelerator.reads import PLAIN, Reads, Warming, entry, known
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class AsyncTwins(Reads):
         **read_options: Any,
     ) -> Any:
         """Do as get(); a loader that is not async runs in a thread."""
-        if self._source is None:
+        self._begin()
+        if self._source is None and self._second is None:
             return self.get(key, default, options=options, **read_options)
         found = await self._alook(key, ReadOptions.of(options, read_options))
         return default if found is None else found[0]
@@ -47,14 +50,17 @@ class AsyncTwins(Reads):
         **read_options: Any,
     ) -> dict[Any, Any]:
         """Do as mget(); without ``mload``, up to 16 keys are loaded at the same time."""
-        if self._source is None:
+        self._begin()
+        if self._source is None and self._second is None:
             return self.mget(keys, default, options=options, **read_options)
         found = await self._alook_for_all(keys, ReadOptions.of(options, read_options), op="mget")
         return {key: default if one is None else one[0] for key, one in found.items()}
 
     async def apeek(self, key: Any, default: Any = None) -> Any:
         """Do as peek()."""
-        return self.peek(key, default)
+        self._begin()
+        found = await self._ado(self._finding(key))
+        return default if found is None else found[0]
 
     async def aget_entry(
         self, key: Any, *, options: ReadOptions | None = None, **read_options: Any
@@ -73,7 +79,11 @@ class AsyncTwins(Reads):
     ) -> Any:
         """Do as get_or_load(); *loader* may be async, else it runs in a thread."""
         chosen = ReadOptions.of(options, read_options)
-        found = self._find(key, chosen) if chosen.disable_load else self._fresh(key)
+        self._begin()
+        if chosen.disable_load:
+            found = await self._alook(key, chosen)
+        else:
+            found = self._fresh(key, chosen)
         if found is None and not chosen.disable_load:
             [found] = await _run(self._given(key, loader, ttl, chosen))
         return None if found is None else found[0]
@@ -94,54 +104,62 @@ class AsyncTwins(Reads):
 
     async def aset(self, key: Any, value: Any, ttl: Any = UNSET, **options: Any) -> None:
         """Do as set()."""
-        self.set(key, value, ttl, **options)
+        self._begin()
+        if self._second is None:
+            self.set(key, value, ttl, **options)
+        else:
+            await self._ado(self._set_steps(key, value, ttl, options))
 
     async def amset(self, mapping: Mapping[Any, Any], ttl: Any = UNSET, **options: Any) -> None:
         """Do as mset()."""
-        self.mset(mapping, ttl, **options)
+        await self._ado(self._mset_steps(mapping, ttl, options))
 
     async def aadd(self, key: Any, value: Any, ttl: Any = UNSET, **options: Any) -> bool:
         """Do as add()."""
-        return self.add(key, value, ttl, **options)
+        broadcast_of("add", options)
+        return await self._ado(self._adding(key, value, ttl))
 
     async def atouch(self, key: Any, ttl: Any = UNSET) -> bool:
         """Do as touch()."""
-        return self.touch(key, ttl)
+        return await self._ado(self._touching(key, ttl))
 
     async def aincr(
         self, key: Any, delta: int = 1, *, default: int | None = 0, ttl: Any = UNSET
     ) -> int | None:
         """Do as incr()."""
-        return self.incr(key, delta, default=default, ttl=ttl)
+        check_counter(delta, default)
+        return await self._ado(self._incrementing("incr", key, delta, default, ttl))
 
     async def adecr(
         self, key: Any, delta: int = 1, *, default: int | None = 0, ttl: Any = UNSET
     ) -> int | None:
         """Do as decr()."""
-        return self.decr(key, delta, default=default, ttl=ttl)
+        check_counter(delta, default)
+        return await self._ado(self._incrementing("decr", key, -delta, default, ttl))
 
-    async def adelete(self, key: Any) -> bool:
+    async def adelete(self, key: Any, *, on_error: str = "queue") -> bool:
         """Do as delete()."""
-        return self.delete(key)
+        return await self._ado(self._deleting("del", [key], on_error=on_error)) > 0
 
-    async def amdelete(self, keys: Iterable[Any]) -> int:
+    async def amdelete(self, keys: Iterable[Any], *, on_error: str = "queue") -> int:
         """Do as mdelete()."""
-        return self.mdelete(keys)
+        return await self._ado(self._deleting("mdel", distinct(keys), on_error=on_error))
 
-    async def aexpire(self, key: Any) -> bool:
+    async def aexpire(self, key: Any, *, on_error: str = "queue") -> bool:
         """Do as expire()."""
-        return self.expire(key)
+        return await self._ado(self._expiring(key, on_error=on_error))
 
-    async def aclear(self) -> None:
+    async def aclear(self, *, on_error: str = "queue") -> None:
         """Do as clear()."""
-        self.clear()
+        await self._ado(self._clearing(on_error=on_error))
 
     # --- steps ---
 
     async def _alook(self, key: Any, options: ReadOptions) -> Reading | None:
+        self._begin()
         if self._source is None or options.disable_load:
-            return self._find(key, options)
-        found = self._fresh(key)
+            return (await self._ado(self._knowing([key], options)))[key]
+        found = self._fresh(key, options)
         if found is None:
             load = loading.Load(self, self._source, [key], op="get", options=options)
             [found] = await _run(load)
@@ -150,7 +168,10 @@ class AsyncTwins(Reads):
     async def _alook_for_all(
         self, keys: Iterable[Any], options: ReadOptions, *, op: str
     ) -> dict[Any, Reading | None]:
-        found, load = self._split(keys, options, op=op)
+        self._begin()
+        if self._source is None or options.disable_load:
+            return await self._ado(self._knowing(list(keys), options))
+        found, load = self._split(keys, options, self._source, op=op)
         if load is not None:
             loaded = await _run(load)
             found.update(zip((one.key for one in load.wanted), loaded, strict=True))

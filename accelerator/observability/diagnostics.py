@@ -27,6 +27,7 @@ def attached(
     settings: Mapping[str, Any],
     degraded: str | None,
     stats: Mapping[str, Any],
+    remote: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """
     Show a process and the segment it uses, and through that the whole host.
@@ -37,6 +38,7 @@ def attached(
         settings: As Settings.describe() shows them.
         degraded: Why the process does not use what its settings ask for.
         stats: As Segment.stats() shows them.
+        remote: As SecondLevel.describe() shows it; None: there is no Redis.
     """
     return {
         "pid": os.getpid(),
@@ -47,6 +49,7 @@ def attached(
         "degraded": degraded,
         "settings": dict(settings),
         "segment": dict(stats["segment"]),
+        "remote": None if remote is None else dict(remote),
         "areas": {area: with_ratio(numbers) for area, numbers in stats["areas"].items()},
         "processes": list(stats["processes"]),
     }
@@ -66,8 +69,11 @@ def area_snapshot(
     degraded: str | None,
     metrics: Mapping[str, int],
     load: Mapping[str, Any],
+    remote: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Show one area: what it was told, what it does, what it has done on this host."""
+    channel = None if remote is None else remote["channel"]
+    listens = remote is not None and bool(remote["in_step"])
     return {
         "area": config.area,
         "mode": mode,
@@ -75,10 +81,12 @@ def area_snapshot(
         "metrics": dict(metrics),
         "local_backend_ready": True,
         "degraded": degraded,
-        "remote_backend_ready": False,
+        "remote_backend_ready": remote is not None and bool(remote["ready"]),
+        "remote": None if remote is None else dict(remote),
         "loader_configured": config.loader is not None,
         "load": dict(load),
-        "invalidation_listener_started": False,
+        "invalidation_channel": channel,
+        "invalidation_listener_started": listens,
     }
 
 

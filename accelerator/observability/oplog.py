@@ -16,7 +16,7 @@ LOG: Final = logging.getLogger("accelerator.ops")
 INTERVAL: Final = 1.0
 """Seconds between two lines about the same kind of failure."""
 
-_last: dict[tuple[str, str, str], tuple[float, int]] = {}
+_last: dict[tuple[str, str, str, str], tuple[float, int]] = {}
 
 
 def started() -> float:
@@ -30,11 +30,11 @@ def succeeded(area: str, op: str, result: str, since: float) -> None:
         _write(logging.DEBUG, area, op, result=result, error_kind="none", since=since)
 
 
-def failed(area: str, op: str, error_kind: str, since: float) -> None:
-    """Note an operation that did not."""
+def failed(area: str, op: str, error_kind: str, since: float, *, result: str = "error") -> None:
+    """Note an operation that did not; *result* is "queued" if it will be done later."""
     # Threads may race here: the worst is a second line about the same second.
     now = time.monotonic()
-    kind = (area, op, error_kind)
+    kind = (area, op, error_kind, result)
     last, left_out = _last.get(kind, (-INTERVAL, 0))
     if now - last < INTERVAL:
         _last[kind] = (last, left_out + 1)
@@ -44,7 +44,7 @@ def failed(area: str, op: str, error_kind: str, since: float) -> None:
         logging.WARNING,
         area,
         op,
-        result="error",
+        result=result,
         error_kind=error_kind,
         since=since,
         suppressed=left_out,

@@ -1,0 +1,129 @@
+"""What Redis has of a key, and what that is worth: reads of the second level, step by step."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from accelerator import local, policy
+from accelerator.binding import COUNTER, Binding
+from accelerator.errors import BackendError, SerializationError
+from accelerator.observability import oplog
+from accelerator.steps import Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelerator.backend import Reading
+    from accelerator.remote import Stored
+    from accelerator.steps import Steps
+
+_REMOTE_HIT: Final = COUNTER["remote_hit"]
+_REMOTE_MISS: Final = COUNTER["remote_miss"]
+_NEGATIVE_HIT: Final = COUNTER["negative_hit"]
+_UNDECODABLE: Final = COUNTER["l2_undecodable"]
+
+FROM_REMOTE: Final = -1
+"""Version in a Reading of what was found in Redis."""
+
+
+class Copy(NamedTuple):
+    """A value as Redis has it."""
+
+    value: Any
+    code: int
+    payload: bytes
+    age: float
+    """Seconds since its load began, on whichever host."""
+    left: float | None
+    """Seconds that it is still fresh; not above 0: it is stale; None: it does not expire."""
+    stale_left: float
+    """Seconds that it is usable as stale after that."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is still within its life."""
+        return self.left is None or self.left > 0
+
+    def reading(self) -> Reading:
+        """The same as a read of the segment would tell it."""
+        return self.value, self.code, self.age, self.left, not self.is_fresh, FROM_REMOTE
+
+
+class Looking(Binding):
+    """Reads of Redis."""
+
+    def _fetched(
+        self, keys: Sequence[Any], within: float | None = None, *, counted: bool = True
+    ) -> Steps[list[Copy | None]]:
+        """
+        What Redis has of *keys*; nothing if it must not be believed, or does not answer.
+
+        Args:
+            keys: No two are equal.
+            within: Seconds that the answers may be behind the source of truth; None: the bound.
+            counted: They are reads of the application's.
+        """
+        second = self._second
+        nothing: list[Copy | None] = [None] * len(keys)
+        if second is None or (within is not None and second.confirmed_age() > within):
+            return nothing
+        since = oplog.started()
+        encoded = [local.encode_key(key) for key in keys]
+        try:
+            found: list[Stored | None] = yield Ask("get", (self._config.area, encoded), reading=True)
+        except BackendError as error:
+            oplog.failed(self._config.area, "get", error.kind, since)
+            return nothing
+        copies = [None if one is None else self._opened(one) for one in found]
+        if counted:
+            fresh = [copy for copy in copies if copy is not None and copy.is_fresh]
+            self._count(_REMOTE_HIT, len(fresh))
+            self._count(_REMOTE_MISS, len(copies) - len(fresh))
+            self._count(_NEGATIVE_HIT, sum(copy.value is None for copy in fresh))
+        return copies
+
+    def _opened(self, stored: Stored) -> Copy | None:
+        """Decode a copy; None if it cannot be, which is counted: the next load replaces it."""
+        second = self._second
+        assert second is not None
+        try:
+            envelope = second.opened(self._config, stored)
+            if envelope is None:  # of another version: not damaged, and not ours to read
+                return None
+            value, _ = self._codec.decode(envelope.code, envelope.payload)
+        except SerializationError as error:
+            self._count(_UNDECODABLE)
+            oplog.failed(self._config.area, "get", error.kind, oplog.started())
+            return None
+        left = stored.left
+        if envelope.expired:
+            fresh, stale_left = 0.0, math.inf if left is None else left
+        elif left is None:
+            fresh, stale_left = None, 0.0
+        else:
+            fresh, stale_left = left - envelope.stale_life, envelope.stale_life
+        return Copy(value, envelope.code, envelope.payload, envelope.age, fresh, stale_left)
+
+    def _lives_of_copy(self, copy: Copy) -> tuple[float | None, float, float]:
+        """
+        Life, stale life and age in memory of what Redis has.
+
+        It lives no longer here than there.  It is as current as the last word of Redis, not as this
+        very moment: see link.
+        """
+        config = self._config
+        configured = config.null_ttl if copy.value is None else config.local_ttl
+        life = policy.shorter(policy.jittered(configured, config.ttl_jitter_ratio), copy.left)
+        second = self._second
+        confirmed = 0.0 if second is None else second.confirmed_age()
+        return life, min(config.stale_life, copy.stale_left), max(copy.age, confirmed)
+
+    def _finding(self, key: Any) -> Steps[Reading | None]:
+        """Look for a fresh value in both tiers, without moving or counting it as a read."""
+        found = self._read(key, touch=False)
+        if found is None and self._second is not None:
+            [copy] = yield from self._fetched([key], counted=False)
+            if copy is not None and copy.is_fresh:
+                found = copy.reading()
+        return found

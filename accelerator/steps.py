@@ -1,0 +1,65 @@
+"""
+Operations over two tiers, written once for callers that block and for callers that await.
+
+An operation is a generator.  It does itself what takes no time worth waiting for (the segment), and
+yields what it wants asked of Redis; whoever drives it asks, in its own way, and sends the answer
+back or throws what went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class Ask(NamedTuple):
+    """A method of the remote backend, and what it is to be called with."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    reading: bool = False
+    """It only reads, so what it answers must be as current as the bound asks."""
+
+
+Steps: TypeAlias = Generator[Ask, Any, T]
+
+
+def drive(steps: Steps[T], ask: Callable[[Ask], Any]) -> T:
+    """Run an operation to its end, asking with *ask*, which may raise."""
+    try:
+        wanted = next(steps)
+        while True:
+            try:
+                answer = ask(wanted)
+            except Exception as error:
+                wanted = steps.throw(error)
+            else:
+                wanted = steps.send(answer)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    finally:
+        steps.close()
+
+
+async def adrive(steps: Steps[T], ask: Callable[[Ask], Awaitable[Any]]) -> T:
+    """Do as drive() in the running task."""
+    try:
+        wanted = next(steps)
+        while True:
+            try:
+                answer = await ask(wanted)
+            except Exception as error:
+                wanted = steps.throw(error)
+            else:
+                wanted = steps.send(answer)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    finally:
+        steps.close()

@@ -1,0 +1,322 @@
+"""
+What a write or a delete does, step by step, over both tiers.
+
+Order of an explicit change with Redis: a note in the outbox; the segment; Redis, in one script that
+also tells the other hosts; for a delete the segment again, because a reader may have fetched the
+old copy from Redis in between; then the note is settled.  Killed anywhere, the note is left with a
+dead owner, and whoever listens for this host tells Redis to forget the key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from accelerator import local, message
+from accelerator.binding import COUNTER
+from accelerator.errors import BackendError
+from accelerator.looking import Looking
+from accelerator.observability import oplog
+from accelerator.steps import Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelerator.policy import Lives
+    from accelerator.remote import Change, Written
+    from accelerator.steps import Steps
+
+_PUBLISH: Final = COUNTER["invalidation_publish"]
+_PUBLISH_FAILURES: Final = COUNTER["invalidation_publish_failures"]
+_QUEUED: Final = COUNTER["invalidation_queued"]
+
+Item = tuple[Any, tuple[int, bytes] | None, "Lives"]
+"""Key, encoded value (None: it is to be forgotten), lives."""
+
+
+class Writing(Looking):
+    """Each operation that changes something, as steps."""
+
+    # --- set ------------------------------------------------------------------------------------
+
+    def _setting(
+        self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
+    ) -> Steps[None]:
+        second = self._second
+        if second is None:
+            stored = [self._put(op, *item, since) for item in items]
+        else:
+            told = self._is_broadcast(broadcast, sets=True)
+            pairs = [self._put_noted(op, *item, since) for item in items]
+            stored = [is_stored for is_stored, _ in pairs]
+            changes = [change for _, change in pairs]
+            sent = yield from self._published(op, message.SET, changes, since, broadcast=told)
+            stored.append(sent is not None)
+        if all(stored):
+            oplog.succeeded(self._config.area, op, "ok", since)
+
+    def _put(
+        self, op: str, key: Any, encoded: tuple[int, bytes] | None, lives: Lives, since: float
+    ) -> bool:
+        """Store, or forget where there is nothing to store; False if an explicit write was lost."""
+        if encoded is None or lives.local == 0:
+            self._delete(key)
+            return True
+        status = self._store(key, *encoded, lives.local, self._config.stale_life)
+        return self._judge(op, status, since)
+
+    def _put_noted(
+        self, op: str, key: Any, encoded: tuple[int, bytes] | None, lives: Lives, since: float
+    ) -> tuple[bool, Change]:
+        """Do as _put(), after a note in the outbox; and what is to become of it in Redis."""
+        second = self._second
+        assert second is not None
+        keeps = encoded is not None and lives.remote != 0
+        note = self._note(key, local.NOTE_SET if keeps else local.NOTE_FORGET)
+        if encoded is None or not keeps:
+            self._delete(key)
+            return True, second.change(key, note)
+        stored = True
+        if lives.local == 0:
+            self._delete(key)  # of REMOTE mode: it overtakes loads that run
+        else:
+            status = self._store(
+                key, *encoded, lives.local, self._config.stale_life, local.SET, None, note=note
+            )
+            stored = self._judge(op, status, since)
+        return stored, second.change(key, note, self._envelope(*encoded), self._physical(lives))
+
+    def _envelope(self, code: int, payload: bytes, age: float = 0.0) -> Any:
+        second = self._second
+        assert second is not None
+        return second.envelope(self._config, code, payload, age)
+
+    def _physical(self, lives: Lives) -> float | None:
+        """Seconds that the copy in Redis is to be kept, as stale in the end; None: for ever."""
+        return None if lives.remote is None else lives.remote + self._config.stale_life
+
+    # --- forget ---------------------------------------------------------------------------------
+
+    def _deleting(self, op: str, keys: Sequence[Any], *, on_error: str = "queue") -> Steps[int]:
+        since = self._begin()
+        second = self._second
+        if second is None:
+            found = sum(map(self._delete, keys))
+        else:
+            _check_on_error(on_error)
+            notes = [self._note(key, local.NOTE_FORGET) for key in keys]
+            found = sum(map(self._delete, keys))
+            changes = [second.change(key, note) for key, note in zip(keys, notes, strict=True)]
+            sent = yield from self._published(
+                op, message.FORGET, changes, since, broadcast=self._is_broadcast(None)
+            )
+            self._forget_again(keys)
+            if sent is None:
+                self._raise_queued(op, on_error)
+            else:
+                found = max(found, sent.found)
+        result = "ok" if op.startswith("m") else "found" if found else "absent"
+        oplog.succeeded(self._config.area, op, result, since)
+        return found
+
+    def _forget_again(self, keys: Sequence[Any]) -> None:
+        """Drop what was fetched from Redis before it knew."""
+        self._memory.invalidate(self._config.area, [local.encode_key(key) for key in keys])
+
+    def _expiring(self, key: Any, *, on_error: str = "queue") -> Steps[bool]:
+        since = self._begin()
+        second = self._second
+        if second is None:
+            found = self._expire(key)
+        else:
+            _check_on_error(on_error)
+            note = self._note(key, local.NOTE_EXPIRE)
+            found = self._expire(key)
+            sent = yield from self._published(
+                "expire", message.EXPIRE, [second.change(key, note)], since
+            )
+            self._memory.invalidate(self._config.area, [local.encode_key(key)], expire=True)
+            if sent is None:
+                self._raise_queued("expire", on_error)
+            else:
+                found = found or bool(sent.found)
+        oplog.succeeded(self._config.area, "expire", "found" if found else "absent", since)
+        return found
+
+    def _clearing(self, *, on_error: str = "queue") -> Steps[None]:
+        since = self._begin()
+        second = self._second
+        if second is None:
+            self._clear()
+        else:
+            _check_on_error(on_error)
+            note = self._note_clear()
+            self._clear()
+            change = second.change(None, note)
+            sent = yield from self._published("clear", message.CLEAR, [change], since)
+            self._memory.clear_area(self._config.area)
+            if sent is None:
+                self._raise_queued("clear", on_error)
+        oplog.succeeded(self._config.area, "clear", "ok", since)
+
+    # --- decided where the truth is -------------------------------------------------------------
+
+    def _adding(self, key: Any, value: Any, ttl: Any) -> Steps[bool]:
+        since = self._begin()
+        lives = self._lives(value, ttl, jitter=False)
+        encoded = self._encode("add", key, value, since)
+        if encoded is None or self._is_off or lives in {(0, 0), (0.0, 0.0)}:
+            return (yield from self._finding(key)) is None
+        second = self._second
+        if second is None:
+            status = self._store(
+                key, *encoded, lives.local, self._config.stale_life, local.ADD
+            )
+            if status == local.NOT_STORED:
+                return False
+            if status == local.BUSY:
+                raise self._busy("add", since)
+            return self._judge("add", status, since)
+        change = second.change(key, 0, self._envelope(*encoded), self._physical(lives))
+        added: bool = yield from self._decided("add", "add", (self._config.area, change), since)
+        if added:
+            self._forget_again([key])
+        return added
+
+    def _touching(self, key: Any, ttl: Any) -> Steps[bool]:
+        since = self._begin()
+        second = self._second
+        found = self._read(key, touch=False)
+        lives = self._lives(None if found is None else found[0], ttl, jitter=False)
+        if second is not None:
+            return (yield from self._touching_remote(key, lives, since))
+        if found is None:
+            return False
+        if lives.local == 0:
+            self._delete(key)
+            return True
+        status = self._touch(key, lives.local, self._config.stale_life)
+        if status == local.BUSY:
+            raise self._busy("touch", since)
+        return status == local.STORED
+
+    def _touching_remote(self, key: Any, lives: Lives, since: float) -> Steps[bool]:
+        if lives.remote == 0:
+            return (yield from self._deleting("touch", [key])) > 0
+        wanted = (self._config.area, local.encode_key(key), lives.remote, self._config.stale_life)
+        touched: bool = yield from self._decided("touch", "touch", wanted, since)
+        if touched:
+            self._forget_again([key])
+        return touched
+
+    def _incrementing(
+        self, op: str, key: Any, delta: int, default: int | None, ttl: Any
+    ) -> Steps[int | None]:
+        since = self._begin()
+        lives = self._lives(delta, ttl, jitter=False)
+        second = self._second
+        if second is not None:
+            return (yield from self._incrementing_remote(op, key, delta, default, lives, since))
+        keep = lives.local != 0 and not self._is_off
+        try:
+            value = self._incr(
+                key, delta, default if keep else None, lives.local or None, self._config.stale_life
+            )
+        except BlockingIOError as error:
+            raise self._busy(op, since) from error
+        if value is None and default is not None and not keep:
+            return default + delta
+        return value
+
+    def _incrementing_remote(
+        self, op: str, key: Any, delta: int, default: int | None, lives: Lives, since: float
+    ) -> Steps[int | None]:
+        second = self._second
+        assert second is not None
+        keep = lives.remote != 0
+        initial = None
+        if default is not None and keep:
+            code, payload = self._encoded(op, default, since)
+            initial = second.change(key, 0, self._envelope(code, payload), self._physical(lives))
+        wanted = (self._config.area, local.encode_key(key), delta, initial)
+        value: int | None = yield from self._decided(op, "incr", wanted, since)
+        if value is not None:
+            self._forget_again([key])
+        elif default is not None and not keep:
+            return default + delta
+        return value
+
+    def _decided(
+        self, op: str, method: str, wanted: tuple[Any, ...], since: float
+    ) -> Steps[Any]:
+        """
+        Ask Redis to decide.
+
+        Raises:
+            BackendError: It does not answer: there is no guess.
+        """
+        second = self._second
+        assert second is not None
+        try:
+            answer = yield Ask(method, (*wanted, second.origin))
+        except BackendError as error:
+            oplog.failed(self._config.area, op, error.kind, since)
+            error.area, error.operation = self._config.area, op
+            raise
+        self._count(_PUBLISH)
+        return answer
+
+    # --- telling Redis --------------------------------------------------------------------------
+
+    def _is_broadcast(self, given: bool | None, *, sets: bool = False) -> bool:
+        """Whether other hosts are told: as the call says, or else the area."""
+        config = self._config
+        area = config.broadcast_invalidation is not False
+        if not sets:
+            return area
+        if given is not None:
+            return given
+        return area if config.broadcast_sets is None else config.broadcast_sets
+
+    def _published(
+        self,
+        op: str,
+        kind: int,
+        changes: Sequence[Change],
+        since: float,
+        *,
+        broadcast: bool = True,
+    ) -> Steps[Written | None]:
+        """Have Redis do it and tell the other hosts; None: it is queued, which has been logged."""
+        second = self._second
+        assert second is not None
+        settled = False
+        try:
+            sent: Written = yield second.write(self._config.area, kind, changes, broadcast)
+            settled = True
+        except BackendError as error:
+            self._count(_PUBLISH_FAILURES)
+            self._count(_QUEUED, len(changes))
+            # A set is not sent later: the old copy is deleted instead.
+            result = "error" if kind == message.SET else "queued"
+            oplog.failed(self._config.area, op, error.kind, since, result=result)
+            return None
+        finally:
+            # Also when the caller is stopped here: then nobody knows what Redis has done.
+            for change in changes:
+                self._memory.outbox_settle(change.note, settled)
+        self._count(_PUBLISH)
+        return sent
+
+    def _raise_queued(self, op: str, on_error: str) -> None:
+        if on_error == "raise":
+            raise BackendError(
+                "Redis did not take it: it is done on this host, and queued until Redis is back",
+                queued=True,
+                area=self._config.area,
+                operation=op,
+            )
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in {"queue", "raise"}:
+        raise ValueError(f"on_error must be 'queue' or 'raise', not {on_error!r}")

@@ -1,0 +1,213 @@
+"""
+"Hosts": one segment each, with forked workers that do what they are told, and one Redis behind all.
+"""  # noqa: D205  one sentence
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+import accelerator
+from accelerator import runtime
+
+SHM_DIR = Path("/dev/shm")
+PATIENCE = 60.0
+"""Seconds after which what a test waits for will not come any more."""
+
+Areas = Mapping[str, Mapping[str, Any]]
+"""Options of LevelCache by area; made before the workers are forked."""
+
+
+class WorkerError(AssertionError):
+    """Something was raised in a worker; the text is its traceback."""
+
+
+class Worker:
+    """A forked process of a host."""
+
+    def __init__(self, settings: Mapping[str, Any], areas: Areas) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._pipe.close()
+                _serve(theirs, settings, areas)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self._dead = False
+
+    def begin(self, what: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        """Have it call a method, "area.method" or a module's function, and do not wait for it."""
+        self._pipe.send((what, arguments, keywords))
+
+    def end(self, patience: float = PATIENCE) -> Any:
+        """What the call that was begun has come to."""
+        assert self._pipe.poll(patience), "the worker does not answer"
+        result, error = self._pipe.recv()
+        if error is not None:
+            raise WorkerError(error)
+        return result
+
+    def call(self, what: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Have it call something, and give the result."""
+        self.begin(what, *arguments, **keywords)
+        return self.end()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as the kernel would."""
+        if not self._dead:
+            self._dead = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._pipe.close()
+
+
+class Host:
+    """
+    One segment and its workers.
+
+    Args:
+        redis: URL.
+        areas: What caches the workers have.
+        workers: How many.
+        settings: More settings, such as *freshness_bound*.
+    """
+
+    def __init__(
+        self, redis: str, areas: Areas, *, workers: int = 1, namespace: str, **settings: Any
+    ) -> None:
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
+        self.settings = {
+            "name": self.name,
+            "namespace": namespace,
+            "redis": redis,
+            "size": "4MiB",
+            **settings,
+        }
+        self.areas = areas
+        self.workers = [Worker(self.settings, areas) for _ in range(workers)]
+
+    def add_worker(self) -> Worker:
+        """Fork one more."""
+        self.workers.append(Worker(self.settings, self.areas))
+        return self.workers[-1]
+
+    def call(self, what: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Have the first worker call something."""
+        return self.workers[0].call(what, *arguments, **keywords)
+
+    def link(self) -> dict[str, Any]:
+        """What the host knows of Redis."""
+        return dict(self.call(link))
+
+    def leader(self) -> dict[str, Any]:
+        """Who listens."""
+        return dict(self.call(leader))
+
+    def leading_worker(self) -> Worker:
+        """The worker that listens; waits until there is one."""
+        until(lambda: self.leader()["pid"] in {worker.pid for worker in self.workers})
+        pid = self.leader()["pid"]
+        return next(worker for worker in self.workers if worker.pid == pid)
+
+    def wait_in_step(self) -> Self:
+        """Wait until every area is known to be current."""
+        for area in self.areas:
+            until(lambda area=area: self.call(freshness, area) < 1.5)
+        return self
+
+    def counters(self, area: str = "area") -> dict[str, int]:
+        """Over all workers."""
+        return dict(self.call(f"{area}.metrics_snapshot"))
+
+    def close(self) -> None:
+        """End the workers and remove the segment."""
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGCONT)
+            worker.kill()
+        for path in SHM_DIR.glob(f"accelerator.*.{self.name}.*"):
+            path.unlink()
+
+
+def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Look every few milliseconds until *condition* holds, where nothing tells."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def closing(*hosts: Host) -> Iterator[None]:
+    """Close hosts at the end of a block."""
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host.close()
+
+
+# --- in the worker ------------------------------------------------------------------------------
+
+_caches: dict[str, accelerator.LevelCache] = {}
+
+
+def cache(area: str = "area") -> accelerator.LevelCache:
+    """The cache of an area, in a worker."""
+    return _caches[area]
+
+
+def link() -> dict[str, Any]:
+    """What is known of Redis, in a worker."""
+    return runtime.current().memory.link()
+
+
+def leader() -> dict[str, Any]:
+    """Who listens, in a worker."""
+    return runtime.current().memory.leader()
+
+
+def freshness(area: str) -> float:
+    """How far behind an area may be, in a worker; infinite before it is in step."""
+    found = _caches[area]._freshness()
+    assert found is not None
+    return found
+
+
+def _serve(pipe: Connection, settings: Mapping[str, Any], areas: Areas) -> None:
+    accelerator.attach(**settings, strict=True)
+    for area, options in areas.items():
+        _caches[area] = accelerator.LevelCache(area, **options)
+        _caches[area].peek("nothing")  # so that the host listens
+    while True:
+        try:
+            what, arguments, keywords = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((_find(what)(*arguments, **keywords), None))
+        except BaseException:
+            pipe.send((None, traceback.format_exc()))
+
+
+def _find(what: str | Callable[..., Any]) -> Callable[..., Any]:
+    if callable(what):
+        return what
+    area, _, method = what.rpartition(".")
+    found = getattr(_caches[area or "area"], method)
+    assert callable(found)
+    return found
