@@ -4,6 +4,16 @@ Loads in an event loop: the steps of ``loading``, without ever blocking the loop
 What a caller leads is loaded by a task of its own, so that a caller may be cancelled while others
 wait.  An async loader is cancelled when it is late, or when nobody on the host waits any more; one
 that is not async runs in a thread, and is not stopped.
+
+What must hold: when a caller's await is left by an exception, whichever and wherever it was raised,
+none of the flights that it led is still loading, unless somebody else waits for it.  The load's
+task cannot see to that, because it runs only after the caller has gone.  So the flights stay the
+caller's, whose ``with`` frees them on the way out, until it is certain that their load shall go on
+without it: because others wait, or because it left with a stale answer.  A task whose flights were
+ended under it stores nothing.
+
+One load goes on unasked: that of a thread whose caller is cancelled.  It cannot be stopped, and if
+its flight were ended, the next caller would start a second load beside it.
 """
 
 from __future__ import annotations
@@ -62,16 +72,23 @@ async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
         return
     since = time.monotonic()
     groups = [led] if load.is_batch else [[one] for one in led]
-    jobs: list[TaskJob] = []
+    jobs = [TaskJob(load, group) for group in groups]
     try:
-        for group in groups:
-            jobs.append(TaskJob(load, group))  # noqa: PERF401  all but a failing one must be known
+        await _run_all(jobs)
+    except BaseException as error:
         for job in jobs:
-            await job.wait()
-    finally:
-        for job in jobs:
-            job.leave()
+            job.abandon(error)
+        raise
+    for job in jobs:
+        job.take_over()  # for those that go on behind a stale answer
     load.has_led_since(since)
+
+
+async def _run_all(jobs: list[TaskJob]) -> None:
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        await job.wait()
 
 
 class TaskJob(Job):
@@ -81,17 +98,23 @@ class TaskJob(Job):
         super().__init__(load, group)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._task: asyncio.Task[None] | None = None
         self._in_thread = False
         self._expired = False
         self._stopped = False
-        self.goes_on = False
-        """It has its purpose without a waiter."""
-        self._task = self._loop.create_task(self._run())
-        self._task.add_done_callback(self._over)  # also if it is cancelled before it begins
-        background.keep(self._task)
-        self.take_over()
 
     # --- for the caller ---
+
+    def start(self) -> None:
+        """
+        Have the task begin soon.
+
+        The caller must take_over() or abandon() it; whatever keeps it from that leads to the end
+        of the flights, and a task that begins afterwards does nothing.
+        """
+        task = self._task = self._loop.create_task(self._run())
+        task.add_done_callback(self._over)  # also if it is cancelled before it begins
+        background.keep(task)
 
     async def wait(self) -> None:
         """Wait until there are answers, or until stale ones will do."""
@@ -99,30 +122,50 @@ class TaskJob(Job):
         if None in soft:
             await asyncio.wait([self._ended])
         else:
-            self.goes_on = True
             await asyncio.wait(
                 [self._ended], timeout=min(left for left in soft if left is not None)
             )
             for one in self.group:
                 if one.is_pending and not self.load.fall_back(one):
-                    self.goes_on = False  # the stale value has gone meanwhile
-                    await asyncio.wait([self._ended])
+                    await asyncio.wait([self._ended])  # the stale value has gone meanwhile
         if self._ended.done() and any(one.is_pending for one in self.group):
             raise asyncio.CancelledError  # that is what the loader raised
 
-    def leave(self) -> None:
-        """Stop the load if nobody waits for it."""
+    def abandon(self, error: BaseException) -> None:
+        """Stop the load if it is of no use to others; its caller is left by *error*."""
         if self._loop.is_closed():
             self.__exit__(None, None, None)  # the task never runs again
-            background.drop(self._task)
+            if self._task is not None:
+                background.drop(self._task)
+        elif self._is_awaited():
+            self.take_over()
+            self._loop.call_later(_LOOK_AGAIN, self._look_again)
+        elif self._in_thread and isinstance(error, asyncio.CancelledError):
+            self.take_over()
+        else:
+            self._stop()
+
+    def _is_awaited(self) -> bool:
+        return any(one.flight.waiters for one in self.group)
+
+    def _look_again(self) -> None:
+        if self._in_thread or self._ended.done():
             return
-        if self.goes_on or self._in_thread or self._ended.done():
-            return
-        if any(one.flight.waiters for one in self.group):
-            self._loop.call_later(_LOOK_AGAIN, self.leave)
-            return
-        self._stopped = True
-        self._task.cancel()
+        if self._is_awaited():
+            self._loop.call_later(_LOOK_AGAIN, self._look_again)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        """End the flights now: the loader may take its time to end, and nobody waits for that."""
+        self.__exit__(None, None, None)
+        if self._in_thread or not self._expired:  # else it is cancelled already
+            self._stopped = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     # --- the task ---
 
@@ -131,6 +174,8 @@ class TaskJob(Job):
         names: list[tuple[int, int]] = []
         try:
             with self:
+                if not any(one.is_led for one in self.group):
+                    return  # its caller has gone before it began
                 memory = self.load.cache._memory
                 names += [flight.note_task(memory, one.flight, self._loop) for one in self.group]
                 flights = (one.flight for one in self.group)
@@ -171,15 +216,23 @@ class TaskJob(Job):
         try:
             answer = await self._call(context)
         except Exception as error:
-            if self._in_thread or not self._expired:
+            if self._is_of_use():
                 load.failed(self.group, error, started, counted=self._expired)
             return
         except BaseException:
             if not self._expired:
                 load.cache._count(_ERROR)
             raise
-        if self._in_thread or not self._expired:
+        if self._is_of_use():
             load.answered(self.group, answer, context, started, counted=self._expired)
+
+    def _is_of_use(self) -> bool:
+        """Judge whether what a loader says still counts: not if it was stopped, or is late."""
+        if self._stopped:
+            if not self._expired:
+                self.load.cache._count(_ERROR)  # as if it had ended when it was cancelled
+            return False
+        return self._in_thread or not self._expired
 
     async def _call(self, context: LoadContext | BatchContext) -> Any:
         call, argument = self.load.call, self.load.argument(self.group)
@@ -204,7 +257,7 @@ class TaskJob(Job):
 
     def _expire(self) -> None:
         """Judge that it is late."""
-        if self._ended.done():
+        if self._ended.done() or self._stopped:
             return
         self._expired = True
         if self._in_thread:
@@ -213,7 +266,7 @@ class TaskJob(Job):
             return
         limit = self.load.limit() or 0.0
         self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
-        self._task.cancel()
+        self._cancel()
         self._end()
 
 
@@ -225,4 +278,6 @@ def refresh_ahead(load: Load) -> None:
         if one.is_led:
             load.cache._count(REFRESH_ATTEMPTS)
             load.cache._count(LED)
-            TaskJob(load, [one]).goes_on = True
+            job = TaskJob(load, [one])
+            job.start()
+            job.take_over()

@@ -434,7 +434,7 @@ class TestTimeouts:
 
 
 class TestCancel:
-    def test_last_waiter(self) -> None:
+    def test_last_waiter(self, isolated: testing.Isolated) -> None:
         """With the last who waits goes the load."""
 
         async def story(source: Source) -> None:
@@ -447,9 +447,91 @@ class TestCancel:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            assert [] == isolated.memory.flights()
             await until(lambda: source.cancelled)
             source.go_on.set()
             assert "a!" == await cache.aget("a")
+
+        run(story)
+
+    def test_stubborn_loader(self, isolated: testing.Isolated) -> None:
+        """The next caller does not wait for a loader that does not end; what it says is lost."""
+
+        async def story(source: Source) -> None:
+            go_on = asyncio.Event()
+
+            async def load(key: Any) -> Any:
+                begun.release()
+                while not go_on.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await go_on.wait()
+                if key == "b":
+                    raise ValueError
+                return "too late"
+
+            begun = asyncio.Semaphore(0)
+            cache = make(load, loader_timeout=0.1)
+            for key in "ab":
+                task = asyncio.create_task(cache.aget(key))
+                await begun.acquire()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert [] == isolated.memory.flights()
+            assert "a!" == await cache.aget_or_load("a", source.load)
+            await asyncio.sleep(0.15)
+            go_on.set()
+            await until(lambda: counted(cache, "load_error") == (2,))
+            assert "a!" == cache.peek("a")
+            assert (3, 1, 0, 0) == counted(
+                cache, "load_total", "load_success", "load_timeout", "load_lease_lost"
+            )
+            await asyncio.sleep(0)
+
+        run(story)
+
+    def test_sync_loader(self, isolated: testing.Isolated) -> None:
+        """What runs in a thread cannot be stopped: who asks next waits for it, and gets it."""
+        go_on = threading.Event()
+        calls: list[Any] = []
+
+        def load(key: Any) -> Any:
+            calls.append(key)
+            assert go_on.wait(20)
+            return f"{key}!"
+
+        async def story(_: Source) -> None:
+            cache = make(load)
+            task = asyncio.create_task(cache.aget("a"))
+            await until(lambda: calls)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert 1 == len(isolated.memory.flights())
+            task = asyncio.create_task(cache.aget("a"))
+            await until(lambda: counted(cache, "load_joined") == (1,))
+            go_on.set()
+            assert "a!" == await task
+            assert ["a"] == calls
+            await asyncio.sleep(0)
+
+        run(story)
+
+    def test_before_a_soft_timeout(self, isolated: testing.Isolated) -> None:
+        """A load goes on behind an answer, and not for a caller that has gone without one."""
+
+        async def story(source: Source) -> None:
+            source.go_on.clear()
+            cache = make(source, soft_timeout=3, stale_on_error=True)
+            cache.set("a", "old")
+            cache.expire("a")
+            task = asyncio.create_task(cache.aget("a"))
+            await until(lambda: source.calls)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert [] == isolated.memory.flights()
+            await until(lambda: source.cancelled)
 
         run(story)
 
@@ -463,7 +545,6 @@ class TestCancel:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.sleep(0)
             assert [] == isolated.memory.flights()
 
         run(story)

@@ -1,8 +1,10 @@
 """An exception at every bytecode of a leader's path: its lease is free when the call is left."""
 
+import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -63,10 +65,12 @@ class Injection:
         return None
 
     def begin(self) -> None:
+        threading.settrace(self.trace)  # of those that begin from now on
         sys.settrace(self.trace)
 
     def end(self) -> None:
         sys.settrace(None)
+        threading.settrace(None)
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "call":
@@ -101,10 +105,13 @@ class MonitoredInjection(Injection):
         return None
 
 
+def injection_at(at: int) -> Injection:
+    return (MonitoredInjection if sys.version_info >= (3, 12) else Injection)(at)
+
+
 def inject(function: Callable[[], Any], at: int) -> tuple[bool, BaseException | None]:
     """Tell whether there was such a bytecode, and what came out."""
-    kind = MonitoredInjection if sys.version_info >= (3, 12) else Injection
-    injection = kind(at)
+    injection = injection_at(at)
     error = injection.call(function)
     return injection.thrown, error
 
@@ -167,3 +174,121 @@ class TestEveryBytecode:
                 break
             at += 1
         assert at > 100
+
+
+Left = tuple[list[Any], BaseException | None]
+"""The flights that are listed at the moment when an await is left, and what it was left by."""
+
+
+async def leave(memory: Any, awaitable: Awaitable[Any], injection: Injection) -> Left:
+    injection.begin()
+    try:
+        async with asyncio.timeout(20):
+            await awaitable
+    except BaseException as error:
+        return memory.flights(), error
+    finally:
+        injection.end()
+    return memory.flights(), None
+
+
+# What a coroutine is not awaited for, or a generator not closed for, is the injection.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestEveryBytecodeOfAsync:
+    """The same when an await is left, although the load runs in a task or thread of its own."""
+
+    def calls(self) -> dict[str, tuple[Callable[[], LevelCache], Callable[[LevelCache], Any]]]:
+        async def load(key: Any) -> str:
+            await asyncio.sleep(0)
+            return str(key)
+
+        async def mload(keys: list[Any]) -> dict[Any, str]:
+            return {key: await load(key) for key in keys}
+
+        async def fail(key: Any) -> Any:
+            await asyncio.sleep(0)
+            raise ValueError
+
+        stale = {"stale_on_error": True, "stale_ttl": 100}
+        return {
+            "aget": (lambda: make(load), lambda cache: cache.aget(1)),
+            "aget_or_load": (make, lambda cache: cache.aget_or_load(1, load)),
+            "arefresh": (lambda: make(load), lambda cache: cache.arefresh(1)),
+            "failing": (lambda: make(fail, **stale), lambda cache: cache.aget(1)),
+            "alone": (
+                lambda: make(load, penetration_protect=False),
+                lambda cache: cache.aget(1),
+            ),
+            "thread": (lambda: make(str), lambda cache: cache.aget(1)),
+            "amget": (lambda: make(load), lambda cache: cache.amget([1, 2])),
+            "batch": (lambda: make(FnLoader(load, mload)), lambda cache: cache.amget([1, 2])),
+            "threads": (lambda: make(str), lambda cache: cache.amget([1, 2])),
+        }
+
+    def check(self, name: str, isolated: testing.Isolated, step: int) -> None:
+        prepare, call = self.calls()[name]
+        cache = prepare()
+        cache.get(0, disable_load=True)  # attached
+
+        at = 0
+        while True:
+            cache.delete(1)
+            cache.delete(2)
+            injection = injection_at(at)
+            flights, error = asyncio.run(leave(isolated.memory, call(cache), injection))
+            assert [] == flights, (at, error)
+            assert not isinstance(error, TimeoutError), at
+            if not injection.thrown:
+                break
+            assert [] == isolated.memory.flights(), at
+            assert "1" == make().get_or_load(1, str), at
+            del error
+            at += step
+        assert at > 1000
+
+    @pytest.mark.parametrize(
+        "name", ["aget", "aget_or_load", "arefresh", "failing", "alone", "thread"]
+    )
+    def test_lease_is_free(self, name: str, isolated: testing.Isolated) -> None:
+        """It is free in the very step of the loop in which the caller goes on."""
+        self.check(name, isolated, 1)
+
+    @pytest.mark.parametrize("name", ["amget", "batch", "threads"])
+    @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.nightly)])
+    def test_leases_are_free(self, name: str, step: int, isolated: testing.Isolated) -> None:
+        """Those of several keys, at each seventh bytecode."""
+        self.check(name, isolated, step)
+
+    @pytest.mark.parametrize("name", ["aget", "arefresh", "amget", "batch"])
+    def test_cancelled(self, name: str, isolated: testing.Isolated) -> None:
+        """Also if something else is raised on the way out of a caller that was cancelled."""
+        at = 0
+        while self.cancel(name, isolated, at):
+            at += 1
+        assert at > 100
+
+    def cancel(self, name: str, isolated: testing.Isolated, at: int) -> bool:
+        injection = injection_at(sys.maxsize)
+
+        async def story() -> Left:
+            begun = asyncio.Semaphore(0)
+
+            async def load(_: Any) -> None:
+                begun.release()
+                await asyncio.sleep(20)
+
+            cache = make(FnLoader(load, load) if name == "batch" else load)
+            call = {"aget": cache.aget, "arefresh": cache.arefresh}.get(name)
+            waiting = cache.amget([1, 2]) if call is None else call(1)
+            caller = asyncio.create_task(leave(isolated.memory, waiting, injection))
+            for _ in range(2 if name == "amget" else 1):
+                await begun.acquire()
+            injection.at = injection.count + at
+            caller.cancel()
+            return await caller
+
+        flights, error = asyncio.run(story())
+        assert [] == flights, (at, error)
+        assert isinstance(error, Injected if injection.thrown else asyncio.CancelledError)
+        return injection.thrown
