@@ -67,6 +67,14 @@ OFF: Final = 64
 LOADS: Final = 128
 """The area has a loader: every miss asks Python (so PLAIN_MISS is not given)."""
 
+# Area._bind: what reads are given once the area is out of step with its second level.
+CAP: Final = 0
+"""What was loaded no longer ago than the limit."""
+BYPASS: Final = 1
+"""Nothing."""
+SERVE: Final = 2
+"""Everything: no bound holds."""
+
 # Modes of Area._enter.
 JOIN: Final = 0
 """Lead, or join who leads."""
@@ -223,6 +231,14 @@ class Segment:
         """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
+    def area_extend(self, area: str, until: float) -> None:
+        """
+        Raise the time (seconds of CLOCK_MONOTONIC, whatever clock a test has set) until which an
+        area is in step: what the second level had told by *until* less the bound is applied.
+
+        Never lowers it; an area that was never opened is left alone.  ValueError: below 0, or more
+        than 90 days ahead.  OSError: the segment was opened read-only.
+        """
     def bell(self) -> Bell:
         """
         Make a bell, one for each event loop.  OSError: no file descriptor, or no thread.
@@ -322,15 +338,23 @@ class Flight:
         """
 
     # The leader's.  Each ends the flight and wakes all who wait, whatever it answers.
-    def finish(self, code: int, payload: bytes, ttl: float | None, stale_ttl: float) -> int:
+    def finish(
+        self,
+        code: int,
+        payload: bytes,
+        ttl: float | None,
+        stale_ttl: float,
+        age: float | None = None,
+    ) -> int:
         """
         Store the value, also over a fresh one, unless overtaken or the lease is another's by now.
 
-        Times in seconds from now, as in Area._store.  STORED; NOT_STORED (overtaken, lost, no
+        Times in seconds from now, as in Area._store; without an *age*, the value is as old as the
+        flight.  STORED; NOT_STORED (overtaken, lost, no
         record, OFF, a LOCK, or over before); TOO_LARGE or BUSY, which leave an older copy of the
         key.  What is not stored is handed to those who joined, where it can be.
 
-        ValueError, TypeError: code, payload or lives are wrong; the flight goes on.
+        ValueError, TypeError: code, payload, lives or age are wrong; the flight goes on.
         """
     def hand(self, code: int, payload: bytes) -> None:
         """
@@ -405,9 +429,17 @@ class Area:
         object_cache_bytes: int,
         flags: int,
         refresh_window: float = 0.0,
+        bound: float | None = None,
+        limit: float = 0.0,
+        on_desync: int = ...,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.
+
+        With a *bound* the area has a second level, and is in step with it as long as
+        Segment.area_extend says so.  Once what is known of that is older than *limit* (0 to
+        *bound*), reads are given as fresh what *on_desync* says, CAP by default; the rest counts as
+        stale.  What holds for reads holds for what _enter finds there, and _store with ADD or FILL.
 
         A plain hit of get() (no options; not mget) with less than *refresh_window* left of its life
         calls ``_near_end(key)`` before it returns.  An Exception from there is dropped, any other
@@ -455,22 +487,26 @@ class Area:
         stale_ttl: float,
         mode: int = ...,
         token: tuple[int, int] | None = None,
+        age: float = 0.0,
     ) -> int:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
-        overtook.
+        overtook.  *age*: how long ago the source had this value; cut at 90 days.
         """
     def _token(self, key: Any) -> tuple[int, int]:
         """Generations of key and area now: read before a load, given to its fill."""
     def _read(
-        self, key: Any, *, touch: bool = True, stale: bool = False
+        self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
     ) -> tuple[Any, int, float, float | None, bool, int] | None:
         """
         (object, code, age, ttl, is_stale, version) or None.
 
         touch=False leaves no mark (peek).  stale=True also returns what is past its ttl and within
-        its stale_ttl.
-        age and ttl in seconds; ttl None: no expiry.  Decoded through ``_decode``.
+        its stale_ttl, and what is not past it but not given as fresh (see _bind).  *within*: a
+        fresh value must be that young, in seconds, or the area in step that recently (without a
+        bound it always is).
+        age and ttl in seconds, age since its load began; ttl None: no expiry.  Decoded through
+        ``_decode``.
         """
     def _delete(self, key: Any) -> bool:
         """
@@ -492,6 +528,11 @@ class Area:
         """
     def _clear(self) -> None:
         """Forget the whole area, O(1)."""
+    def _freshness(self) -> float | None:
+        """
+        Seconds for which the area has not heard all of the second level's news; inf: never in step.
+        None: no bound.
+        """
     def _enter(
         self, key: Any, lease: float, mode: int = ..., waits: bool = ..., /
     ) -> Flight | None:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Reading = tuple[Any, int, float, float | None, bool, int]
-"""Object, code, age, ttl (None: no expiry; negative once it is stale), whether stale, version."""
+"""
+Object, code, age, ttl (None: no expiry; negative once it has passed), whether stale, version.
+
+Stale is what is past its ttl, and what is not but is out of step with the second level.
+"""
 
 
 class LocalBell(Protocol):
@@ -79,7 +83,14 @@ class LocalFlight(Protocol):
     def overtaken(self) -> bool:
         """Whether nothing will be stored, as something came since it began."""
 
-    def finish(self, code: int, payload: bytes, ttl: float | None, stale_ttl: float) -> int:
+    def finish(
+        self,
+        code: int,
+        payload: bytes,
+        ttl: float | None,
+        stale_ttl: float,
+        age: float | None = ...,
+    ) -> int:
         """Store the value unless overtaken, and end; else hand it to those who joined."""
 
     def hand(self, code: int, payload: bytes) -> None:
@@ -152,6 +163,9 @@ class LocalMemory(Protocol):
     def clear_all(self) -> None:
         """Clear every area."""
 
+    def area_extend(self, area: str, until: float) -> None:
+        """Raise the time of time.monotonic() until which an area is in step with the others."""
+
     def bell(self) -> LocalBell:
         """Make a bell for one event loop."""
 
@@ -185,13 +199,16 @@ class LocalBackend(Protocol):
         stale_ttl: float,
         mode: int = ...,
         token: tuple[int, int] | None = ...,
+        age: float = ...,
     ) -> int:
         """Store a payload: always, if absent, or if no delete overtook *token*."""
 
     def _token(self, key: Any) -> tuple[int, int]:
         """What a fill must still find unchanged."""
 
-    def _read(self, key: Any, *, touch: bool = ..., stale: bool = ...) -> Reading | None:
+    def _read(
+        self, key: Any, *, touch: bool = ..., stale: bool = ..., within: float | None = ...
+    ) -> Reading | None:
         """Read with all that is known; *touch* keeps the key from eviction."""
 
     def _delete(self, key: Any) -> bool:
@@ -210,6 +227,9 @@ class LocalBackend(Protocol):
 
     def _clear(self) -> None:
         """Forget the whole area."""
+
+    def _freshness(self) -> float | None:
+        """Seconds for which it has not heard all of the others' news; None: no bound."""
 
     def _enter(
         self, key: Any, lease: float, mode: int = ..., waits: bool = ..., /

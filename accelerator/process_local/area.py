@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from bisect import bisect_left
-from math import isfinite
+from math import inf, isfinite
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +15,8 @@ from accelerator.errors import SerializationError
 from accelerator.keys import encode as encode_key
 from accelerator.process_local.constants import (
     ADD,
+    BYPASS,
+    CAP,
     CODE_LIMIT,
     COUNTERS,
     DELETE_TOTAL,
@@ -33,10 +35,17 @@ from accelerator.process_local.constants import (
     OFF,
     PLAIN_MISS,
     PLAIN_SET,
+    SERVE,
     SET,
 )
-from accelerator.process_local.flights import Flight, Seat, checked_lease, checked_mode
-from accelerator.process_local.items import AreaState, Item, Life
+from accelerator.process_local.flights import (
+    Flight,
+    Seat,
+    checked_age,
+    checked_lease,
+    checked_mode,
+)
+from accelerator.process_local.items import AreaState, Freshness, Item, Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,6 +69,7 @@ class _Binding(NamedTuple):
     object_bytes: int
     flags: int
     refresh_window: float
+    freshness: Freshness
 
     @property
     def shared(self) -> bool:
@@ -127,6 +137,9 @@ class ProcessLocalArea:
         object_cache_bytes: int,
         flags: int,
         refresh_window: float = 0.0,
+        bound: float | None = None,
+        limit: float = 0.0,
+        on_desync: int = CAP,
     ) -> None:
         """Tie this object to an area of a segment."""
         for life in (ttl, null_ttl):
@@ -135,6 +148,12 @@ class ProcessLocalArea:
         if not (0 <= jitter <= 1 and stale_ttl >= 0 and refresh_window >= 0):
             raise ValueError(
                 "_bind: jitter must be within 0 to 1, stale_ttl and refresh_window not below 0"
+            )
+        if on_desync not in {CAP, BYPASS, SERVE}:
+            raise ValueError("_bind: on_desync out of range")
+        if bound is not None and not (0 < bound < inf and 0 <= limit <= bound):
+            raise ValueError(
+                "_bind: bound must be None or more than 0 seconds and finite, limit 0 to bound"
             )
         if flags & OFF:
             flags = flags & ~PLAIN_SET | OBJECTS_COPY
@@ -148,6 +167,7 @@ class ProcessLocalArea:
             object_cache_bytes,
             flags,
             refresh_window,
+            Freshness(bound, limit, on_desync),
         )
 
     def _unbind(self) -> None:
@@ -233,7 +253,7 @@ class ProcessLocalArea:
         binding = self.__ready()
         encoded = encode_key(key)
         if not binding.flags & OFF and binding.segment.find(
-            binding.area, encoded, mark=False, stale=False
+            binding.area, encoded, mark=False, stale=False, freshness=binding.freshness
         ):
             return True
         return not binding.flags & PLAIN_MISS and bool(self._contains_miss(key))
@@ -266,16 +286,26 @@ class ProcessLocalArea:
         stale_ttl: float,
         mode: int = SET,
         token: tuple[int, int] | None = None,
+        age: float = 0.0,
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
+        age = checked_age(age)
         binding = self.__ready()
         encoded = encode_key(key)
         life = binding.given_life(ttl, stale_ttl)
         if binding.flags & OFF:
             return NOT_STORED
         return binding.segment.store(
-            binding.area, encoded, code, bytes(payload), life, mode=mode, token=token
+            binding.area,
+            encoded,
+            code,
+            bytes(payload),
+            life,
+            mode=mode,
+            token=token,
+            age=age,
+            freshness=binding.freshness,
         )
 
     def _token(self, key: Any) -> tuple[int, int]:
@@ -283,19 +313,20 @@ class ProcessLocalArea:
         return binding.segment.token(binding.area, encode_key(key))
 
     def _read(
-        self, key: Any, *, touch: bool = True, stale: bool = False
+        self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
     ) -> tuple[Any, int, float, float | None, bool, int] | None:
-        """(object, code, age, ttl, is_stale, version); a stale value's ttl is negative."""
+        """(object, code, age, ttl, is_stale, version); an expired value's ttl is negative."""
+        if within is not None and not within >= 0:
+            raise ValueError("_read: within must be None or not less than 0 seconds")
         binding = self.__ready()
-        found = self.__read_object(binding, encode_key(key), mark=touch, stale=stale)
+        found = self.__read_object(binding, encode_key(key), mark=touch, stale=stale, within=within)
         if found is None:
             return None
-        item, value = found
+        item, value, is_fresh = found
         now = binding.segment.now()
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
-        is_stale = stale and ttl is not None and ttl <= 0
-        return value, item.code, now - item.loaded_at, ttl, is_stale, item.version
+        return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:
         binding = self.__ready()
@@ -321,6 +352,13 @@ class ProcessLocalArea:
         encoded = encode_key(key)
         life = binding.given_life(ttl, stale_ttl)
         return binding.segment.incr(binding.area, encoded, delta, initial, life)
+
+    def _freshness(self) -> float | None:
+        binding = self.__ready()
+        bound = binding.freshness.bound
+        if bound is None:
+            return None
+        return max(0.0, binding.segment.now() - (binding.area.fresh_until - bound))
 
     def _clear(self) -> None:
         binding = self.__ready()
@@ -359,7 +397,9 @@ class ProcessLocalArea:
         if not binding.flags & OFF and mode not in {FORCE, LOCK}:
             window = 0.0 if mode == JOIN else binding.refresh_window or None
         table = binding.segment.table
-        entered = table.enter(seat, binding.area, encoded, lease, mode, window=window)
+        entered = table.enter(
+            seat, binding.area, encoded, lease, mode, window=window, freshness=binding.freshness
+        )
         return flight if entered else None
 
     def _enter_alone(self, key: Any, lease: float, most: int | None) -> Flight | None:
@@ -422,14 +462,33 @@ class ProcessLocalArea:
     # --- reading ---
 
     def __read_object(
-        self, binding: _Binding, key: bytes, *, mark: bool, stale: bool
-    ) -> tuple[Item, Any] | None:
-        """Give item and object, None for a miss.  The object is decoded without the lock."""
+        self,
+        binding: _Binding,
+        key: bytes,
+        *,
+        mark: bool,
+        stale: bool,
+        within: float | None = None,
+    ) -> tuple[Item, Any, bool] | None:
+        """Give item, object, and whether it is fresh; None for a miss."""
         if binding.flags & OFF:
             return None
-        item = binding.segment.find(binding.area, key, mark=mark, stale=stale)
-        if item is None:
+        found = binding.segment.find(
+            binding.area,
+            key,
+            mark=mark,
+            stale=stale,
+            freshness=binding.freshness,
+            within=within,
+        )
+        if found is None:
             return None
+        item, is_fresh = found
+        read = self.__object_of(binding, item)
+        return None if read is None else (*read, is_fresh)
+
+    def __object_of(self, binding: _Binding, item: Item) -> tuple[Item, Any] | None:
+        """Give item and object.  The object is decoded without the lock."""
         if item.code in RAW_CODES:
             return self.__raw_object(binding, item)
         if binding.flags & OBJECTS_COPY:

@@ -30,6 +30,10 @@ LOADS: Final = 128
 CODE_LIMIT: Final = 64
 """Codes of values are below it."""
 
+CAP: Final = 0
+BYPASS: Final = 1
+SERVE: Final = 2
+
 JOIN: Final = 0
 REFRESH: Final = 1
 FORCE: Final = 2

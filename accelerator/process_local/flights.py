@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from accelerator.process_local.items import AreaState, Life, Place
+    from accelerator.process_local.items import AreaState, Freshness, Life, Place
     from accelerator.process_local.segment import ProcessLocalSegment
 
 RECORDS_MAX: Final = 4096
+_AGE_MAX: Final = 90 * 86400.0
 _SLICE: Final = 0.1
 """Longest sleep, in seconds, before a waiter looks again: the lease may be over, or the clock of a
 test may have been moved."""
@@ -143,6 +144,7 @@ class Table:
         mode: int,
         *,
         window: float | None,
+        freshness: Freshness,
     ) -> bool:
         """
         Take the lead or join, or note that there is no room; False: neither is called for.
@@ -152,7 +154,9 @@ class Table:
         ended: list[Record] = []
         try:
             with self._segment.lock():
-                return self._enter(seat, area, key, lease, mode, ended, window=window)
+                return self._enter(
+                    seat, area, key, lease, mode, ended, window=window, freshness=freshness
+                )
         finally:
             for record in ended:
                 record.wake()
@@ -299,11 +303,13 @@ class Table:
         ended: list[Record],
         *,
         window: float | None,
+        freshness: Freshness,
     ) -> bool:
         place = (area.number, key)
         while True:
             now = self._segment.now()
-            if window is not None and self._segment.is_fresh(area, key, now + window):
+            segment = self._segment
+            if window is not None and segment.is_current(area, key, freshness, window=window):
                 return False
             current = self.leads.get(place)
             if current is not None:
@@ -456,9 +462,18 @@ class Flight:
 
     # --- who leads ---
 
-    def finish(self, code: int, payload: bytes, ttl: float | None, stale_ttl: float) -> int:
+    def finish(
+        self,
+        code: int,
+        payload: bytes,
+        ttl: float | None,
+        stale_ttl: float,
+        age: float | None = None,
+    ) -> int:
         """Store the value unless it is out of date, and end."""
         life = self._life(ttl, stale_ttl)
+        if age is not None:
+            age = checked_age(age)
         handed = _handed(code, payload)
         record = self._seat.record
         if self.state != FLIGHT_LEADING or record is None:
@@ -469,7 +484,9 @@ class Flight:
             return NOT_STORED
         table = self._segment.table
         with self._segment.lock():
-            stored = self._segment.fill(record, *handed, life) if self._stores else NOT_STORED
+            stored = NOT_STORED
+            if self._stores:
+                stored = self._segment.fill(record, *handed, life, age)
             if stored == STORED:
                 table.settle(self._seat, RESULT_STORED)
             else:
@@ -647,6 +664,18 @@ def checked_lease(lease: float) -> float:
     if not (isfinite(lease) and lease > 0):
         raise ValueError("a lease must be more than 0 seconds")
     return float(lease)
+
+
+def checked_age(age: float) -> float:
+    """
+    Give back how old a value is already, in seconds, cut at 90 days.
+
+    Raises:
+        ValueError: It is less than 0, or no number.
+    """
+    if not age >= 0:
+        raise ValueError("an age must not be less than 0 seconds")
+    return min(float(age), _AGE_MAX)
 
 
 def checked_mode(mode: int) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from accelerator.process_local.constants import COUNTERS, LATENCY_BOUNDS
+from accelerator.process_local.constants import BYPASS, CAP, COUNTERS, LATENCY_BOUNDS
 
 if TYPE_CHECKING:
     from accelerator.process_local.flights import Record
@@ -28,6 +29,34 @@ class Life(NamedTuple):
 
     expire_at: float | None
     stale_until: float | None
+
+
+ANY_AGE: Final = math.inf
+NO_AGE: Final = -1.0
+
+
+class Freshness(NamedTuple):
+    """How stale reads may be, see ``_native.Area._bind``."""
+
+    bound: float | None = None
+    limit: float = 0.0
+    on_desync: int = CAP
+
+    def oldest(self, fresh_until: float, now: float, within: float | None) -> float:
+        """Tell the greatest age of what is given as fresh."""
+        if self.bound is None:
+            return ANY_AGE
+        known_age = now - (fresh_until - self.bound)
+        oldest = ANY_AGE if known_age <= self.limit else self._capped()
+        return oldest if within is None or known_age <= within else min(oldest, within)
+
+    def _capped(self) -> float:
+        if self.on_desync == CAP:
+            return self.limit
+        return NO_AGE if self.on_desync == BYPASS else ANY_AGE
+
+
+UNBOUND: Final = Freshness()
 
 
 class Item(NamedTuple):
@@ -56,6 +85,12 @@ class Item(NamedTuple):
         if expire_at is None or now < expire_at:
             return FRESH
         return STALE if stale_until is not None and now < stale_until else EXPIRED
+
+    def age_for(self, now: float, oldest: float) -> int:
+        """Tell the same to a reader for whom nothing older than *oldest* is fresh."""
+        age = self.age(now)
+        too_old = oldest != ANY_AGE and now - self.loaded_at > oldest
+        return STALE if age == FRESH and too_old else age
 
 
 class Pause(NamedTuple):
@@ -101,6 +136,8 @@ class AreaState:
         self.name = name
         self.number = number
         self.generation = 0
+        self.fresh_until = -math.inf
+        """What other hosts have told until then less the bound is in here; never: not in step."""
         self.counters = [0] * len(COUNTERS)
         self.latencies = [0] * (len(LATENCY_BOUNDS) + 2)
         """Loads per bucket; last the sum in microseconds."""

@@ -32,7 +32,9 @@ from accelerator.process_local.items import (
     EXPIRED,
     FRESH,
     STALE,
+    UNBOUND,
     AreaState,
+    Freshness,
     Item,
     Life,
     Pause,
@@ -42,6 +44,7 @@ from accelerator.process_local.queues import Queues
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
 _PAUSES_MAX: Final = 1024
+_AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -281,18 +284,39 @@ class ProcessLocalSegment:
         digest = hashlib.blake2b(text, digest_size=8, key=self._hash_key).digest()
         return int.from_bytes(digest, "little")
 
-    def find(self, area: AreaState, key: bytes, *, mark: bool, stale: bool) -> Item | None:
-        """Give the item of a key if it is fresh, or stale and that will do."""
+    def area_extend(self, area: str, until: float) -> None:
+        """Raise the time until which an area is fresh, in seconds of time.monotonic()."""
+        if not (0 <= until < self.now() + _AHEAD_MOST):
+            raise ValueError(
+                "area_extend: until must be a time of the monotonic clock, at most 90 days ahead"
+            )
+        with self.lock():
+            known = self._areas.get(area)
+            if known is not None:
+                known.fresh_until = max(known.fresh_until, until)
+
+    def find(
+        self,
+        area: AreaState,
+        key: bytes,
+        *,
+        mark: bool,
+        stale: bool,
+        freshness: Freshness = UNBOUND,
+        within: float | None = None,
+    ) -> tuple[Item, bool] | None:
+        """Give the item of a key, and whether it is fresh, if it is or stale will do."""
         place = (area.number, key)
         with self.lock():
             item = self._queues.find(place)
             if item is None:
                 return None
-            age = item.age(self.now())
+            now = self.now()
+            age = item.age_for(now, freshness.oldest(area.fresh_until, now, within))
             if age == FRESH or (age == STALE and stale):
                 if mark:
                     self._queues.mark(place)
-                return item
+                return item, age == FRESH
             return None
 
     def token(self, area: AreaState, key: bytes) -> tuple[int, int]:
@@ -310,26 +334,33 @@ class ProcessLocalSegment:
         *,
         mode: int = SET,
         token: tuple[int, int] | None = None,
+        age: float = 0.0,
+        freshness: Freshness = UNBOUND,
     ) -> int:
         """Store a value and count what became of it."""
         with self.lock():
             now = self.now()
-            if mode != SET and self.is_fresh(area, key, now):
+            if mode != SET and self.is_current(area, key, freshness):
                 return self._not_stored(area, mode)
             if token is not None and token != self.token(area, key):
                 return self._not_stored(area, mode)
-            stored = self._store(area, key, code, payload, life, now)
+            stored = self._store(area, key, code, payload, life, now - age)
             if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
             return stored
 
-    def fill(self, record: Record, code: int, payload: bytes, life: Life) -> int:
-        """Store what a flight has loaded, also over a fresh value, unless it was overtaken."""
+    def fill(self, record: Record, code: int, payload: bytes, life: Life, age: float | None) -> int:
+        """
+        Store what a flight has loaded, also over a fresh value, unless it was overtaken.
+
+        Without an *age* its load began when the flight did.
+        """
         with self.lock():
             if not self.table.own(record):
                 return self._not_stored(record.area, FILL)
             self.table.step_aside(record)
-            return self._store(record.area, record.place[1], code, payload, life, self.now())
+            loaded_at = record.started if age is None else self.now() - age
+            return self._store(record.area, record.place[1], code, payload, life, loaded_at)
 
     def delete(self, area: AreaState, key: bytes) -> bool:
         """Forget a key, and what is being loaded for it; tell whether it was there."""
@@ -403,10 +434,16 @@ class ProcessLocalSegment:
 
     # --- loads ---
 
-    def is_fresh(self, area: AreaState, key: bytes, now: float) -> bool:
-        """Tell, with the lock held, whether there is a fresh value."""
+    def is_current(
+        self, area: AreaState, key: bytes, freshness: Freshness, *, window: float = 0.0
+    ) -> bool:
+        """Tell, with the lock held, whether reads are given a value, fresh for *window* more."""
         item = self._queues.find((area.number, key))
-        return item is not None and item.age(now) == FRESH
+        if item is None:
+            return False
+        now = self.now()
+        oldest = freshness.oldest(area.fresh_until, now, None)
+        return item.age(now + window) == FRESH and item.age_for(now, oldest) == FRESH
 
     def pause(self, area: AreaState, key: bytes, seconds: float) -> None:
         """Note that a load of a key failed."""
@@ -459,10 +496,13 @@ class ProcessLocalSegment:
         return NOT_STORED
 
     def _store(  # noqa: PLR0917  called in two places
-        self, area: AreaState, key: bytes, code: int, payload: bytes, life: Life, now: float
+        self, area: AreaState, key: bytes, code: int, payload: bytes, life: Life, loaded_at: float
     ) -> int:
         """Store a new value: what is being loaded for its key is out of date."""
-        kept = self._put(area, key, code, payload, life, loaded_at=now, now=now, overtakes=True)
+        now = self.now()
+        kept = self._put(
+            area, key, code, payload, life, loaded_at=loaded_at, now=now, overtakes=True
+        )
         area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
         return STORED if kept else TOO_LARGE
 

@@ -79,8 +79,10 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
  */
 static bool mget_one(struct mget *m, PyObject *key) {
     PyObject *object = NULL;
-    if (objects_usable(m->self) && object_key_type(key)) {
-        object = object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)));
+    struct acc_look look;
+    if (objects_usable(m->self, &look) && object_key_type(key)) {
+        object =
+            object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)), &look);
     }
     if (acc_likely(object != NULL)) {
         return mget_put(m, key, object);
@@ -93,8 +95,9 @@ static bool mget_one(struct mget *m, PyObject *key) {
 }
 
 static bool mget_all(struct mget *m, PyObject *keys) {
+    struct acc_look look;
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
-        if (i % BATCH == 0 && objects_usable(m->self)) {
+        if (i % BATCH == 0 && objects_usable(m->self, &look)) {
             Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
             prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
                                 left < BATCH ? left : BATCH);

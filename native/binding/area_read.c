@@ -37,7 +37,8 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
     bool twice = acc_view_twice(view);
     uint64_t slot =
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
-    if (!objects_usable(self) || view->record.area_count != self->objects->area_count ||
+    struct acc_look look;
+    if (!objects_usable(self, &look) || view->record.area_count != self->objects->area_count ||
         !still_live(self, found, key_hash)) {
         return;
     }
@@ -176,21 +177,24 @@ struct wanted {
     PyObject *key_object;
     const struct acc_key *key;
     struct acc_home home;
-    bool mark, stale, keep;
+    struct request request;
+    bool keep;
 };
 
-/* One attempt: find, judge, copy.  Runs no Python code. */
+/* One attempt: look, find, judge, copy.  Runs no Python code. */
 static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct acc_found *found,
-                          PyObject **out) {
+                          bool *fresh, PyObject **out) {
+    struct acc_look look = acc_likely(wanted->request.within == ACC_ANY_AGE)
+                               ? acc_look(&self->area)
+                               : acc_look_within(&self->area, wanted->request.within);
     enum acc_status status = acc_read_find(&self->area, &wanted->home, wanted->key, found);
     if (status != ACC_OK) {
         return status == ACC_RACE ? AGAIN : GONE;
     }
-    const struct acc_record *record = &found->view.record;
-    enum acc_age age =
-        record->expire_at == 0 ? ACC_FRESH : acc_record_age(record, acc_now(self->area.seg));
+    enum acc_age age = acc_look_age(self->area.seg, &look, &found->view.record);
+    *fresh = age == ACC_FRESH;
     if (acc_unlikely(!acc_found_live(&self->area, found, wanted->key->hash)) || age == ACC_GONE ||
-        (age == ACC_STALE && !wanted->stale)) {
+        (age == ACC_STALE && !wanted->request.stale)) {
         return acc_read_valid(found) ? GONE : AGAIN;
     }
     return take(self, found, verify_wanted(self, wanted->keep), out);
@@ -231,33 +235,33 @@ static enum taken decode(AreaObject *self, const struct acc_found *found, PyObje
 /* Rewritten faster than it can be read: once more while nobody may write; then it counts as a miss.
  */
 static enum taken attempt_locked(AreaObject *self, const struct wanted *wanted,
-                                 struct acc_found *found, PyObject **out) {
+                                 struct acc_found *found, bool *fresh, PyObject **out) {
     struct acc_segment *seg = self->area.seg;
     acc_count(self->area.stats, ACC_READ_RACE);
     if (!acc_lock_take(seg, wanted->home.shard, 0)) {
         return GONE;
     }
-    enum taken taken = attempt(self, wanted, found, out);
+    enum taken taken = attempt(self, wanted, found, fresh, out);
     acc_lock_give(seg, wanted->home.shard);
     return taken;
 }
 
-int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark,
-                     bool stale, struct reading *out) {
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key,
+                     struct request request, struct reading *out) {
     if (acc_unlikely((self->flags & AREA_OFF) != 0)) {
         return 0;
     }
     bool keep = OBJECTS && self->objects != NULL && object_key_type(key_object);
-    struct wanted wanted = {key_object, key,   acc_home_of(self->area.seg, key->hash),
-                            mark,       stale, keep};
+    struct wanted wanted = {key_object, key, acc_home_of(self->area.seg, key->hash), request, keep};
+    bool fresh = true;
     struct acc_found found;
     PyObject *object = NULL;
     enum taken taken = AGAIN;
     for (int tries = 0; taken == AGAIN && tries < ACC_READ_TRIES; tries++) {
-        taken = attempt(self, &wanted, &found, &object);
+        taken = attempt(self, &wanted, &found, &fresh, &object);
     }
     if (acc_unlikely(taken == AGAIN)) {
-        taken = attempt_locked(self, &wanted, &found, &object);
+        taken = attempt_locked(self, &wanted, &found, &fresh, &object);
     }
     bool immutable = true, same = true;
     if (taken == TAKEN && !is_raw(&found.view.record)) {
@@ -266,8 +270,7 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
     if (acc_unlikely(taken != TAKEN)) {
         return taken == FAILED ? -1 : 0;
     }
-    bool fresh = !stale || acc_record_age(&found.view.record, acc_now(self->area.seg)) == ACC_FRESH;
-    if (mark && same) {
+    if (request.mark && same) {
         acc_mark_raise(acc_slot_mark(found.slot));
     }
     if (keep && fresh && same) {
@@ -284,7 +287,7 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
 /* The header of an item with two copies that lies at a remembered place: whichever copy is selected
  * now, if it is of this area as it is now, and fresh.  False: look it up. */
 static bool view_twice(const AreaObject *self, const uint8_t *item, uint64_t word,
-                       struct acc_view *view) {
+                       struct acc_look *look, struct acc_view *view) {
     const struct acc_segment *seg = self->area.seg;
     uint32_t ring = acc_word_ring(word);
     view->item = item;
@@ -295,13 +298,15 @@ static bool view_twice(const AreaObject *self, const uint8_t *item, uint64_t wor
     return acc_view_load_twice(view, left) &&
            view->record.area_count == self->objects->area_count &&
            (view->record.expire_at == 0 ||
-            !acc_clock_passed(view->record.expire_at, acc_now(seg) + self->refresh_window));
+            !acc_clock_passed(view->record.expire_at,
+                              acc_look_now(seg, look) + self->refresh_window));
 }
 
 /* Copy out the value of an item whose place is known: no hash, no search, no key to compare,
  * because the word that named this item for this key still does.  1 hit, 0 look it up, -1
  * exception. */
-static inline int read_place(AreaObject *self, const struct object_entry *entry, PyObject **out) {
+static inline int read_place(AreaObject *self, const struct object_entry *entry,
+                             struct acc_look *look, PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
     struct acc_found found;
     uint64_t *slot = object_slot(seg, entry);
@@ -310,7 +315,7 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     found.word = entry->word;
     const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)OBJECT_OTHER);
     bool sound = acc_unlikely((entry->slot & OBJECT_TWICE) != 0)
-                     ? view_twice(self, item, entry->word, &found.view)
+                     ? view_twice(self, item, entry->word, look, &found.view)
                      : acc_view_load_at(item, acc_word_offset(entry->word), &found.view);
     if (acc_unlikely(!sound)) {
         return 0;
@@ -338,7 +343,8 @@ static inline bool bucket_lacks(const struct acc_bucket *bucket, uint16_t tag) {
 }
 
 /* The caller has asked objects_usable().  A hit is counted. */
-static inline enum remembered read_remembered(AreaObject *self, PyObject *key, PyObject **out) {
+static inline enum remembered read_remembered(AreaObject *self, PyObject *key,
+                                              struct acc_look *look, PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
     const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
     if (entry == NULL) {
@@ -349,13 +355,13 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, P
         return bucket_lacks(bucket, (uint16_t)entry->word) ? MISSING : MUST_LOOK;
     }
     if (acc_likely(object_is_object(entry))) {
-        *out = object_hit(self, entry);
+        *out = object_hit(self, entry, look);
         return acc_likely(*out != NULL) ? HIT : MUST_LOOK;
     }
-    if (acc_unlikely(!place_current(self, entry))) {
+    if (acc_unlikely(!place_current(self, entry, look))) {
         return MUST_LOOK;
     }
-    int found = read_place(self, entry, out);
+    int found = read_place(self, entry, look, out);
     if (acc_unlikely(found != 1)) {
         return found < 0 ? RAISED : MUST_LOOK;
     }
@@ -402,9 +408,10 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
 
 /* 1 hit, 2 hit whose refresh is due, 0 miss, -1 exception; a hit is counted. */
 static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
-    bool usable = objects_usable(self);
+    struct acc_look look;
+    bool usable = objects_usable(self, &look);
     if (usable && object_key_type(key_object)) {
-        enum remembered remembered = read_remembered(self, key_object, out);
+        enum remembered remembered = read_remembered(self, key_object, &look, out);
         if (acc_likely(remembered != MUST_LOOK)) {
             return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
         }
@@ -423,7 +430,8 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
         return 0;
     }
     struct reading reading;
-    int found = area_read_object(self, key_object, &key, true, false, &reading);
+    static const struct request plain = {.mark = true, .within = ACC_ANY_AGE};
+    int found = area_read_object(self, key_object, &key, plain, &reading);
     if (found == 1) {
         *out = reading.object;
         acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
@@ -516,9 +524,10 @@ int area_contains(PyObject *op, PyObject *key_object) {
     }
     struct acc_home home = acc_home_of(self->area.seg, key.hash);
     struct acc_found found;
+    struct acc_look look = acc_look(&self->area);
     enum acc_status status = acc_read_find_bounded(&self->area, &home, &key, &found);
     if (status == ACC_OK && acc_found_live(&self->area, &found, key.hash) &&
-        acc_record_age(&found.view.record, acc_now(self->area.seg)) == ACC_FRESH) {
+        acc_look_age(self->area.seg, &look, &found.view.record) == ACC_FRESH) {
         return 1;
     }
     if ((self->flags & AREA_PLAIN_MISS) != 0) {

@@ -1,6 +1,8 @@
 /* The type that LevelCache inherits: its state, and how it is bound to a segment. */
 #include "state.h"
 
+#include <math.h>
+
 /* What an unbound area compares its incarnation with: never equal, so every operation asks Python
  * to attach. */
 static uint32_t no_incarnation = 0;
@@ -100,6 +102,34 @@ static bool units_of(PyObject *seconds, uint32_t *out) {
     return true;
 }
 
+/* What _bind() is told of the second level. */
+struct freshness {
+    PyObject *bound;
+    double limit;
+    int on_desync;
+};
+
+static bool keep_fresh(struct acc_area *area, const struct freshness *given) {
+    if (given->on_desync < ACC_CAP || given->on_desync > ACC_SERVE) {
+        PyErr_SetString(PyExc_ValueError, "_bind: on_desync out of range");
+        return false;
+    }
+    if (given->bound == Py_None) {
+        return true;
+    }
+    double bound = PyFloat_AsDouble(given->bound);
+    if (bound == -1.0 && PyErr_Occurred()) {
+        return false;
+    }
+    if (!(bound > 0 && isfinite(bound)) || !(given->limit >= 0 && given->limit <= bound)) {
+        PyErr_SetString(PyExc_ValueError, "_bind: bound must be None or more than 0 seconds and "
+                                          "finite, limit 0 to bound");
+        return false;
+    }
+    acc_area_bound(area, bound, given->limit, (enum acc_desync)given->on_desync);
+    return true;
+}
+
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"segment",
                             "area",
@@ -111,18 +141,22 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "object_cache_bytes",
                             "flags",
                             "refresh_window",
+                            "bound",
+                            "limit",
+                            "on_desync",
                             NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *segment, *ttl = NULL, *null_ttl = NULL;
+    struct freshness freshness = {.bound = Py_None, .on_desync = ACC_CAP};
     const char *name;
     Py_ssize_t name_size;
     double stale_ttl = -1, jitter = -1, refresh_window = 0;
     unsigned int max_value_size = 0, flags = 0;
     unsigned long long object_bytes = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKId:_bind", names,
-                                     self->binding->segment_type, &segment, &name, &name_size, &ttl,
-                                     &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
-                                     &flags, &refresh_window)) {
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "O!s#|$OOddIKIdOdi:_bind", names, self->binding->segment_type, &segment,
+            &name, &name_size, &ttl, &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
+            &flags, &refresh_window, &freshness.bound, &freshness.limit, &freshness.on_desync)) {
         return NULL;
     }
     if (ttl == NULL || null_ttl == NULL) {
@@ -143,6 +177,9 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)name_size, &area);
     if (status != ACC_OK) {
         return raise_status(status, "opening an area");
+    }
+    if (!keep_fresh(&area, &freshness)) {
+        return NULL;
     }
     if ((flags & AREA_OFF) != 0) {
         flags |= AREA_OBJECTS_COPY;
@@ -251,6 +288,7 @@ static PyMethodDef area_methods[] = {
     {"_touch", area_touch, METH_VARARGS, NULL},
     {"_incr", area_incr, METH_VARARGS, NULL},
     {"_clear", area_clear, METH_NOARGS, NULL},
+    {"_freshness", area_freshness, METH_NOARGS, NULL},
     {"_count", area_count, METH_VARARGS, NULL},
     {"_counters", area_counters, METH_NOARGS, NULL},
     {"_hash", area_hash, METH_O, NULL},

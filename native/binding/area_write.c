@@ -61,6 +61,15 @@ bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_a
     return true;
 }
 
+bool area_age(double seconds, uint32_t *out) {
+    if (!(seconds >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "an age must not be less than 0 seconds");
+        return false;
+    }
+    *out = seconds > 0 ? acc_clock_after(0, seconds) : 0;
+    return true;
+}
+
 /* --- store ------------------------------------------------------------------------------------ */
 
 static __attribute__((noinline, cold)) enum acc_status store_waiting(
@@ -239,14 +248,16 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key", "code", "payload", "ttl", "stale_ttl", "mode", "token", NULL};
+    static char *names[] = {"key",  "code",  "payload", "ttl", "stale_ttl",
+                            "mode", "token", "age",     NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object, *ttl, *token = Py_None;
     Py_buffer payload;
-    double stale_ttl;
+    double stale_ttl, age = 0;
+    uint32_t old;
     int code, mode = ACC_SET;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iO:_store", names, &key_object, &code,
-                                     &payload, &ttl, &stale_ttl, &mode, &token)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd:_store", names, &key_object, &code,
+                                     &payload, &ttl, &stale_ttl, &mode, &token, &age)) {
         return NULL;
     }
     struct acc_write write = {.data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode};
@@ -269,10 +280,12 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
         goto done;
     }
-    write.loaded_at = acc_now(self->area.seg);
-    if (!area_life(ttl, stale_ttl, write.loaded_at, &write.expire_at, &write.stale_until)) {
+    uint32_t now = acc_now(self->area.seg);
+    if (!area_life(ttl, stale_ttl, now, &write.expire_at, &write.stale_until) ||
+        !area_age(age, &old)) {
         goto done;
     }
+    write.loaded_at = now - old;
     if ((self->flags & AREA_OFF) != 0) {
         answer = PyLong_FromLong(ACC_NOT_STORED);
     } else if ((size_t)payload.len > ACC_VALUE_MAX - 1) {
@@ -305,13 +318,35 @@ static double seconds_between(uint32_t from, uint32_t to) {
     return (double)(int32_t)(to - from) / ACC_UNITS_PER_SECOND;
 }
 
+static bool request_of(bool mark, bool stale, PyObject *within, struct request *out) {
+    *out = (struct request){.mark = mark, .stale = stale, .within = ACC_ANY_AGE};
+    if (within == Py_None) {
+        return true;
+    }
+    double seconds = PyFloat_AsDouble(within);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return false;
+    }
+    if (!(seconds >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "_read: within must be None or not less than 0 seconds");
+        return false;
+    }
+    double units = seconds * ACC_UNITS_PER_SECOND;
+    if (units < ACC_LIFE_MAX) {
+        out->within = (int64_t)units;
+    }
+    return true;
+}
+
 PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key", "touch", "stale", NULL};
+    static char *names[] = {"key", "touch", "stale", "within", NULL};
     AreaObject *self = (AreaObject *)op;
-    PyObject *key_object;
+    PyObject *key_object, *within = Py_None;
     int touch = 1, stale = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$pp:_read", names, &key_object, &touch,
-                                     &stale)) {
+    struct request request;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ppO:_read", names, &key_object, &touch,
+                                     &stale, &within) ||
+        !request_of(touch, stale, within, &request)) {
         return NULL;
     }
     uint8_t buffer[KEY_BUFFER];
@@ -320,7 +355,7 @@ PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
         return NULL;
     }
     struct reading reading;
-    int found = area_read_object(self, key_object, &key, touch, stale, &reading);
+    int found = area_read_object(self, key_object, &key, request, &reading);
     if (found <= 0) {
         return found == 0 ? Py_NewRef(Py_None) : NULL;
     }
@@ -441,4 +476,17 @@ PyObject *area_clear(PyObject *op, PyObject *unused) {
     }
     acc_area_clear(&self->area);
     Py_RETURN_NONE;
+}
+
+PyObject *area_freshness(PyObject *op, PyObject *unused) {
+    (void)unused;
+    AreaObject *self = (AreaObject *)op;
+    if (!area_ready(self)) {
+        return NULL;
+    }
+    if (self->area.bound == 0) {
+        Py_RETURN_NONE;
+    }
+    uint64_t age = acc_area_freshness(&self->area);
+    return PyFloat_FromDouble(age == UINT64_MAX ? Py_HUGE_VAL : (double)age / ACC_UNITS_PER_SECOND);
 }

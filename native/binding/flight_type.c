@@ -153,21 +153,36 @@ static void count_stored(struct acc_stats *stats, enum acc_status status) {
     }
 }
 
+/* Without an age: its load began when the flight did. */
+static bool loaded_at(const FlightObject *self, PyObject *age, uint32_t now, uint32_t *out) {
+    uint32_t old;
+    *out = self->ticket.started;
+    if (age == Py_None) {
+        return true;
+    }
+    double seconds = PyFloat_AsDouble(age);
+    if ((seconds == -1.0 && PyErr_Occurred()) || !area_age(seconds, &old)) {
+        return false;
+    }
+    *out = now - old;
+    return true;
+}
+
 static PyObject *flight_finish(PyObject *op, PyObject *args) {
     FlightObject *self = (FlightObject *)op;
     Py_buffer payload;
-    PyObject *ttl, *answer = NULL;
+    PyObject *ttl, *age = Py_None, *answer = NULL;
     double stale_ttl;
     int code;
-    if (!PyArg_ParseTuple(args, "iy*Od:finish", &code, &payload, &ttl, &stale_ttl)) {
+    if (!PyArg_ParseTuple(args, "iy*Od|O:finish", &code, &payload, &ttl, &stale_ttl, &age)) {
         return NULL;
     }
-    struct acc_write write = {
-        .data = payload.buf, .code = (uint8_t)code, .loaded_at = acc_now(seg_of(self))};
+    uint32_t now = acc_now(seg_of(self));
+    struct acc_write write = {.data = payload.buf, .code = (uint8_t)code};
     bool fits = (size_t)payload.len < ACC_VALUE_MAX;
     write.size = fits ? (uint32_t)payload.len : ACC_VALUE_MAX;
-    if (code_valid(code) &&
-        area_life(ttl, stale_ttl, write.loaded_at, &write.expire_at, &write.stale_until)) {
+    if (code_valid(code) && area_life(ttl, stale_ttl, now, &write.expire_at, &write.stale_until) &&
+        loaded_at(self, age, now, &write.loaded_at)) {
         bool was_leading = self->state == FLIGHT_LEADING;
         enum acc_status status = give_value(self, acc_load_finish, &write);
         if (was_leading) {

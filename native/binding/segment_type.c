@@ -217,6 +217,31 @@ static PyObject *segment_set_clock_shift(PyObject *op, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+/* Seconds of CLOCK_MONOTONIC, whatever clock a test has set. */
+static PyObject *segment_area_extend(PyObject *op, PyObject *args) {
+    struct acc_segment *seg = seg_of(op);
+    const char *name;
+    Py_ssize_t size;
+    double until;
+    if (!PyArg_ParseTuple(args, "s#d:area_extend", &name, &size, &until)) {
+        return NULL;
+    }
+    double units = until * ACC_UNITS_PER_SECOND;
+    if (!(units >= 0 && units < (double)(acc_now_long(seg) + ACC_FRESH_MOST))) {
+        PyErr_SetString(PyExc_ValueError, "area_extend: until must be a time of the monotonic "
+                                          "clock, at most 90 days ahead");
+        return NULL;
+    }
+    if (seg->readonly) {
+        return raise_status(ACC_READONLY, "extending an area's lease");
+    }
+    struct acc_area_slot *slot = acc_area_find(seg, name, (size_t)size);
+    if (slot != NULL) {
+        acc_area_extend(slot, (uint64_t)units);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *segment_measure(PyObject *op, PyObject *unused) {
     (void)unused;
     Py_BEGIN_ALLOW_THREADS acc_segment_measure(seg_of(op));
@@ -506,6 +531,7 @@ static PyMethodDef segment_methods[] = {
     {"clear_all", segment_clear_all, METH_NOARGS, NULL},
     {"set_supervisor", segment_set_supervisor, METH_VARARGS, NULL},
     {"set_clock_shift", segment_set_clock_shift, METH_O, NULL},
+    {"area_extend", segment_area_extend, METH_VARARGS, NULL},
     {"bell", segment_bell, METH_NOARGS, NULL},
     {"flights", segment_flights, METH_NOARGS, NULL},
     {"measure", segment_measure, METH_NOARGS, NULL},

@@ -8,7 +8,7 @@
 #include <structmember.h>
 
 #include "accelerator.h"
-#include "read.h"
+#include "freshness.h"
 
 #if defined(Py_GIL_DISABLED) && !defined(ACC_NO_GIL)
 #error "the core must know that threads do not take turns: -DACC_NO_GIL, as native/meson.build says"
@@ -231,9 +231,16 @@ struct reading {
     bool fresh;
 };
 
+/* What a reader asks for. */
+struct request {
+    bool mark;      /* keep the key from eviction */
+    bool stale;     /* what is not fresh will do */
+    int64_t within; /* clock units: greatest age of what is fresh; ACC_ANY_AGE */
+};
+
 /* 1: found, 0: not there, -1: exception. */
-int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key, bool mark,
-                     bool stale, struct reading *out);
+int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_key *key,
+                     struct request request, struct reading *out);
 
 PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
@@ -248,7 +255,11 @@ PyObject *area_expire(PyObject *op, PyObject *key);
 PyObject *area_touch(PyObject *op, PyObject *args);
 PyObject *area_incr(PyObject *op, PyObject *args);
 PyObject *area_clear(PyObject *op, PyObject *unused);
+PyObject *area_freshness(PyObject *op, PyObject *unused);
 
+/* How many clock units a value is old already, from seconds (not below 0).  False with an
+ * exception. */
+bool area_age(double seconds, uint32_t *out);
 /* ttl None: no expiry; else more than 0 seconds.  False with an exception. */
 bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
                uint32_t *stale_until);

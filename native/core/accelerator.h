@@ -124,7 +124,7 @@ struct acc_write {
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
-    uint32_t loaded_at;
+    uint32_t loaded_at; /* when the load of the value began: its age counts from there */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -198,7 +198,8 @@ struct acc_ticket {
     uint32_t token;
     uint32_t incarnation; /* of this process when it got the ticket: a forked child has no part */
     uint32_t key_count, area_count;
-    uint32_t turn; /* index of the acc_turn + 1; 0: none */
+    uint32_t started; /* clock units, of who leads: what it loads is that old */
+    uint32_t turn;    /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
     bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */

@@ -66,9 +66,16 @@ enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t 
     out->incarnation_now = &seg->self->incarnation;
     out->id = id;
     out->generation = &acc_area_slot(seg, id)->generation;
+    out->fresh_until = &acc_area_slot(seg, id)->fresh_until;
     out->stats = &seg->lost_stats;
     out->incarnation = ACC_NEVER_ENTERED;
     return ACC_OK;
+}
+
+struct acc_area_slot *acc_area_find(const struct acc_segment *seg, const char *name, size_t size) {
+    uint32_t id;
+    return size <= ACC_AREA_NAME_MAX && find_slot(seg, name, size, &id) ? acc_area_slot(seg, id)
+                                                                        : NULL;
 }
 
 bool acc_area_enter(struct acc_area *area) {

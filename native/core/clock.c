@@ -1,5 +1,14 @@
 #include "clock.h"
 
+uint32_t acc_clock_lag(void) {
+    struct timespec step;
+    if (clock_getres(CLOCK_MONOTONIC_COARSE, &step) != 0) {
+        return 4; /* 10 ms, the longest step there is (HZ=100), and one */
+    }
+    uint64_t ns = (uint64_t)step.tv_sec * 1000000000u + (uint64_t)step.tv_nsec;
+    return (uint32_t)((ns + ACC_UNIT_NS - 1) / ACC_UNIT_NS) + 1;
+}
+
 uint64_t acc_clock_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

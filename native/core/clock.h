@@ -14,16 +14,24 @@
 #define ACC_UNITS_PER_SECOND 250u
 #define ACC_LIFE_MAX (90u * 86400u * ACC_UNITS_PER_SECOND)
 
-static inline uint32_t acc_clock_units(void) {
+/* Units since the clock's zero, which never wrap. */
+static inline uint64_t acc_clock_units_long(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint32_t)((uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND +
-                      (uint64_t)now.tv_nsec / ACC_UNIT_NS);
+    return (uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND + (uint64_t)now.tv_nsec / ACC_UNIT_NS;
+}
+
+static inline uint32_t acc_clock_units(void) {
+    return (uint32_t)acc_clock_units_long();
 }
 
 static inline bool acc_clock_passed(uint32_t end, uint32_t now) {
     return end != 0 && (int32_t)(now - end) >= 0;
 }
+
+/* By how many units what acc_clock_units() says may be behind the exact time: the step of the coarse
+ * clock, and what is rounded down. */
+uint32_t acc_clock_lag(void);
 
 uint64_t acc_clock_ns(void);
 uint64_t acc_clock_ms(void);

@@ -105,6 +105,7 @@ static void begin(struct acc_segment *seg, uint32_t record, const struct acc_loa
     ticket->incarnation = acc_incarnation(seg);
     ticket->key_count = acc_generation_count(load->generation);
     ticket->area_count = load->area_count;
+    ticket->started = now;
     ticket->leading = true;
     ticket->alone = state == ACC_FLIGHT_ALONE;
     /* The bit first: killed before the record is complete, it stands for nothing, and the next

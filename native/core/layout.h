@@ -70,12 +70,9 @@ struct acc_header {
     uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
     uint64_t stats_lost;  /* processes that found no counter block */
     uint64_t reserved2[6];
-    uint64_t fresh_until; /* L1 may be served until then (ms); all ones: no second level */
-    uint64_t reserved3[7];
+    uint64_t reserved3[8];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
-_Static_assert(offsetof(struct acc_header, fresh_until) % ACC_LINE == 0,
-               "readers load it: own line");
 
 /* Written by its process, after the liveness byte is held; `incarnation` last. */
 struct acc_process {
@@ -96,7 +93,10 @@ struct acc_area_slot {
     uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read
                             loads it */
     uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
-    uint64_t reserved0[6];
+    uint64_t
+        fresh_until; /* what a second level has told until then less the bound is in here: clock
+                             units that never wrap, raised only; 0: never in step (freshness.h) */
+    uint64_t reserved0[5];
     uint32_t state; /* 1: claimed; stored last */
     uint32_t name_size;
     uint64_t entries; /* gauges, as last measured */

@@ -31,7 +31,7 @@ static struct acc_load load_of(const struct op *op) {
 
 /* Will the value be fresh for longer than `window`?  Then there is nothing to load. */
 static bool fresh_beyond(const struct op *op, uint32_t window) {
-    if (window == ACC_WINDOW_ALL || !acc_op_fresh(op)) {
+    if (window == ACC_WINDOW_ALL || !acc_op_current(op)) {
         return false;
     }
     uint32_t end = op->old.view.record.expire_at;

@@ -24,6 +24,7 @@ static inline void judge_old(struct op *op) {
 void acc_op_look_up(struct op *op) {
     struct acc_segment *seg = op->area->seg;
     enum acc_status status = ACC_RACE;
+    op->look = acc_look(op->area);
     /* With the lock held only a delete can race, and it leaves nothing to find; the bound is for
      * garbage. */
     for (int tries = 0; status == ACC_RACE && tries < 64; tries++) {
@@ -41,6 +42,7 @@ void acc_op_look_up(struct op *op) {
 void acc_op_look_up_at(struct op *op, struct acc_slot guess) {
     op->old.slot = guess;
     op->old.shard = op->home.shard;
+    op->look = acc_look(op->area);
     if (acc_unlikely(guess.bucket == NULL ||
                      acc_read_candidate(op->area, &op->home, op->key, &op->old) != ACC_OK)) {
         acc_op_look_up(op);
@@ -60,6 +62,10 @@ bool acc_op_live(const struct op *op) {
 bool acc_op_fresh(const struct op *op) {
     return acc_op_live(op) &&
            acc_record_age(&op->old.view.record, acc_now(op->area->seg)) == ACC_FRESH;
+}
+
+bool acc_op_current(const struct op *op) {
+    return acc_op_fresh(op) && acc_look_allows(&op->look, &op->old.view.record);
 }
 
 /* May a fill that saw these generations before its load still be stored? */
@@ -196,7 +202,7 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
         if (acc_flight_lease(op->area->seg, ticket) != ACC_LEASE_HELD) {
             return ACC_NOT_STORED;
         }
-    } else if (write->mode != ACC_SET && acc_op_fresh(op)) {
+    } else if (write->mode != ACC_SET && acc_op_current(op)) {
         return ACC_NOT_STORED; /* add: present.  fill: somebody has set it while this one loaded. */
     }
     if (write->has_token && !token_valid(op, write)) {

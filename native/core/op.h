@@ -5,7 +5,7 @@
 
 #include "evict.h"
 #include "flight.h"
-#include "read.h"
+#include "freshness.h"
 
 struct op {
     struct acc_area *area;
@@ -16,6 +16,7 @@ struct op {
     uint32_t value_sum; /* of what is to be written */
     uint64_t generation;
     uint32_t area_count;
+    struct acc_look look; /* taken before the key was looked up */
 };
 
 /* Take the lock and look the key up; `write`: what may be stored, or NULL.  False: not to be had
@@ -35,6 +36,8 @@ void acc_op_look_up(struct op *op);
 /* Is there a value to go by, fresh or stale?  A fresh one?  (Its record is op->old.view.record.) */
 bool acc_op_live(const struct op *op);
 bool acc_op_fresh(const struct op *op);
+/* A fresh one that a read would be given, too? */
+bool acc_op_current(const struct op *op);
 /* Store, if the write's mode, token and ticket allow it. */
 enum acc_status acc_op_store(struct op *op, const struct acc_write *write);
 /* Leave the value in a ring where no index word names it.  False: it does not fit. */

@@ -42,7 +42,7 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_item),
         (uint32_t)sizeof(struct acc_item_twice),
         (uint32_t)offsetof(struct acc_header, next_incarnation),
-        (uint32_t)offsetof(struct acc_header, fresh_until),
+        (uint32_t)offsetof(struct acc_area_slot, fresh_until),
         (uint32_t)offsetof(struct acc_shard, ring),
         (uint32_t)offsetof(struct acc_shard, ghost_clock),
         (uint32_t)offsetof(struct acc_record, value_sum),
@@ -154,7 +154,6 @@ static enum acc_status format_at(uint8_t *base, const struct acc_geometry *g,
     header->ring_units[ACC_SMALL] = g->ring_units[ACC_SMALL];
     header->ring_units[ACC_MAIN] = g->ring_units[ACC_MAIN];
     header->next_incarnation = 1;
-    header->fresh_until = UINT64_MAX;
     acc_store_release(&header->prefix.state, ACC_STATE_READY);
     return ACC_OK;
 }

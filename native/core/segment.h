@@ -176,6 +176,11 @@ static inline uint32_t acc_now(const struct acc_segment *seg) {
     return acc_clock_units() + (uint32_t)seg->clock_shift;
 }
 
+/* The same without the wrap. */
+static inline uint64_t acc_now_long(const struct acc_segment *seg) {
+    return acc_clock_units_long() + (uint64_t)(int64_t)seg->clock_shift;
+}
+
 /* An area as a process uses it. */
 #define ACC_NEVER_ENTERED UINT32_MAX
 
@@ -186,6 +191,13 @@ struct acc_area {
     uint32_t id;
     uint64_t *generation;
     struct acc_stats *stats;
+
+    /* How stale its reads may be (freshness.h). */
+    uint64_t *fresh_until;
+    uint32_t bound;  /* clock units, rounded up; 0: there is no second level to be in step with */
+    uint32_t margin; /* past fresh_until less this, readers are capped */
+    int64_t capped_age; /* greatest age of what they are given then */
+    bool judged;        /* it can come to that */
 };
 
 #endif

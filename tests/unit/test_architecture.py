@@ -39,7 +39,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"doorbell", "generation", "lock", "stats"}),
     frozenset({"area", "index", "ring"}),
     frozenset({"read"}),
-    frozenset({"evict", "flight", "maintenance"}),
+    frozenset({"evict", "flight", "freshness", "maintenance"}),
     frozenset({"op"}),
     frozenset({"cache", "load"}),
     frozenset({"binding"}),

@@ -1107,11 +1107,12 @@ class TestEviction:
         area = make_area(process_local, memory)
         put(area, "k", (1,))
         state, key = memory.area("area"), process_local.encode_key("k")
-        first = memory.find(state, key, mark=False, stale=False)
+        found = memory.find(state, key, mark=False, stale=False)
         put(area, "k", (2,))
-        second = memory.find(state, key, mark=False, stale=False)
-        assert first is not None
-        assert second is not None
+        found_later = memory.find(state, key, mark=False, stale=False)
+        assert found is not None
+        assert found_later is not None
+        (first, _), (second, _) = found, found_later
         memory.keep_object(first, (1,), 1_000, shared=False)  # a reader that was overtaken
         assert memory.find_object(first, shared=False) is None
         memory.keep_object(second, (2,), 1_000, shared=False)
