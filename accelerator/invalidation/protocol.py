@@ -408,6 +408,7 @@ class Follower:
     def _give_up(self, area: _Area, known: int) -> None:
         """What is missing cannot be had: drop everything."""
         self._count(area.name, "flush", 1)
+        area.proof = self._number
         self._clear(area, area.replication, known)
         self.eager = True
 
