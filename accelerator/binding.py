@@ -49,8 +49,8 @@ class Binding(local.AreaBase):
     """Subjects that were warned about."""
     _memory: local.Segment
     """What the area is bound to."""
-    _mode: CacheMode
-    _second: SecondLevel | None
+    _mode: CacheMode = CacheMode.LOCAL
+    _second: SecondLevel | None = None
     """Redis, where the area's mode uses it."""
     _codec: codec.Codec
 
@@ -74,6 +74,8 @@ class Binding(local.AreaBase):
             if self._second is not None:
                 self._second = attachment.second_over(runtime.spare_memory())
             self._bind_to(runtime.spare_memory())
+        if self._second is not None:
+            self._second.start()
 
     def _bind_to(self, memory: local.Segment) -> None:
         config = self._config

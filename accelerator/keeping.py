@@ -153,12 +153,8 @@ class Keeping(Joining):
         second = self.cache._second
         if second is not None and one.lease is not None and not one.flight.overtaken:
             age = time.monotonic() - one.asked
-            fills.append((
-                one,
-                second.fill(
-                    self.config, one.key, one.lease, (code, payload), lives.remote, stale_life, age
-                ),
-            ))
+            fill = second.fill(self.config, one.key, one.lease, (code, payload), lives.remote, age)
+            fills.append((one, fill))
         if self.cache._mode.uses_local:
             self._finish(one, code, payload, lives.local, stale_life)
         elif not fills:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import local, policy
 from accelerator.binding import COUNTER, Binding
 from accelerator.errors import BackendError, SerializationError
 from accelerator.observability import oplog
+from accelerator.remote import EnvelopeError
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
@@ -88,22 +89,17 @@ class Looking(Binding):
         second = self._second
         assert second is not None
         try:
-            envelope = second.opened(self._config, stored)
-            if envelope is None:  # of another version: not damaged, and not ours to read
-                return None
-            value, _ = self._codec.decode(envelope.code, envelope.payload)
-        except SerializationError as error:
+            opened = second.opened(self._config, stored)
+            value, _ = self._codec.decode(opened.code, opened.payload)
+        except (SerializationError, EnvelopeError):
             self._count(_UNDECODABLE)
-            oplog.failed(self._config.area, "get", error.kind, oplog.started())
+            oplog.failed(
+                self._config.area, "get", SerializationError.kind, oplog.started()
+            )
             return None
-        left = stored.left
-        if envelope.expired:
-            fresh, stale_left = 0.0, math.inf if left is None else left
-        elif left is None:
-            fresh, stale_left = None, 0.0
-        else:
-            fresh, stale_left = left - envelope.stale_life, envelope.stale_life
-        return Copy(value, envelope.code, envelope.payload, envelope.age, fresh, stale_left)
+        age = max(0.0, time.time() - opened.loaded_at)
+        left = opened.fresh_left(stored.left)
+        return Copy(value, opened.code, opened.payload, age, left, opened.stale)
 
     def _lives_of_copy(self, copy: Copy) -> tuple[float | None, float, float]:
         """

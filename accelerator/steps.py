@@ -12,7 +12,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ class Ask(NamedTuple):
 
     method: str
     arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any] = {}
     reading: bool = False
     """It only reads, so what it answers must be as current as the bound asks."""
 

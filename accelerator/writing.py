@@ -74,7 +74,7 @@ class Writing(Looking):
         note = self._note(key, local.NOTE_SET if keeps else local.NOTE_FORGET)
         if encoded is None or not keeps:
             self._delete(key)
-            return True, second.change(key, note)
+            return True, second.change(self._config, key, note)
         stored = True
         if lives.local == 0:
             self._delete(key)  # of REMOTE mode: it overtakes loads that run
@@ -83,16 +83,7 @@ class Writing(Looking):
                 key, *encoded, lives.local, self._config.stale_life, local.SET, None, note=note
             )
             stored = self._judge(op, status, since)
-        return stored, second.change(key, note, self._envelope(*encoded), self._physical(lives))
-
-    def _envelope(self, code: int, payload: bytes, age: float = 0.0) -> Any:
-        second = self._second
-        assert second is not None
-        return second.envelope(self._config, code, payload, age)
-
-    def _physical(self, lives: Lives) -> float | None:
-        """Seconds that the copy in Redis is to be kept, as stale in the end; None: for ever."""
-        return None if lives.remote is None else lives.remote + self._config.stale_life
+        return stored, second.change(self._config, key, note, encoded, lives.remote)
 
     # --- forget ---------------------------------------------------------------------------------
 
@@ -105,7 +96,10 @@ class Writing(Looking):
             _check_on_error(on_error)
             notes = [self._note(key, local.NOTE_FORGET) for key in keys]
             found = sum(map(self._delete, keys))
-            changes = [second.change(key, note) for key, note in zip(keys, notes, strict=True)]
+            changes = [
+                second.change(self._config, key, note)
+                for key, note in zip(keys, notes, strict=True)
+            ]
             sent = yield from self._published(
                 op, message.FORGET, changes, since, broadcast=self._is_broadcast(None)
             )
@@ -131,9 +125,8 @@ class Writing(Looking):
             _check_on_error(on_error)
             note = self._note(key, local.NOTE_EXPIRE)
             found = self._expire(key)
-            sent = yield from self._published(
-                "expire", message.EXPIRE, [second.change(key, note)], since
-            )
+            change = second.change(self._config, key, note)
+            sent = yield from self._published("expire", message.EXPIRE, [change], since)
             self._memory.invalidate(self._config.area, [local.encode_key(key)], expire=True)
             if sent is None:
                 self._raise_queued("expire", on_error)
@@ -151,8 +144,9 @@ class Writing(Looking):
             _check_on_error(on_error)
             note = self._note_clear()
             self._clear()
-            change = second.change(None, note)
-            sent = yield from self._published("clear", message.CLEAR, [change], since)
+            sent = yield from self._published(
+                "clear", message.CLEAR, [second.clear_change(note)], since
+            )
             self._memory.clear_area(self._config.area)
             if sent is None:
                 self._raise_queued("clear", on_error)
@@ -176,7 +170,7 @@ class Writing(Looking):
             if status == local.BUSY:
                 raise self._busy("add", since)
             return self._judge("add", status, since)
-        change = second.change(key, 0, self._envelope(*encoded), self._physical(lives))
+        change = second.change(self._config, key, 0, encoded, lives.remote)
         added: bool = yield from self._decided("add", "add", (self._config.area, change), since)
         if added:
             self._forget_again([key])
@@ -202,8 +196,13 @@ class Writing(Looking):
     def _touching_remote(self, key: Any, lives: Lives, since: float) -> Steps[bool]:
         if lives.remote == 0:
             return (yield from self._deleting("touch", [key])) > 0
-        wanted = (self._config.area, local.encode_key(key), lives.remote, self._config.stale_life)
-        touched: bool = yield from self._decided("touch", "touch", wanted, since)
+        second = self._second
+        assert second is not None
+        area, stale_life = self._config.area, self._config.stale_life
+        wanted = (area, local.encode_key(key), lives.remote, stale_life, 0)
+        touched: bool = yield from self._decided(
+            "touch", "touch", wanted, since, fingerprint=second.fingerprint(self._config)
+        )
         if touched:
             self._forget_again([key])
         return touched
@@ -235,10 +234,12 @@ class Writing(Looking):
         keep = lives.remote != 0
         initial = None
         if default is not None and keep:
-            code, payload = self._encoded(op, default, since)
-            initial = second.change(key, 0, self._envelope(code, payload), self._physical(lives))
-        wanted = (self._config.area, local.encode_key(key), delta, initial)
-        value: int | None = yield from self._decided(op, "incr", wanted, since)
+            encoded = self._encoded(op, default, since)
+            initial = second.change(self._config, key, 0, encoded, lives.remote)
+        wanted = (self._config.area, local.encode_key(key), delta, initial, 0)
+        value: int | None = yield from self._decided(
+            op, "incr", wanted, since, fingerprint=second.fingerprint(self._config)
+        )
         if value is not None:
             self._forget_again([key])
         elif default is not None and not keep:
@@ -246,7 +247,7 @@ class Writing(Looking):
         return value
 
     def _decided(
-        self, op: str, method: str, wanted: tuple[Any, ...], since: float
+        self, op: str, method: str, wanted: tuple[Any, ...], since: float, **more: Any
     ) -> Steps[Any]:
         """
         Ask Redis to decide.
@@ -257,7 +258,7 @@ class Writing(Looking):
         second = self._second
         assert second is not None
         try:
-            answer = yield Ask(method, (*wanted, second.origin))
+            answer = yield Ask(method, (*wanted, second.origin), more)
         except BackendError as error:
             oplog.failed(self._config.area, op, error.kind, since)
             error.area, error.operation = self._config.area, op

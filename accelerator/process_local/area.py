@@ -29,6 +29,9 @@ from accelerator.process_local.constants import (
     LOCK,
     NEGATIVE_HIT,
     NOT_STORED,
+    NOTE_EXPIRE,
+    NOTE_FORGET,
+    NOTE_SET,
     OBJECT_HIT,
     OBJECTS_COPY,
     OBJECTS_SHARED,
@@ -80,6 +83,14 @@ class _Binding(NamedTuple):
         """Add to a counter."""
         with self.segment.lock():
             self.area.counters[counter] += n
+
+    def add_latency(self, latencies: list[int], caller: str, seconds: float) -> None:
+        """Add one to a histogram."""
+        if not (isfinite(seconds) and seconds >= 0):
+            raise ValueError(f"{caller}: seconds must be finite and not below 0")
+        with self.segment.lock():
+            latencies[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+            latencies[-1] += round(seconds * 1e6)
 
     def configured_life(self) -> Life:
         """Life that the area's configuration says, shortened at random."""
@@ -157,9 +168,12 @@ class ProcessLocalArea:
             )
         if flags & OFF:
             flags = flags & ~PLAIN_SET | OBJECTS_COPY
+        state = segment.area(area)
+        if bound is not None:
+            segment.watch(state)
         self.__binding = _Binding(
             segment,
-            segment.area(area),
+            state,
             ttl,
             stale_ttl,
             jitter,
@@ -287,6 +301,7 @@ class ProcessLocalArea:
         mode: int = SET,
         token: tuple[int, int] | None = None,
         age: float = 0.0,
+        note: int = 0,
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
@@ -306,6 +321,7 @@ class ProcessLocalArea:
             token=token,
             age=age,
             freshness=binding.freshness,
+            note=note,
         )
 
     def _token(self, key: Any) -> tuple[int, int]:
@@ -363,6 +379,18 @@ class ProcessLocalArea:
     def _clear(self) -> None:
         binding = self.__ready()
         binding.segment.clear(binding.area)
+
+    # --- what L2 and other hosts are to learn of ---
+
+    def _note(self, key: Any, kind: int) -> int:
+        if kind not in {NOTE_FORGET, NOTE_SET, NOTE_EXPIRE}:
+            raise ValueError("_note: no such kind")
+        binding = self.__ready()
+        return binding.segment.note(binding.area, kind, encode_key(key))
+
+    def _note_clear(self) -> int:
+        binding = self.__ready()
+        return binding.segment.note_clear(binding.area)
 
     def _count(self, counter: int, n: int = 1) -> None:
         if not 0 <= counter < len(COUNTERS):
@@ -441,16 +469,18 @@ class ProcessLocalArea:
         return binding.segment.pausing(binding.area, encode_key(key))
 
     def _latency(self, seconds: float) -> None:
-        if not (isfinite(seconds) and seconds >= 0):
-            raise ValueError("_latency: seconds must be finite and not below 0")
         binding = self.__ready()
-        with binding.segment.lock():
-            latencies = binding.area.latencies
-            latencies[bisect_left(LATENCY_BOUNDS, seconds)] += 1
-            latencies[-1] += round(seconds * 1e6)
+        binding.add_latency(binding.area.latencies, "_latency", seconds)
 
     def _latencies(self) -> list[int]:
         return self.__ready().area.latencies.copy()
+
+    def _l2_latency(self, seconds: float) -> None:
+        binding = self.__ready()
+        binding.add_latency(binding.area.l2_latencies, "_l2_latency", seconds)
+
+    def _l2_latencies(self) -> list[int]:
+        return self.__ready().area.l2_latencies.copy()
 
     def __watch_life(self, binding: _Binding, key: Any, life: Life) -> None:
         if binding.refresh_window <= 0 or life.expire_at is None:

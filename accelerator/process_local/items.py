@@ -141,6 +141,12 @@ class AreaState:
         self.counters = [0] * len(COUNTERS)
         self.latencies = [0] * (len(LATENCY_BOUNDS) + 2)
         """Loads per bucket; last the sum in microseconds."""
+        self.l2_latencies = self.latencies.copy()
+        """Likewise the calls of L2."""
+        self.watched = False
+        """Whether the listener is to follow it."""
+        self.applied = (0, 0)
+        """Replication id (hashed) and sequence number up to which every message was applied."""
         self.alone: dict[int, Record] = {}
         """Running loads that nobody can join, by number."""
         self.pauses: dict[bytes, Pause] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import secrets
 import threading
@@ -38,8 +39,10 @@ from accelerator.process_local.items import (
     Item,
     Life,
     Pause,
+    Place,
 )
 from accelerator.process_local.queues import Queues
+from accelerator.process_local.remote_side import RemoteSide
 
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
@@ -48,7 +51,7 @@ _AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
-class ProcessLocalSegment:
+class ProcessLocalSegment(RemoteSide):
     """
     Values of all areas, in the memory of this process.
 
@@ -65,18 +68,16 @@ class ProcessLocalSegment:
     def __init__(self, size: int, max_value_size: int, *, name: str = "") -> None:
         if not MIN_SIZE <= size <= MAX_SIZE:
             raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE} bytes, not {size}")
+        super().__init__()
         self.size = size
         self.name = name
-        self.incarnation = 0
-        """Of this process; 0 before register() and after unregister()."""
         self._max_value_size = max_value_size
+        self._clock_shift = 0.0
         self._created = int(time.time())
         self._attached_at = 0.0
         self._incarnations = 0
-        self._clock_shift = 0.0
-        self._versions = 0
+        self._versions = itertools.count(1)
         self._hash_key = secrets.token_bytes(16)
-        self._areas: dict[str, AreaState] = {}
         # A word for each group of keys, raised by deletes, so that a load can tell whether its
         # value is out of date.  A neighbour's delete costs a fill, never an item.
         self._generations = [0] * _GENERATION_GROUPS
@@ -109,6 +110,7 @@ class ProcessLocalSegment:
             if self._pid != pid:
                 self._queues.recount()
                 self.table.forget()
+                self.fork_remote_side()
                 for area in self._areas.values():
                     area.forget_objects()
                     area.alone = {}
@@ -215,7 +217,7 @@ class ProcessLocalSegment:
             both = self._queues.small.items.keys() & self._queues.main.items.keys()
             if both:
                 found.append(f"{len(both)} keys are in both queues")
-            return found + self.table.check()
+            return found + self.table.check() + self._outbox.check()
 
     def flights(self) -> list[dict[str, Any]]:
         """Describe the loads that run."""
@@ -242,6 +244,8 @@ class ProcessLocalSegment:
                 "segment": self._summary(live),
                 "areas": areas,
                 "processes": self.alive(),
+                "link": self.link(),
+                "leader": self.leader(),
             }
 
     def _summary(self, live: list[Item]) -> dict[str, Any]:
@@ -319,6 +323,12 @@ class ProcessLocalSegment:
                 return item, age == FRESH
             return None
 
+    def current(self, place: Place) -> Item | None:
+        """Give the item of a key, whatever its life, unless its area was cleared since."""
+        with self.lock():
+            item = self._queues.find(place)
+            return None if item is None or item.age(self.now()) == CLEARED else item
+
     def token(self, area: AreaState, key: bytes) -> tuple[int, int]:
         """Generations of key and area."""
         with self.lock():
@@ -336,15 +346,16 @@ class ProcessLocalSegment:
         token: tuple[int, int] | None = None,
         age: float = 0.0,
         freshness: Freshness = UNBOUND,
+        note: int = 0,
     ) -> int:
-        """Store a value and count what became of it."""
+        """Store a value and count what became of it; *note* is the outbox number of the write."""
         with self.lock():
             now = self.now()
             if mode != SET and self.is_current(area, key, freshness):
                 return self._not_stored(area, mode)
             if token is not None and token != self.token(area, key):
                 return self._not_stored(area, mode)
-            stored = self._store(area, key, code, payload, life, now - age)
+            stored = self._store(area, key, code, payload, life, now - age, note=note)
             if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
             return stored
@@ -496,12 +507,28 @@ class ProcessLocalSegment:
         return NOT_STORED
 
     def _store(  # noqa: PLR0917  called in two places
-        self, area: AreaState, key: bytes, code: int, payload: bytes, life: Life, loaded_at: float
+        self,
+        area: AreaState,
+        key: bytes,
+        code: int,
+        payload: bytes,
+        life: Life,
+        loaded_at: float,
+        *,
+        note: int = 0,
     ) -> int:
         """Store a new value: what is being loaded for its key is out of date."""
         now = self.now()
         kept = self._put(
-            area, key, code, payload, life, loaded_at=loaded_at, now=now, overtakes=True
+            area,
+            key,
+            code,
+            payload,
+            life,
+            loaded_at=loaded_at,
+            now=now,
+            overtakes=True,
+            note=note,
         )
         area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
         return STORED if kept else TOO_LARGE
@@ -517,17 +544,20 @@ class ProcessLocalSegment:
         loaded_at: float,
         now: float,
         overtakes: bool = False,
+        note: int = 0,
     ) -> bool:
-        """Store an item; False if it does not fit."""
-        self._versions += 1
+        """Store an item, and name it in the outbox; False if it does not fit."""
+        version = next(self._versions)
         place = (area.number, key)
-        item = Item(area, place, code, payload, life, loaded_at, area.generation, self._versions)
+        item = Item(area, place, code, payload, life, loaded_at, area.generation, version)
         if item.size > self.max_item:
             return False
         if overtakes:
             self.table.overtake(area, key)
         area.immutable.forget(place)
         area.shared.forget(place)
+        if note:
+            self._outbox.name_item(note, place, version)
         self._queues.insert(item, now)
         return True
 

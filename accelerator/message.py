@@ -1,0 +1,168 @@
+"""
+What hosts tell each other on the channels of Redis, as bytes.
+
+An invalidation is ``1 <origin> <seq> <body>``.  The script that makes the change puts the head
+before the body, as only it knows the number.  A heartbeat is ``1 H <n> <replication id> <seq> ...``
+with one number for each area that was asked about, in that order.
+
+Whatever comes from a channel may be anything: everything here is bounded, and what cannot be read
+raises MessageError.  Its text never shows what was in the message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORGET: Final = 0
+"""The keys are gone."""
+SET: Final = 1
+"""The keys have new values."""
+EXPIRE: Final = 2
+"""The keys are to be loaded again; the stale copies may stay."""
+CLEAR: Final = 3
+"""The whole area is gone; no keys, one note."""
+
+LONGEST: Final = 4 << 20
+"""Bytes of a message."""
+MOST_KEYS: Final = 4096
+LONGEST_KEY: Final = 512
+"""Bytes of an encoded key."""
+MOST_AREAS: Final = 4096
+"""Numbers in a heartbeat."""
+
+_ORIGIN_DIGITS: Final = 32
+_LARGEST_NUMBER: Final = 2**63 - 1
+_DIGITS: Final = 19
+_LARGEST_NOTE: Final = 2**64 - 1
+
+
+class MessageError(ValueError):
+    """Bytes on one of our channels that are no message of this version."""
+
+
+class Invalidation(NamedTuple):
+    """What one explicit write of some host asks of all hosts."""
+
+    origin: bytes
+    """Hexadecimal digits of the segment that wrote."""
+    seq: int
+    """Its place in the order of the area's writes."""
+    kind: int
+    keys: list[bytes]
+    notes: list[int]
+    """Numbers in the sender's outbox, one per key (one for CLEAR); 0: none."""
+
+
+class Heartbeat(NamedTuple):
+    """What a listener hears of its own heartbeat."""
+
+    number: int
+    replication: int
+    """Names the history that the numbers belong to; never 0."""
+    seqs: list[int]
+    """The last number given in each area; 0: none was."""
+
+
+def body(kind: int, keys: Sequence[bytes], notes: Sequence[int]) -> bytes:
+    """
+    Give the part of an invalidation that its sender knows.
+
+    Args:
+        kind: FORGET, SET, EXPIRE or CLEAR.
+        keys: Encoded keys, at most MOST_KEYS; none for CLEAR.
+        notes: Numbers of the outbox, one per key; one for CLEAR.
+    """
+    packed: bytes = msgpack.packb([kind, list(keys), list(notes)], use_bin_type=True)
+    return packed
+
+
+def parse(data: bytes) -> Invalidation:
+    """
+    Read an invalidation.
+
+    Raises:
+        MessageError: It is none, or out of bounds.
+    """
+    if len(data) > LONGEST:
+        raise MessageError("longer than a message may be")
+    parts = data.split(b" ", 3)
+    if len(parts) != 4 or parts[0] != b"1":
+        raise MessageError("not an invalidation of version 1")
+    origin, seq, packed = parts[1:]
+    if len(origin) != _ORIGIN_DIGITS:
+        raise MessageError("no origin of 32 digits")
+    return Invalidation(origin, _number(seq), *_read_body(packed))
+
+
+def parse_heartbeat(data: bytes) -> Heartbeat:
+    """
+    Read a heartbeat.
+
+    Raises:
+        MessageError: It is none, or out of bounds.
+    """
+    if len(data) > LONGEST:
+        raise MessageError("longer than a heartbeat may be")
+    parts = data.split(b" ", MOST_AREAS + 4)
+    if len(parts) < 4 or len(parts) > MOST_AREAS + 4 or parts[:2] != [b"1", b"H"]:
+        raise MessageError("not a heartbeat of version 1")
+    if not parts[3]:
+        raise MessageError("no replication id")
+    return Heartbeat(
+        _number(parts[2]), replication_hash(parts[3]), [_number(each) for each in parts[4:]]
+    )
+
+
+@lru_cache(maxsize=8)
+def replication_hash(replication_id: bytes) -> int:
+    """Give the number that stands for a replication id in the segment: 64 bits, never 0."""
+    return int.from_bytes(hashlib.blake2b(replication_id, digest_size=8).digest(), "little") or 1
+
+
+def _number(digits: bytes) -> int:
+    # isdigit() of bytes knows the ten ASCII digits only.
+    if not digits.isdigit() or len(digits) > _DIGITS:
+        raise MessageError("a number that is none")
+    number = int(digits)
+    if number > _LARGEST_NUMBER:
+        raise MessageError("a number out of range")
+    return number
+
+
+def _read_body(packed: bytes) -> tuple[int, list[bytes], list[int]]:
+    try:
+        content: Any = msgpack.unpackb(
+            packed,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=MOST_KEYS,
+            max_bin_len=LONGEST_KEY,
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except Exception:  # msgpack has a handful of its own, and recursion
+        raise MessageError("a body that cannot be read") from None
+    if type(content) is not list or len(content) != 3:
+        raise MessageError("a body of another shape")
+    kind, keys, notes = content
+    if type(kind) is not int or type(keys) is not list or type(notes) is not list:
+        raise MessageError("a body of another shape")
+    if not FORGET <= kind <= CLEAR:
+        raise MessageError("an unknown kind")
+    if len(notes) != (1 if kind == CLEAR else len(keys)) or (kind == CLEAR) == bool(keys):
+        raise MessageError("keys and notes that do not match")
+    for key in keys:
+        if type(key) is not bytes or not key:
+            raise MessageError("a key that is none")
+    for note in notes:
+        if type(note) is not int or not 0 <= note <= _LARGEST_NOTE:
+            raise MessageError("a note that is none")
+    return kind, keys, notes

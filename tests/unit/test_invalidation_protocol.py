@@ -1,0 +1,263 @@
+"""
+The protocol of invalidation against a simulated network, Redis and clock.
+
+The schedules are every combination of a few writes and faults at every point of a short time; see
+``invalidation_world`` for what is checked at each step.  That these checks find something is shown
+by MUTANTS, each of which is one way to get the protocol wrong.
+"""
+
+import importlib.util
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from accelerator.invalidation import protocol
+from accelerator.invalidation.protocol import Follower
+
+
+def load_world() -> Any:
+    """Import the world, which lies beside this file and is no test."""
+    path = Path(__file__).with_name("invalidation_world.py")
+    spec = importlib.util.spec_from_file_location("invalidation_world", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+world = load_world()
+Events = tuple[tuple[int, str], ...]
+
+
+def find_violation(make: Callable[..., Any], schedules: Iterable[Events], **era: int) -> Any:
+    """Give the first schedule that goes wrong, with what went wrong; None: none does."""
+    for events in schedules:
+        try:
+            world.check(make, events, **era)
+        except world.Violation as violation:
+            return events, str(violation)
+    return None
+
+
+# --- schedules ----------------------------------------------------------------------------------
+
+FIRST = 3
+"""The point before which nothing interesting can go wrong: the host has just been asked to listen."""
+
+DIRECTED: tuple[Events, ...] = (
+    # a message missed, the log gone, and a younger entry in it
+    ((5, "cut"), (5, "write"), (6, "evict_log"), (6, "other")),
+    ((5, "cut"), (5, "write"), (6, "evict_log")),
+    # a message missed, and the next one heard
+    ((6, "write"), (6, "lose"), (6, "other")),
+    # a long stall, with messages and heartbeats behind one another when it ends
+    ((4, "stall"), (6, "write"), (7, "write")),
+    # a message lost with its history, and a leader that dies while it drops everything for that
+    ((6, "write"), (6, "failover"), (7, "die_at_1")),
+    # missed, then a failover between the heartbeat that tells so and the reading of the log, while
+    # another heartbeat of the old history is still to be read; then nothing for a while
+    (
+        (4, "write"),
+        (9, "write"),
+        (9, "lose"),
+        (9, "hold"),
+        (13, "slow"),
+        (15, "failover_unread"),
+        (15, "other"),
+        (16, "stall"),
+    ),
+)
+
+
+def no_counter_back() -> Iterator[Events]:
+    """A Redis whose counters start at 0 again, and fewer writes after than before."""
+    for lost, point in itertools.product(("evict_seq", "flushall"), range(8, 14)):
+        before = ((4, "write"), (5, "write"), (6, "write"))
+        for later in range(point, 14):
+            yield (*before, (point, lost), (later, "write"))
+
+
+def kept_history() -> Iterator[Events]:
+    """Around a failover between a heartbeat and the replay that it asks for."""
+    for lose, write, fail in itertools.product(range(8, 12), repeat=3):
+        for failover in ("failover", "failover_unread", "failover_kept"):
+            for again in range(fail, 13):
+                yield (
+                    (4, "write"),
+                    (write, "write"),
+                    (lose, "lose"),
+                    (fail, failover),
+                    (again, "write"),
+                )
+
+
+class TestSchedules:
+    @pytest.mark.parametrize("write", world.WRITES)
+    def test_one_fault(self, write: str) -> None:
+        """No write with one fault, at any points of three seconds, is served too long."""
+        schedules = world.one_fault([write], range(FIRST, 15))
+        assert None is find_violation(Follower, schedules)
+
+    @pytest.mark.slow  # some 20,000 schedules
+    def test_two_writes(self) -> None:
+        """No two writes with one fault are served too long."""
+        schedules = (
+            ((first, "write"), (second, "write"), (place, fault))
+            for first, second in itertools.combinations_with_replacement(range(4, 12), 2)
+            for place in range(4, 12)
+            for fault in world.FAULTS
+        )
+        assert None is find_violation(Follower, schedules)
+
+    @pytest.mark.slow  # some 35,000 schedules
+    def test_two_faults(self) -> None:
+        """No write with two faults, at any points of a second and a half, is served too long."""
+        assert None is find_violation(Follower, world.two_faults(["write"], range(6, 11)))
+
+    @pytest.mark.nightly
+    @pytest.mark.watchdog(3600)  # some million schedules
+    @pytest.mark.parametrize("writes", [("write",), ("own",), ("cross",), ("write", "write")])
+    def test_two_faults_long(self, writes: tuple[str, ...]) -> None:
+        """The same at any points of more than two seconds, and with more writes."""
+        points = range(4, 14) if len(writes) == 1 else range(5, 11)
+        assert None is find_violation(Follower, world.two_faults(writes, points))
+
+    def test_around_a_failover(self) -> None:
+        """What a log of another history says is not taken for what was missed."""
+        assert None is find_violation(Follower, kept_history())
+
+    def test_directed(self) -> None:
+        """The schedules by which single mutants are found."""
+        assert None is find_violation(Follower, DIRECTED)
+
+    def test_counter_from_zero(self) -> None:
+        """A counter that is lost, and starts at 0 again, is noticed by its going back."""
+        assert None is find_violation(Follower, no_counter_back(), era=0)
+
+    def test_counter_must_start_above(self) -> None:
+        """
+        Why the write script starts a lost counter far above: from 0, a host that was away while
+        as many writes came as it knew before takes them for those.
+        """
+        away = (*((5, "write") for _ in range(3)), (9, "halfopen"), (9, "flushall"))
+        events = (*away, (10, "write"), *((10, "other") for _ in range(3)))
+        assert None is find_violation(Follower, [events])
+        assert find_violation(Follower, [events], era=0) is not None
+
+    @hypothesis.given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 79),
+                st.sampled_from((*world.WRITES * 4, *world.FAULTS)),
+            ),
+            max_size=25,
+        )
+    )
+    @hypothesis.settings(max_examples=300)
+    def test_many(self, events: list[tuple[int, str]]) -> None:
+        """Twenty seconds with up to 25 writes and faults."""
+        world.check(Follower, tuple(events))
+
+
+# --- the mutants --------------------------------------------------------------------------------
+
+MUTANTS: dict[str, tuple[str, str]] = {
+    "extends with a gap": (
+        "            self._miss(area, seq)\n            return False\n",
+        "            self._miss(area, seq)\n            return True\n",
+    ),
+    "extends from the latest heartbeat sent, not the one that came back": (
+        "beat.sent + self._bound",
+        "max(each.sent for each in [beat, *self._beats.values()]) + self._bound",
+    ),
+    "extends from when it came back": (
+        "self._memory.area_extend(asked.area.name, beat.sent + self._bound)",
+        "self._memory.area_extend(asked.area.name, self._memory.world.now + self._bound)",
+    ),
+    "says applied before the drop": (
+        "            area.known = message.seq\n        else:\n",
+        "            area.known = message.seq\n"
+        "            self._memory.area_applied(area.name, area.replication, area.known)\n"
+        "        else:\n",
+    ),
+    "says applied before the area is dropped": (
+        "        self._memory.clear_area(area.name)\n"
+        "        self._memory.area_applied(area.name, replication, known)\n",
+        "        self._memory.area_applied(area.name, replication, known)\n"
+        "        self._memory.clear_area(area.name)\n",
+    ),
+    "extends before what was gathered is dropped": (
+        "        self.flush()  # drops come before what stands on them\n",
+        "",
+    ),
+    "ignores the replication id": ("area.replication != replication or (", "False or ("),
+    "ignores a counter that goes back": ("seq < asked.known", "False"),
+    "skips own sets always": (
+        "zip(message.keys, heard, strict=True) if not same",
+        "zip(message.keys, heard, strict=True) if False",
+    ),
+    "takes a replay with a hole for complete": ("or seq != area.known + 1", ""),
+    "takes an empty replay for complete": (
+        "            self._give_up(area, area.target)\n        if len",
+        "            area.known = area.target\n        if len",
+    ),
+    "takes a message after a gap for the next one": (
+        "if message.seq == area.known + 1:",
+        "if message.seq > area.known:",
+    ),
+    "does not drop what was there before its subscription": (
+        "            self._clear(area, replication, seq)\n            return True\n",
+        "            area.replication, area.known, area.target = replication, seq, seq\n"
+        "            return True\n",
+    ),
+    "gives up without dropping": (
+        "        self._clear(area, area.replication, known)\n",
+        "        area.known = known\n",
+    ),
+    "believes a log of whatever history": ("return number > area.proof", "return True"),
+    "keeps a number of the history before": (
+        "            area.replication = 0\n",
+        "            pass\n",
+    ),
+}
+"""What is replaced by what in the source of the protocol."""
+
+
+def mutant(name: str) -> Callable[..., Any]:
+    """Build the protocol with one thing wrong."""
+    right, wrong = MUTANTS[name]
+    source = Path(protocol.__file__).read_text(encoding="utf-8")
+    assert 1 == source.count(right), f"{name}: the protocol does not read like that any more"
+    module = types.ModuleType("mutant")
+    module.__dict__["__name__"] = "mutant"
+    sys.modules["mutant"] = module
+    exec(compile(source.replace(right, wrong), name, "exec"), module.__dict__)
+    made: Callable[..., Any] = module.__dict__["Follower"]
+    return made
+
+
+class TestMutants:
+    @pytest.mark.parametrize("name", MUTANTS)
+    def test_killed(self, name: str) -> None:
+        """The schedules above find it."""
+        made = mutant(name)
+        found = find_violation(
+            made,
+            itertools.chain(
+                DIRECTED,
+                world.one_fault(["write", "cross"], range(4, 12)),
+                kept_history(),
+            ),
+        ) or find_violation(made, no_counter_back(), era=0)
+        if found is None:
+            found = find_violation(made, world.two_faults(["write"], range(4, 11)))
+        assert found is not None
