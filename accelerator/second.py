@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
 from accelerator.invalidation import Listener
-from accelerator.remote import Change, Fill
+from accelerator.remote import Change, Fill, Written
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
@@ -69,14 +69,15 @@ class SecondLevel:
         """
         self._listener.start()  # a forked child has none yet
         with self._guard.call(area, area._config.area, reading=wanted.reading):
-            return getattr(self._remote, wanted.method)(*wanted.arguments, **wanted.keywords)
+            method = getattr(self._remote, wanted.method)
+            return _result(method(*wanted.arguments, **wanted.keywords))
 
     async def aask(self, area: Binding, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
         with self._guard.call(area, area._config.area, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
-            return await method(*wanted.arguments, **wanted.keywords)
+            return _result(await method(*wanted.arguments, **wanted.keywords))
 
     def write(
         self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool
@@ -170,3 +171,8 @@ class SecondLevel:
             "freshness_age": age,
             "in_step": age is not None and age <= self.bound,
         }
+
+
+def _result(answer: Any) -> Any:
+    """Of an explicit change only how many keys were there is of interest."""
+    return answer.found if isinstance(answer, Written) else 0 if answer is None else answer

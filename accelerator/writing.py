@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accelerator.policy import Lives
-    from accelerator.remote import Change, Written
+    from accelerator.remote import Change
     from accelerator.steps import Steps
 
 _PUBLISH: Final = COUNTER["invalidation_publish"]
@@ -107,7 +107,7 @@ class Writing(Looking):
             if sent is None:
                 self._raise_queued(op, on_error)
             else:
-                found = max(found, sent.found)
+                found = max(found, sent)
         result = "ok" if op.startswith("m") else "found" if found else "absent"
         oplog.succeeded(self._config.area, op, result, since)
         return found
@@ -131,7 +131,7 @@ class Writing(Looking):
             if sent is None:
                 self._raise_queued("expire", on_error)
             else:
-                found = found or bool(sent.found)
+                found = found or sent > 0
         oplog.succeeded(self._config.area, "expire", "found" if found else "absent", since)
         return found
 
@@ -286,13 +286,18 @@ class Writing(Looking):
         since: float,
         *,
         broadcast: bool = True,
-    ) -> Steps[Written | None]:
-        """Have Redis do it and tell the other hosts; None: it is queued, which has been logged."""
+    ) -> Steps[int | None]:
+        """
+        Have Redis do it and tell the other hosts.
+
+        Returns:
+            How many of the keys it knew; None: it is queued, which has been logged.
+        """
         second = self._second
         assert second is not None
         settled = False
         try:
-            sent: Written = yield second.write(self._config.area, kind, changes, broadcast)
+            found: int = yield second.write(self._config.area, kind, changes, broadcast=broadcast)
             settled = True
         except BackendError as error:
             self._count(_PUBLISH_FAILURES)
@@ -306,7 +311,7 @@ class Writing(Looking):
             for change in changes:
                 self._memory.outbox_settle(change.note, settled)
         self._count(_PUBLISH)
-        return sent
+        return found
 
     def _raise_queued(self, op: str, on_error: str) -> None:
         if on_error == "raise":
