@@ -50,6 +50,19 @@ RESULT_HANDED: Final = 2
 RESULT_DECLINED: Final = 3
 RESULT_FAILED: Final = 4
 
+NOTE_FORGET: Final = 0
+NOTE_SET: Final = 1
+NOTE_EXPIRE: Final = 2
+NOTE_CLEAR: Final = 3
+
+REMOTE_GO: Final = 0
+REMOTE_PROBE: Final = 1
+REMOTE_NO: Final = 2
+
+LINK_CONNECTED: Final = 0
+LINK_LOST: Final = 1
+LINK_MESSAGE: Final = 2
+
 LATENCY_BOUNDS: Final = (
     0.001,
     0.0025,
@@ -66,7 +79,10 @@ LATENCY_BOUNDS: Final = (
     10.0,
     30.0,
 )
-"""Upper bounds, in seconds, of the buckets that loads are counted in by their duration."""
+"""
+Upper bounds, in seconds, of the buckets that loads, and calls of L2, are counted in by their
+duration.
+"""
 
 COUNTERS: Final = (
     "local_hit",
@@ -107,6 +123,20 @@ COUNTERS: Final = (
     "load_wait_timeout",
     "load_refused",
     "load_paused",
+    "l2_error",
+    "l2_timeout",
+    "l2_undecodable",
+    "l2_fill_refused",
+    "l2_skipped",
+    "gap",
+    "replayed",
+    "flush",
+    "invalidation_queued",
+    "own_skipped",
+    "receive_error_subscribe",
+    "receive_error_decode",
+    "receive_error_apply",
+    "desync_read",
 )
 
 # Places of the counters that this package itself raises.
