@@ -175,4 +175,4 @@ class SecondLevel:
 
 def _result(answer: Any) -> Any:
     """Of an explicit change only how many keys were there is of interest."""
-    return answer.found if isinstance(answer, Written) else 0 if answer is None else answer
+    return answer.found if isinstance(answer, Written) else answer

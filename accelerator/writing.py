@@ -297,7 +297,7 @@ class Writing(Looking):
         assert second is not None
         settled = False
         try:
-            found: int = yield second.write(self._config.area, kind, changes, broadcast=broadcast)
+            answer = yield second.write(self._config.area, kind, changes, broadcast=broadcast)
             settled = True
         except BackendError as error:
             self._count(_PUBLISH_FAILURES)
@@ -311,7 +311,7 @@ class Writing(Looking):
             for change in changes:
                 self._memory.outbox_settle(change.note, settled)
         self._count(_PUBLISH)
-        return found
+        return int(answer or 0)
 
     def _raise_queued(self, op: str, on_error: str) -> None:
         if on_error == "raise":

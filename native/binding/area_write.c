@@ -249,18 +249,20 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"key",  "code",  "payload", "ttl", "stale_ttl",
-                            "mode", "token", "age",     NULL};
+                            "mode", "token", "age",     "note", NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object, *ttl, *token = Py_None;
     Py_buffer payload;
     double stale_ttl, age = 0;
     uint32_t old;
     int code, mode = ACC_SET;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd:_store", names, &key_object, &code,
-                                     &payload, &ttl, &stale_ttl, &mode, &token, &age)) {
+    unsigned long long note = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd$K:_store", names, &key_object, &code,
+                                     &payload, &ttl, &stale_ttl, &mode, &token, &age, &note)) {
         return NULL;
     }
-    struct acc_write write = {.data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode};
+    struct acc_write write = {
+        .data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode, .note = note};
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     PyObject *answer = NULL;

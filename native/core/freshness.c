@@ -53,6 +53,9 @@ void acc_area_bound(struct acc_area *area, double bound, double limit, enum acc_
                        : on_desync == ACC_BYPASS ? ACC_NO_AGE
                                                  : age_limit(units_down(limit));
     area->judged = on_desync != ACC_SERVE;
+    if (!area->seg->readonly) {
+        acc_store_release(&acc_area_slot(area->seg, area->id)->watched, 1u);
+    }
 }
 
 void acc_area_extend(struct acc_area_slot *slot, uint64_t until) {

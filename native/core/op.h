@@ -6,6 +6,7 @@
 #include "evict.h"
 #include "flight.h"
 #include "freshness.h"
+#include "outbox.h"
 
 struct op {
     struct acc_area *area;
