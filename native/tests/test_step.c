@@ -378,6 +378,7 @@ static void audit_loads(struct stepper *s, struct acc_ticket waiting, uint64_t w
     number_key(&s->audit_area, &key, OP_KEY);
     if (waiting.record != ACC_NO_RECORD && !acc_flight_running(audit, &waiting)) {
         enum acc_flight_result result = result_of(&s->audit_area, &waiting);
+        CHECK(result != ACC_RESULT_UNKNOWN); /* who sees that it has ended is told how */
         CHECK(result != ACC_RESULT_STORED || read_version(s, &s->audit_area, OP_KEY) == wanted);
         if (result == ACC_RESULT_HANDED) {
             CHECK_STATUS(ACC_OK,
@@ -661,6 +662,38 @@ static void loads(void) {
     CHECK_EQ(0, live_records(s->seg));
     printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
            (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* In a record that another has led before who lives: killed on the way, the child leaves no flight
+ * that seems to be that one's, for which others would wait until its lease is over. */
+static void claim_of_used_record(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    for (uint32_t i = 0; i < ACC_FLIGHT_GROUP; i++) {
+        struct acc_ticket ticket = lead(&s->area, &key.key);
+        acc_load_end(&s->area, &ticket, ACC_RESULT_FAILED);
+        acc_flight_record(s->seg, ticket.record)->owner = acc_incarnation(s->audit);
+    }
+    walk_load(s, LEAD, NULL);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, END, NULL);
+    end_stepper(s);
+}
+
+/* The same with turns, where the one who had them before lives, and his time has passed. */
+static void turn_of_the_living(void) {
+    struct stepper *s = new_stepper();
+    for (uint32_t i = 0; i < s->seg->geometry.turns; i++) {
+        *acc_turn(s->seg, i) =
+            (struct acc_turn){.who = (uint64_t)acc_incarnation(s->audit) << 32 | 1,
+                              .area = s->area.id,
+                              .deadline = acc_now(s->seg) - 1};
+    }
+    walk_load(s, LEAD_ALONE, NULL);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, END, NULL);
     end_stepper(s);
 }
 
@@ -953,6 +986,8 @@ int main(int argc, char **argv) {
         TEST(lap_ends),
         TEST(other_operations),
         TEST(loads),
+        TEST(claim_of_used_record),
+        TEST(turn_of_the_living),
         TEST(overtaking),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
