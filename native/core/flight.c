@@ -69,7 +69,7 @@ bool acc_flight_gone_locked(const struct acc_segment *seg, uint32_t record) {
     const struct acc_flight *flight = acc_flight_record(seg, record);
     uint32_t now = acc_now(seg);
     return lease_over(flight, now) ||
-           (now - flight->started >= YOUNG_UNITS && acc_process_dead(seg, flight->owner));
+           (now - flight->started >= YOUNG_UNITS && acc_process_known_ending(seg, flight->owner));
 }
 
 /* A record that nobody holds, the one longest unused (so that those who still want to know how its
@@ -274,7 +274,7 @@ bool acc_flight_lapsed(const struct acc_segment *seg, const struct acc_ticket *t
 
 bool acc_flight_leader_dead(const struct acc_segment *seg, const struct acc_ticket *ticket) {
     return ticket->record == ACC_NO_RECORD ||
-           acc_process_dead(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
+           acc_process_ending(seg, acc_load_relaxed(&flight_of(seg, ticket)->owner));
 }
 
 void acc_flight_wait(struct acc_segment *seg, const struct acc_ticket *ticket, uint64_t wait_ns) {

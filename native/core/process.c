@@ -5,10 +5,15 @@
  * namespaces.  Its one trap: closing any descriptor of the file drops it too.  Therefore the second
  * witness, and acc_process_assert().
  *
+ * The kernel drops it late: a killed process first gives back its memory, which takes the longer the
+ * more it has, and waits for locks of other processes that were forked from the same parent.  That
+ * its threads run no more can be seen before (acc_process_ending()).
+ *
  * Killed between taking the byte and filling the slot: the byte goes with the process, the slot was
  * never shown. */
 #include "process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -45,11 +50,20 @@ static void give_byte(const struct acc_segment *seg, uint32_t incarnation) {
     }
 }
 
-/* Fields 3 (state) and 22 (start time) of /proc/PID/stat; the command name before them may hold
- * anything. */
-static bool read_stat(uint32_t pid, char *state, uint64_t *start) {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+struct stat_line {
+    char state;
+    uint64_t flags;
+    uint64_t start; /* clock ticks since boot */
+};
+
+/* Number 9 of /proc/PID/stat holds PF_EXITING of the kernel's sched.h: of a thread that will not
+ * return to its program.  (The bit has been this one in every Linux since 2.6.) */
+#define EXITING 4u
+
+/* Fields 3, 9 and 22 of a file like /proc/PID/stat; the command name before them may hold anything.
+ */
+static bool read_stat(const char *path, struct stat_line *out) {
+    char text[1024];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return false;
@@ -60,27 +74,34 @@ static bool read_stat(uint32_t pid, char *state, uint64_t *start) {
         return false;
     }
     text[n] = '\0';
-    const char *rest = strrchr(text, ')');
-    if (rest == NULL || rest[1] != ' ') {
+    const char *field = strrchr(text, ')');
+    if (field == NULL || field[1] != ' ') {
         return false;
     }
-    *state = rest[2];
-    const char *field = rest + 2;
-    for (int skip = 0; skip < 19; skip++) {
+    out->state = field[2];
+    for (int number = 2; number < 22; number++) {
         field = strchr(field, ' ');
         if (field == NULL) {
             return false;
         }
         field++;
+        if (number + 1 == 9) {
+            out->flags = strtoull(field, NULL, 10);
+        }
     }
-    *start = strtoull(field, NULL, 10);
+    out->start = strtoull(field, NULL, 10);
     return true;
 }
 
+static bool read_stat_of(uint32_t pid, struct stat_line *out) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    return read_stat(path, out);
+}
+
 uint64_t acc_process_start_time(uint32_t pid) {
-    char state;
-    uint64_t start;
-    return read_stat(pid, &state, &start) ? start : 0;
+    struct stat_line line;
+    return read_stat_of(pid, &line) ? line.start : 0;
 }
 
 uint64_t acc_namespace(const char *kind) {
@@ -109,12 +130,11 @@ static bool pid_gone(const struct acc_process *slot) {
     if (kill((pid_t)slot->pid, 0) != 0 && errno == ESRCH) {
         return true;
     }
-    char state;
-    uint64_t start;
-    if (!read_stat(slot->pid, &state, &start)) {
+    struct stat_line line;
+    if (!read_stat_of(slot->pid, &line)) {
         return true;
     }
-    return state == 'Z' || state == 'X' || start != slot->start_time;
+    return line.state == 'Z' || line.state == 'X' || line.start != slot->start_time;
 }
 
 bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation) {
@@ -134,6 +154,75 @@ bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation) {
     }
     const struct acc_process *slot = acc_process_find(seg, incarnation);
     return slot == NULL || pid_gone(slot);
+}
+
+/* --- on the way out --------------------------------------------------------------------------- */
+
+/* Are all threads on their way out?  (One that is not, and is seen by this only when it is, may have
+ * started another that is not seen at all: then a lease is lost that would have been kept.) */
+static bool all_exiting(const struct acc_process *slot) {
+    struct stat_line line;
+    char path[64 + sizeof((struct dirent *)0)->d_name];
+    /* Mostly it lives, and its first thread too. */
+    if (!read_stat_of(slot->pid, &line) || line.start != slot->start_time ||
+        !(line.flags & EXITING)) {
+        return false;
+    }
+    snprintf(path, sizeof path, "/proc/%u/task", slot->pid);
+    DIR *threads = opendir(path);
+    if (threads == NULL) {
+        return false;
+    }
+    bool all = true;
+    const struct dirent *thread;
+    while (all && (thread = readdir(threads)) != NULL) {
+        snprintf(path, sizeof path, "/proc/%u/task/%s/stat", slot->pid, thread->d_name);
+        all = thread->d_name[0] == '.' || !read_stat(path, &line) || line.flags & EXITING;
+    }
+    closedir(threads);
+    return all;
+}
+
+static bool ends(const struct acc_segment *seg, uint32_t incarnation) {
+    uint32_t self = seg->self_slot;
+    const struct acc_process *slot = acc_process_find(seg, incarnation);
+    return self != 0 && slot != NULL && slot->pid != 0 &&
+           slot->pid_ns == acc_process_slot(seg, self - 1)->pid_ns && all_exiting(slot);
+}
+
+#define ASKED_ENDS (1ull << 31)
+#define ASKED_MS 0x7fffffffu
+#define ASK_AGAIN_MS 25u
+
+static uint64_t *asked_after(const struct acc_segment *seg, uint32_t incarnation) {
+    return &seg->self->asked[incarnation % ACC_ASKED];
+}
+
+bool acc_process_known_ending(const struct acc_segment *seg, uint32_t incarnation) {
+    uint64_t asked = acc_load_relaxed(asked_after(seg, incarnation));
+    return (asked >> 32 == incarnation && asked & ASKED_ENDS) || acc_process_dead(seg, incarnation);
+}
+
+bool acc_process_ending(const struct acc_segment *seg, uint32_t incarnation) {
+    if (acc_process_known_ending(seg, incarnation)) {
+        return true;
+    }
+    if (seg->is_private || incarnation == acc_incarnation(seg)) {
+        return false;
+    }
+    /* One of those who wait here for the same process asks for all of them: it is two files at least
+     * where acc_process_dead() is one system call. */
+    uint64_t *word = asked_after(seg, incarnation), asked = acc_load_relaxed(word);
+    uint32_t now = (uint32_t)acc_clock_ms() & ASKED_MS;
+    if (asked >> 32 == incarnation && ((now - (uint32_t)asked) & ASKED_MS) < ASK_AGAIN_MS) {
+        return false;
+    }
+    acc_store_relaxed(word, (uint64_t)incarnation << 32 | now);
+    bool ending = ends(seg, incarnation);
+    if (ending) {
+        acc_store_relaxed(word, (uint64_t)incarnation << 32 | ASKED_ENDS | now);
+    }
+    return ending;
 }
 
 bool acc_process_any_other(const struct acc_segment *seg) {

@@ -21,6 +21,12 @@ void acc_process_leave(struct acc_segment *seg);
  * closing a descriptor, and lives). Never asks about ourselves: F_GETLK does not see one's own
  * locks. */
 bool acc_process_dead(const struct acc_segment *seg, uint32_t incarnation);
+/* Is it dead, or does none of its threads run its program any more?  Where the kernel is slow to end
+ * a killed process, that is known long before it is dead.  For leases, which a living process may
+ * lose too: not for locks.  Asks the kernel now and then. */
+bool acc_process_ending(const struct acc_segment *seg, uint32_t incarnation);
+/* The same without asking, unless it is dead: what this process last heard. */
+bool acc_process_known_ending(const struct acc_segment *seg, uint32_t incarnation);
 /* Does any other process hold a liveness byte? */
 bool acc_process_any_other(const struct acc_segment *seg);
 /* Slot of an incarnation; NULL if it has none. */

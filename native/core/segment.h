@@ -62,6 +62,10 @@ struct acc_ahead {
     struct acc_ahead_item item[ACC_AHEAD];
 };
 
+/* What this process last heard about another that is being killed (acc_process_ending()); each a
+ * word: incarnation 32 | ends 1 | when it was asked after 31 (ms). */
+#define ACC_ASKED 8u
+
 /* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even
  * one made by raw clone(), can never act under its parent's identity. */
 struct acc_self {
@@ -71,6 +75,8 @@ struct acc_self {
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
     uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
+    uint32_t reserved;
+    uint64_t asked[ACC_ASKED];
 };
 
 /* The doorbells of this process's event loops (doorbell.c). */

@@ -69,14 +69,18 @@ static void live(struct child_job *job) {
     }
 }
 
-static struct child_job start_child(const char *path) {
+static struct child_job start(const char *path, void (*body)(struct child_job *job)) {
     struct child_job job = {.path = path, .words = shared_words()};
     job.pid = fork_child();
     if (job.pid == 0) {
-        live(&job);
+        body(&job);
     }
     await(&job.words[0], 1);
     return job;
+}
+
+static struct child_job start_child(const char *path) {
+    return start(path, live);
 }
 
 static void end_child(struct child_job *job) {
@@ -248,6 +252,79 @@ static void killed_and_stopped(void) {
     kill_child(child.pid);
     CHECK(acc_process_dead(seg, child.words[2]));
     munmap(child.words, 4096);
+    acc_segment_close(seg);
+}
+
+static void live_large(struct child_job *job) {
+    CHECK(make_end_slow());
+    live(job);
+}
+
+/* A process that the kernel is slow to end holds its byte until then, and is known to end before. */
+static void killed_slowly(void) {
+    const char *path = new_segment_file(2 * MIB, 64 << 10);
+    struct acc_segment *seg = attach(path);
+    bool in_time = false;
+    for (int tries = 0; tries < 5 && !in_time;
+         tries++) { /* this process is to look while it ends */
+        struct child_job child = start(path, live_large);
+        CHECK(!acc_process_ending(seg, child.words[2]));
+        CHECK(!acc_process_known_ending(seg, child.words[2]));
+        kill(child.pid, SIGKILL);
+        while (!has_ended(child.pid) && !in_time) {
+            sleep_ms(1);
+            bool ending = acc_process_ending(seg, child.words[2]);
+            in_time = ending && !acc_process_dead(seg, child.words[2]);
+            CHECK(!in_time || acc_process_known_ending(seg, child.words[2]));
+        }
+        CHECK_EQ(128 + SIGKILL, wait_child(child.pid));
+        CHECK(acc_process_dead(seg, child.words[2]));
+        CHECK(acc_process_ending(seg, child.words[2]));
+        munmap(child.words, 4096);
+    }
+    CHECK(in_time);
+    acc_segment_close(seg);
+}
+
+static void *say_so_and_stay(void *argument) {
+    struct child_job *job = argument;
+    struct stat st;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/exe", (int)getpid());
+    while (stat(path, &st) == 0) { /* a zombie has none */
+        sleep_ms(1);
+    }
+    reach(&job->words[0], 1);
+    for (;;) {
+        pause();
+    }
+    return NULL;
+}
+
+static void live_on_in_thread(struct child_job *job) {
+    static struct child_job kept;
+    kept = *job;
+    struct acc_segment *seg = map_file(job->path);
+    CHECK_STATUS(ACC_OK, acc_process_enter(seg, NULL));
+    job->words[2] = acc_incarnation(seg);
+    pthread_t thread;
+    pthread_create(&thread, NULL, say_so_and_stay, &kept);
+    syscall(SYS_exit, 0);
+}
+
+/* One whose first thread has ended lives on in the others. */
+static void first_thread_ended(void) {
+    const char *path = new_segment_file(2 * MIB, 64 << 10);
+    struct acc_segment *seg = attach(path);
+    struct child_job child = start(path, live_on_in_thread);
+    uint32_t id = child.words[2];
+    for (int looks = 0; looks < 3; looks++) {
+        CHECK(!acc_process_ending(seg, id));
+        sleep_ms(30); /* until it is asked after again */
+    }
+    CHECK(!acc_process_dead(seg, id));
+    end_child(&child);
+    CHECK(acc_process_ending(seg, id));
     acc_segment_close(seg);
 }
 
@@ -469,7 +546,7 @@ static void register_and_unregister(void) {
 
 RUN(60, TEST(enter_and_leave), TEST(incarnation_count_is_garbage), TEST(incarnation_is_in_use),
     TEST(threads_enter_once), TEST(forked_child), TEST(cloned_child),
-    TEST(forked_with_private_segment), TEST(killed_and_stopped), TEST(second_witness),
-    TEST(garbage_ids), TEST(slots_are_full), TEST(slots_of_the_dead), TEST(claimed_slots),
-    TEST(table_is_garbage), TEST(descriptor_closed), TEST(descriptor_closed_before_close),
-    TEST(file_is_gone), TEST(register_and_unregister))
+    TEST(forked_with_private_segment), TEST(killed_and_stopped), TEST(killed_slowly),
+    TEST(first_thread_ended), TEST(second_witness), TEST(garbage_ids), TEST(slots_are_full),
+    TEST(slots_of_the_dead), TEST(claimed_slots), TEST(table_is_garbage), TEST(descriptor_closed),
+    TEST(descriptor_closed_before_close), TEST(file_is_gone), TEST(register_and_unregister))

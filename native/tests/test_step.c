@@ -4,7 +4,8 @@
  *
  * Killed there: a copy of the segment is what a kill at this instruction leaves.  Whenever an
  * instruction has changed it, the copy must satisfy every invariant, hold only whole values, and
- * take writes. Stopped there: readers find whole values and the key that is written, old or new.
+ * take writes; and a load that another process leads is not stored over what the operation has
+ * made visible. Stopped there: readers find whole values and the key that is written, old or new.
  * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
  * 0): what has been deleted stays so. */
 #include "evict.h"
@@ -66,9 +67,13 @@ struct stepper {
     bool done;            /* the child has ended its operation */
     uint64_t version;     /* counts up */
     uint64_t old_version; /* of OP_KEY, 0: it was absent */
-    uint64_t images, steps, copied;
+    bool old_fresh;
+    uint64_t images, steps, copied, refusals;
     const struct acc_ticket *waiting; /* whose view is audited too; NULL: nobody's */
-    uint8_t *image;                   /* as last seen */
+    const struct acc_ticket *leading; /* likewise, of a flight that is led beside the operation */
+    uint8_t *item;                    /* of OP_KEY before the operation, which may write in it */
+    uint64_t item_size;
+    uint8_t *image; /* as last seen */
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 
@@ -297,6 +302,27 @@ static uint64_t read_version(struct stepper *s, struct acc_area *area, uint64_t 
     return version;
 }
 
+static bool is_fresh(struct stepper *s, struct acc_area *area) {
+    struct test_key key;
+    number_key(area, &key, OP_KEY);
+    struct got got = read_key(area, &key.key, s->buffer, VALUE_MAX, false);
+    return got.status == ACC_OK && got.age == ACC_FRESH;
+}
+
+/* Where the key's item lies, header and all; nowhere if there is none. */
+static void find_item(struct stepper *s) {
+    struct test_key key;
+    struct acc_view view;
+    number_key(&s->area, &key, OP_KEY);
+    struct got got = read_key(&s->area, &key.key, s->buffer, VALUE_MAX, false);
+    s->item = s->seg->base;
+    s->item_size = 0;
+    if (got.status == ACC_OK && acc_view_load(s->seg, 0, got.ring, got.offset, &view)) {
+        s->item = acc_ring_at(s->seg, 0, got.ring, got.offset);
+        s->item_size = acc_common_units(&view.common) * (uint64_t)ACC_UNIT;
+    }
+}
+
 /* What the child's ticket still has, were it ours. */
 static enum acc_lease lease_of_child(const struct stepper *s) {
     struct acc_ticket ticket = s->shared->ticket;
@@ -352,6 +378,7 @@ static void audit_loads(struct stepper *s, struct acc_ticket waiting, uint64_t w
     number_key(&s->audit_area, &key, OP_KEY);
     if (waiting.record != ACC_NO_RECORD && !acc_flight_running(audit, &waiting)) {
         enum acc_flight_result result = result_of(&s->audit_area, &waiting);
+        CHECK(result != ACC_RESULT_UNKNOWN); /* who sees that it has ended is told how */
         CHECK(result != ACC_RESULT_STORED || read_version(s, &s->audit_area, OP_KEY) == wanted);
         if (result == ACC_RESULT_HANDED) {
             CHECK_STATUS(ACC_OK,
@@ -391,23 +418,52 @@ static void audit_loads(struct stepper *s, struct acc_ticket waiting, uint64_t w
     audit->clock_shift -= 10;
 }
 
-/* Has this instruction changed anything?  (Everything before the rings, and the rings behind their
- * ends.  Of a long value that is copied there, some changes are enough.) */
+/* The copy, as the leader finds it who loads while the child is killed: once anybody sees what the
+ * child does (something new, nothing, or only a stale value), he stores nothing over it. */
+static void audit_leader(struct stepper *s, struct acc_ticket leading) {
+    struct acc_segment *audit = s->audit;
+    struct test_key key;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    acc_shard(audit, 0)->lock = 0;
+    acc_segment_forget_ahead(audit);
+    leading.incarnation = acc_incarnation(audit);
+    number_key(&s->audit_area, &key, OP_KEY);
+    uint64_t version = read_version(s, &s->audit_area, OP_KEY);
+    bool seen = version != s->old_version || is_fresh(s, &s->audit_area) != s->old_fresh;
+    enum acc_status status = finish_bytes(&s->audit_area, &key.key, &leading, "leader", 6);
+    CHECK(status == ACC_OK || status == ACC_NOT_STORED);
+    if (seen) {
+        CHECK_STATUS(ACC_NOT_STORED, status);
+        CHECK_EQ(version, read_version(s, &s->audit_area, OP_KEY));
+        s->refusals++;
+    }
+}
+
+/* Is it other than it was last seen?  And see it. */
+static bool differs_at(struct stepper *s, const uint8_t *at, uint64_t size) {
+    uint8_t *seen = s->image + (at - s->seg->base);
+    bool differs = memcmp(at, seen, size) != 0;
+    if (differs) {
+        memcpy(seen, at, size);
+    }
+    return differs;
+}
+
+/* Has this instruction changed anything?  (Everything before the rings, the rings behind their
+ * ends, and the key's old item.  Of a long value that is copied there, some changes are enough.) */
 static bool changed(struct stepper *s) {
     const struct acc_geometry *g = &s->seg->geometry;
     uint8_t *base = s->seg->base;
-    bool differs = memcmp(base, s->image, g->ring_at) != 0, copies = false;
-    if (differs) {
-        memcpy(s->image, base, g->ring_at);
-    }
+    uint64_t header = sizeof(struct acc_item_twice);
+    header = s->item_size < header ? s->item_size : header;
+    bool differs = differs_at(s, base, g->ring_at);
+    differs = differs_at(s, s->item, header) || differs;
+    bool copies = differs_at(s, s->item + header, s->item_size - header);
     for (uint32_t ring = 0; ring < 2; ring++) {
         uint64_t tail = acc_shard(s->seg, 0)->ring[ring].tail;
-        uint64_t at = (uint64_t)(acc_ring_at(s->seg, 0, ring, tail) - base);
-        uint64_t size = g->size - at < VALUE_MAX ? g->size - at : VALUE_MAX;
-        if (memcmp(base + at, s->image + at, size) != 0) {
-            memcpy(s->image + at, base + at, size);
-            copies = true;
-        }
+        uint8_t *at = acc_ring_at(s->seg, 0, ring, tail);
+        uint64_t left = (uint64_t)(base + g->size - at);
+        copies = differs_at(s, at, left < VALUE_MAX ? left : VALUE_MAX) || copies;
     }
     s->copied += copies;
     return differs || (copies && (s->copied < 100 || s->copied % 200 == 0));
@@ -426,6 +482,8 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
               &s->shared->token_area);
     begin_command(s, command);
     s->copied = 0;
+    s->old_fresh = is_fresh(s, &s->area);
+    find_item(s);
     memcpy(s->image, s->seg->base, s->seg->geometry.size);
     while (step(s)) {
         if (changed(s)) {
@@ -436,6 +494,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             audit_image(s, must_be_there, wanted);
             if (s->waiting != NULL) {
                 audit_loads(s, *s->waiting, wanted);
+            }
+            if (s->leading != NULL) {
+                audit_leader(s, *s->leading);
             }
         }
     }
@@ -599,6 +660,93 @@ static void loads(void) {
     walk_load(s, FINISH, NULL);
     CHECK_STATUS(ACC_NOT_STORED, s->shared->status);
     CHECK_EQ(0, live_records(s->seg));
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* In a record that another has led before who lives: killed on the way, the child leaves no flight
+ * that seems to be that one's, for which others would wait until its lease is over. */
+static void claim_of_used_record(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    for (uint32_t i = 0; i < ACC_FLIGHT_GROUP; i++) {
+        struct acc_ticket ticket = lead(&s->area, &key.key);
+        acc_load_end(&s->area, &ticket, ACC_RESULT_FAILED);
+        acc_flight_record(s->seg, ticket.record)->owner = acc_incarnation(s->audit);
+    }
+    walk_load(s, LEAD, NULL);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, END, NULL);
+    end_stepper(s);
+}
+
+/* The same with turns, where the one who had them before lives, and his time has passed. */
+static void turn_of_the_living(void) {
+    struct stepper *s = new_stepper();
+    for (uint32_t i = 0; i < s->seg->geometry.turns; i++) {
+        *acc_turn(s->seg, i) =
+            (struct acc_turn){.who = (uint64_t)acc_incarnation(s->audit) << 32 | 1,
+                              .area = s->area.id,
+                              .deadline = acc_now(s->seg) - 1};
+    }
+    walk_load(s, LEAD_ALONE, NULL);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, END, NULL);
+    end_stepper(s);
+}
+
+/* An operation beside a load of its key that another process leads, and what becomes of that load.
+ */
+static void walk_beside_leader(struct stepper *s, enum command command, enum acc_lease left) {
+    struct test_key key;
+    struct acc_ticket leading;
+    number_key(&s->area, &key, OP_KEY);
+    CHECK_STATUS(ACC_OK, acc_load_enter(&s->area, &key.key, ACC_LOAD_LEAD, ACC_WINDOW_ALL, LEASE,
+                                        ACC_LOCK_BUDGET_NS, &leading));
+    CHECK(leading.leading);
+    s->leading = &leading;
+    s->refusals = 0;
+    walk(s, command, false);
+    s->leading = NULL;
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    CHECK_EQ(left, acc_flight_lease(s->seg, &leading));
+    uint64_t version = read_version(s, &s->area, OP_KEY);
+    bool refused = command != TOUCH;
+    CHECK_EQ(refused, s->refusals != 0);
+    CHECK_EQ(refused, acc_load_overtaken(&s->area, &key.key, &leading));
+    if (refused) {
+        CHECK_STATUS(ACC_NOT_STORED, finish_bytes(&s->area, &key.key, &leading, "late", 4));
+        CHECK_EQ(version, read_version(s, &s->area, OP_KEY));
+    } else {
+        acc_load_end(&s->area, &leading, ACC_RESULT_FAILED);
+    }
+}
+
+/* At each instruction: the flights that a write overtakes, then the write. */
+static void overtaking(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    walk_beside_leader(s, SET_NEW, ACC_LEASE_OVERTAKEN);
+    for (int i = 0; i < 3; i++) { /* replaced by an item with two copies, and written in place */
+        walk_beside_leader(s, SET_SMALL, ACC_LEASE_OVERTAKEN);
+    }
+    for (int i = 0; i < 3; i++) {
+        walk_beside_leader(s, SET_LARGE, ACC_LEASE_OVERTAKEN);
+    }
+    walk_beside_leader(s, TOUCH, ACC_LEASE_HELD);
+    walk_beside_leader(s, EXPIRE, ACC_LEASE_HELD); /* the generations refuse it, here and below */
+    walk_beside_leader(s, DELETE, ACC_LEASE_HELD);
+    const enum command others[] = {ADD, FILL};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        acc_delete(&s->area, &key.key);
+        walk_beside_leader(s, others[i], ACC_LEASE_OVERTAKEN);
+    }
+    walk_beside_leader(s, CLEAR, ACC_LEASE_HELD);
+    walk_load(s, LEAD_ALONE, NULL);
+    walk_beside_leader(s, FINISH, ACC_LEASE_OVERTAKEN); /* of the one who loads alone */
     printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
            (unsigned long long)s->images);
     end_stepper(s);
@@ -838,6 +986,9 @@ int main(int argc, char **argv) {
         TEST(lap_ends),
         TEST(other_operations),
         TEST(loads),
+        TEST(claim_of_used_record),
+        TEST(turn_of_the_living),
+        TEST(overtaking),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
         TEST(set_beside_anything),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import multiprocessing
 import os
 import select
@@ -92,12 +93,13 @@ class Child:
         self.wait()
 
     def end_by(self, number: int) -> float:
-        """
-        Send a signal that ends it; when it was dead.  It stays a zombie until wait().
-
-        How long a kill takes is the kernel's affair: about 0.1 s for each GB of memory.
-        """
+        """Send a signal that ends it, sooner or later; when that was."""
+        sent_at = time.monotonic()
         os.kill(self.pid, number)
+        return sent_at
+
+    def ended_at(self) -> float:
+        """Wait until the kernel has ended it; when that was.  It stays a zombie until wait()."""
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         return time.monotonic()
 
@@ -106,6 +108,28 @@ class Child:
             self.status = os.waitpid(self.pid, 0)[1]
         self._pipe.close()
         return self.status
+
+
+def make_end_slow() -> None:
+    """
+    Give this process so many pages that the kernel needs 0.3 s and more to end it.
+
+    They are the same 64 MB again and again: what takes time is the tables.
+    """
+    size = 64 << 20
+    fd = os.memfd_create("pages")
+    os.truncate(fd, size)
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    _pages.extend(mmap.mmap(fd, size, flags=flags) for _ in range(128))
+
+
+_pages: list[mmap.mmap] = []
+
+
+@pytest.fixture
+def slow_end() -> Callable[[], None]:
+    """For the body of a child that is to take long to die."""
+    return make_end_slow
 
 
 @pytest.fixture

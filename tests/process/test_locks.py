@@ -196,14 +196,14 @@ class TestDeath:
         for child in children:
             child.meet()
         until(lambda: waiting(shared) == each * len(kinds))
-        died_at = holder.end_by(signal.SIGKILL)
+        killed_at = holder.end_by(signal.SIGKILL)
         times = sorted(at for child in children for at in child.meet())
         holder.wait()
         assert each * len(kinds) == len(times) == value(number)
         gaps = [later - at for at, later in pairwise(times)]
         assert min(gaps) >= 0.015, gaps
-        print(f"held again {(times[0] - died_at) * 1000:.0f} ms after the death")
-        assert times[0] - died_at < 2 * DEAD  # two processors, shared with other tests
+        print(f"held again {(times[0] - killed_at) * 1000:.0f} ms after the kill")
+        assert times[0] - killed_at < 2 * DEAD  # two processors, shared with other tests
 
     def test_stopped(self, shared: Any, fork: Fork, caplog: pytest.LogCaptureFixture) -> None:
         """A stopped holder keeps it for its lease, and is told when it goes on."""

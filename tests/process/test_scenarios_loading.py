@@ -221,10 +221,10 @@ class TestStampede:
         calls.wait_for(1)
         waiters = [fork(waits) for _ in range(3)]
         until_waiting(shared, 3)
-        died_at = leader.end_by(how)
+        killed_at = leader.end_by(how)
         assert ["value"] * 3 == [child.meet() for child in waiters]
         assert 2 == len(calls)
-        assert calls.all()[1].at - died_at < 0.15
+        assert calls.all()[1].at - killed_at < 0.15
         leader.wait()
 
     @pytest.mark.parametrize("kind", KINDS)
