@@ -25,7 +25,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import aflight, background, flight, local
-from accelerator.joining import COUNTER, LED, Wanted
+from accelerator.binding import COUNTER
+from accelerator.joining import LED, Wanted
 from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ async def _round(load: Load, pending: list[Wanted]) -> None:
 
 
 async def _lead_some(load: Load, chosen: list[Wanted]) -> None:
+    if load.looks_first(chosen):
+        await load.cache._ado(load.looking_first(chosen))
     for one in chosen:
-        load.enter(one)
+        if one.is_pending and one.flight is None:
+            load.enter(one)
     led = [one for one in chosen if one.is_led]
     if not led:
         return
@@ -100,6 +104,7 @@ class TaskJob(Job):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._in_thread = False
+        self._answered = False
         self._expired = False
         self._stopped = False
 
@@ -209,9 +214,13 @@ class TaskJob(Job):
             self._ended.set_result(None)
 
     async def _ask(self) -> None:
-        load = self.load
+        load, cache = self.load, self.load.cache
+        self.group = await cache._ado(load.fetching(self.group))
+        if not self.group:
+            return
+        await cache._ado(load.leasing(self.group))
         context = load.context(self.group)
-        load.cache._count(_LOAD)
+        cache._count(_LOAD)
         started = time.monotonic()
         try:
             answer = await self._call(context)
@@ -221,10 +230,12 @@ class TaskJob(Job):
             return
         except BaseException:
             if not self._expired:
-                load.cache._count(_ERROR)
+                cache._count(_ERROR)
             raise
         if self._is_of_use():
-            load.answered(self.group, answer, context, started, counted=self._expired)
+            self._answered = True
+            counted = self._expired
+            await cache._ado(load.answered(self.group, answer, context, started, counted=counted))
 
     def _is_of_use(self) -> bool:
         """Judge whether what a loader says still counts: not if it was stopped, or is late."""
@@ -257,7 +268,7 @@ class TaskJob(Job):
 
     def _expire(self) -> None:
         """Judge that it is late."""
-        if self._ended.done() or self._stopped:
+        if self._ended.done() or self._stopped or self._answered:
             return
         self._expired = True
         if self._in_thread:

@@ -152,6 +152,9 @@ class Joining:
 
     def __enter__(self) -> Self:
         self.is_busy = self._leads = self._leads_alone = False
+        for one in self.wanted:
+            if one.is_pending:
+                one.flight = one.owner = None  # of the round before
         return self
 
     def __exit__(

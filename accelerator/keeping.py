@@ -41,8 +41,9 @@ class Keeping(Joining):
 
     def looks_first(self, pending: Sequence[Wanted]) -> bool:
         """Whether Redis is asked for all keys at once, though the loader is for one at a time."""
-        many = len(pending) > 1 and self.enough is not None and not pending[0].looked
-        return many and self.cache._second is not None
+        if self.cache._second is None or self.enough is None or len(pending) < 2:
+            return False
+        return not all(one.looked for one in pending)
 
     def looking_first(self, pending: Sequence[Wanted]) -> Steps[None]:
         """

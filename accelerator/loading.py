@@ -284,7 +284,7 @@ def _round(load: Load, pending: list[Wanted]) -> None:
     if load.looks_first(pending):
         load.cache._do(load.looking_first(pending))
     for one in pending:
-        if one.is_pending and not one.is_led:
+        if one.is_pending and one.flight is None:
             load.enter(one)
         if one.is_led and not load.is_batch:
             _lead(load, [one])

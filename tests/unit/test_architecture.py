@@ -17,12 +17,20 @@ ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"errors", "durations", "entry"}),
-    frozenset({"config", "keys", "codec", "policy", "backend", "loader", "segment"}),
-    frozenset({"local", "process_local"}),
-    frozenset({"background", "flight", "observability"}),
-    frozenset({"aflight", "runtime"}),
+    frozenset({
+        "backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"
+    }),
+    frozenset({"local", "process_local", "remote"}),
+    frozenset({"background", "breaker", "flight", "observability"}),
+    frozenset({"aflight", "invalidation"}),
+    frozenset({"second"}),
+    frozenset({"runtime"}),
+    frozenset({"binding"}),
+    frozenset({"looking"}),
+    frozenset({"writing"}),
     frozenset({"operations"}),
     frozenset({"joining", "lock"}),
+    frozenset({"keeping"}),
     frozenset({"loading"}),
     frozenset({"aloading"}),
     frozenset({"reads"}),
@@ -49,10 +57,10 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "accelerator._native": frozenset({"cache", "local", "runtime", "segment"}),
     "gevent": frozenset({"flight"}),
     "gunicorn": frozenset({"demo"}),
-    "msgpack": frozenset({"codec"}),
+    "msgpack": frozenset({"codec", "message"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
-    "redis": frozenset(),
+    "redis": frozenset({"remote"}),
 }
 
 Edges = Mapping[str, set[str]]
