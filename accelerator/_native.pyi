@@ -113,6 +113,29 @@ RESULT_DECLINED: Final = 3
 RESULT_FAILED: Final = 4
 """The load failed: enter again, one of those who waited leads."""
 
+# Area._bind: what reads are given once the area is out of step with its second level.
+CAP: Final = 0
+BYPASS: Final = 1
+SERVE: Final = 2
+
+# Kinds of entries of the outbox.
+NOTE_FORGET: Final = 0
+NOTE_SET: Final = 1
+NOTE_EXPIRE: Final = 2
+NOTE_CLEAR: Final = 3
+
+# What Segment.remote_ask answers.
+REMOTE_GO: Final = 0
+REMOTE_PROBE: Final = 1
+"""The second level may be asked by this caller alone, who must report what came of it."""
+REMOTE_NO: Final = 2
+
+# Events of Segment.link_note.
+LINK_CONNECTED: Final = 0
+LINK_LOST: Final = 1
+"""With the seconds until the next try."""
+LINK_MESSAGE: Final = 2
+
 LATENCY_BOUNDS: Final[tuple[float, ...]]
 """
 Upper bounds (inclusive) of the buckets of Area._latencies, in seconds; the bucket after the last is
@@ -219,7 +242,9 @@ class Segment:
             entries, index_slots,
                          generation_slots, processes, ...},
              "areas": {name: {counter: n, ..., "bytes": n, "entries": n}},
-             "processes": [...]}        # as alive()
+             "processes": [...],        # as alive()
+             "link": {...},             # as link()
+             "leader": {...}}           # as leader()
         """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
@@ -237,6 +262,104 @@ class Segment:
         leader), age and lease_left (seconds; lease_left is negative once the lease has passed),
         waiters, alone, overtaken, own (led by this process).
         """
+
+    # The second level.  Times are seconds of time.monotonic(), areas are named, keys are encoded
+    # (tag first).  None of these raises because another process misbehaved; those that store raise
+    # ValueError where the segment was opened read-only.
+    @property
+    def origin(self) -> bytes:
+        """Random name, 16 bytes, of this memory among the hosts; a private one's fork has another."""
+    def watched(self) -> list[str]:
+        """Names of the areas that were bound with a bound."""
+    def area_state(self, area: str, /) -> tuple[int, int]:
+        """
+        How far invalidations have been applied: replication id (a 64-bit hash), sequence number.
+
+        (0, 0): never in step, or not known.
+        """
+    def area_applied(self, area: str, replication: int, seq: int, /) -> None:
+        """
+        Raise that, after the invalidations up to *seq* were applied; another id replaces it.
+
+        Replication 0, or a *seq* of 2**48 or more: forget it.
+        """
+    def area_extend(self, area: str, until: float, /) -> None:
+        """Raise the time until which the area is in step, less the bound."""
+    def invalidate(self, area: str, keys: Iterable[bytes], expire: bool = False) -> int:
+        """
+        Forget (or expire) encoded keys of an area; the number of those that were there.
+
+        Counts nothing else.  TypeError, ValueError: *keys* are not 1 to 512 bytes each; then none
+        was forgotten.  Releases the GIL if there are more than a few.
+        """
+    def clear_area(self, area: str, /) -> None:
+        """Forget a whole area, O(1)."""
+    def area_count(self, area: str, counter: int, n: int = 1, /) -> None:
+        """Add to this process's counter (index into COUNTERS) of an area."""
+    def lead(self, timeout: float, /) -> int:
+        """
+        Wait until this process leads the host: its term.  0: after *timeout* it does not.
+
+        Claims when nobody leads, or the leader has resigned, is dead, or has not beaten for 500 ms;
+        a resignation wakes it at once.  0 at once if this process is not registered, as after a
+        fork.  Releases the GIL while it waits; signals interrupt it.
+        """
+    def lead_beat(self, term: int, /) -> bool:
+        """Prolong the lease of *term*; False: another leads, or nobody."""
+    def lead_resign(self, term: int, /) -> None:
+        """End *term* and wake all who wait in lead(); nothing if it has ended."""
+    def leader(self) -> dict[str, Any]:
+        """
+        term, incarnation (0: nobody leads), pid (0: not known) and beat_age (seconds, None: none).
+        """
+    def link_confirm(self, sent: float, /) -> None:
+        """Note that the second level executed a write of ours that was sent then."""
+    def link_refused(self) -> None:
+        """Note that it answered one with an error: nobody asks it until the next link_confirm()."""
+    def link_note(self, event: int, value: float = 0.0, /) -> None:
+        """Note what only link() shows: a LINK_ constant."""
+    def link(self) -> dict[str, Any]:
+        """
+        The link as the host knows it.
+
+        confirmed_age, heard_age, connected_since, last_message_age, outbox_oldest_age (seconds ago;
+        None: never), next_retry_in (seconds; None: none is planned), refused, settled, breaker
+        ("closed", "open", "half-open"), failures, open_for (seconds until the next probe),
+        reconnects, outbox_depth (entries to be sent again), outbox_dropped.
+        """
+    def remote_ask(self, bound: float, reading: bool, /) -> int:
+        """
+        Whether the second level may be asked: a REMOTE_ constant.
+
+        Not while it refuses writes, or the breaker is open.  Not for *reading*, further, if it last
+        confirmed a write more than *bound* seconds ago, or within a second after an interruption.
+        """
+    def remote_ok(self, probe: bool, /) -> None:
+        """Report that it answered."""
+    def remote_failed(self, since: float, probe: bool, /) -> None:
+        """Report that a call that began at *since* failed; not counted if it was heard later."""
+    def confirmed_age(self) -> float:
+        """Seconds since it last confirmed a write; inf: never."""
+    def outbox_settle(self, number: int, sent: bool, /) -> None:
+        """Note that a write was sent, or has to be sent again; nothing if the entry is gone."""
+    def outbox_due(self, limit: int = 256, /) -> list[tuple[int, str, int, bytes]]:
+        """
+        At most *limit* entries to be sent again, oldest first: number, area, kind, encoded key.
+
+        Drops those that a newer entry of the key, sent or to be sent, makes needless.
+        """
+    def outbox_recent(self, seconds: float, /) -> list[tuple[int, str, int, bytes]]:
+        """Entries that were sent, or came back, within so many seconds, oldest first."""
+    def outbox_heard(self, number: int, /) -> bool:
+        """
+        Note that an own message has come back.
+
+        True: it is of a set whose item still is the key's (or was stored last): not to be applied.
+        """
+    def outbox_owed(self) -> list[str]:
+        """Names of the areas that owe a clear, because entries were overwritten unsent."""
+    def outbox_paid(self, area: str, /) -> None:
+        """Note that an area was cleared for all that outbox_owed() last told of."""
     def check(self) -> list[str]:
         """Violated invariants of the stored structure; empty when sound.  For tests and doctor."""
     def lock_shard(self, shard: int) -> None:
@@ -455,10 +578,12 @@ class Area:
         stale_ttl: float,
         mode: int = ...,
         token: tuple[int, int] | None = None,
+        *,
+        note: int = 0,
     ) -> int:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
-        overtook.
+        overtook.  *note* (from _note): the entry that is to know what was stored.
         """
     def _token(self, key: Any) -> tuple[int, int]:
         """Generations of key and area now: read before a load, given to its fill."""
@@ -536,6 +661,19 @@ class Area:
         Host-wide number of loads in each bucket of LATENCY_BOUNDS, then in the unbounded one (not
         cumulative), then the sum of all in microseconds.
         """
+    def _l2_latency(self, seconds: float) -> None:
+        """Add one call of the second level to its histogram, as _latency."""
+    def _l2_latencies(self) -> list[int]:
+        """As _latencies, of those."""
+    def _note(self, key: Any, kind: int) -> int:
+        """
+        Append an explicit write of *key*, before anything of it is done, to the outbox.
+
+        Its number, to be settled.  0: not possible, and the area owes a clear.  ValueError: *kind*
+        is none of one key.
+        """
+    def _note_clear(self) -> int:
+        """The same of a clear of the area."""
     def _count(self, counter: int, n: int = 1) -> None:
         """Add to this process's counter (index into COUNTERS)."""
     def _counters(self) -> dict[str, int]:

@@ -159,13 +159,95 @@ class LocalMemory(Protocol):
         """Describe the loads that run on this host."""
 
     def stats(self) -> dict[str, Any]:
-        """Everything there is to see: segment, areas, processes."""
+        """Everything there is to see: segment, areas, processes, link, leader."""
 
     def check(self) -> list[str]:
         """Violated invariants; empty when sound."""
 
     def set_clock_shift(self, seconds: float, /) -> None:
         """Tests: move this process's clock."""
+
+    # What the processes of this host know together of the second level.  Times are seconds of
+    # time.monotonic().
+
+    @property
+    def origin(self) -> bytes:
+        """Random name of this memory among the hosts."""
+
+    def watched(self) -> list[str]:
+        """Names of the areas that are to be listened to."""
+
+    def area_state(self, area: str, /) -> tuple[int, int]:
+        """Replication id and sequence of the last invalidation applied; (0, 0): none."""
+
+    def area_applied(self, area: str, replication: int, seq: int, /) -> None:
+        """Raise that."""
+
+    def area_extend(self, area: str, until: float, /) -> None:
+        """Raise the time until which an area is in step."""
+
+    def invalidate(self, area: str, keys: list[bytes], expire: bool = ...) -> int:
+        """Forget, or expire, encoded keys; how many were there."""
+
+    def clear_area(self, area: str, /) -> None:
+        """Forget an area."""
+
+    def area_count(self, area: str, counter: int, n: int = ..., /) -> None:
+        """Add to a counter of an area."""
+
+    def lead(self, timeout: float, /) -> int:
+        """Wait until this process leads the host; its term, 0: it does not."""
+
+    def lead_beat(self, term: int, /) -> bool:
+        """Prolong the lease; whether it still was ours."""
+
+    def lead_resign(self, term: int, /) -> None:
+        """Let another lead."""
+
+    def leader(self) -> dict[str, Any]:
+        """Who leads."""
+
+    def link_confirm(self, sent: float, /) -> None:
+        """The second level executed a write sent then."""
+
+    def link_refused(self) -> None:
+        """It answered one with an error."""
+
+    def link_note(self, event: int, value: float = ..., /) -> None:
+        """Note for diagnostics what happened to the connection."""
+
+    def link(self) -> dict[str, Any]:
+        """State of link, breaker and outbox."""
+
+    def remote_ask(self, bound: float, reading: bool, /) -> int:
+        """Whether the second level may be asked: a REMOTE_ constant."""
+
+    def remote_ok(self, probe: bool, /) -> None:
+        """It answered."""
+
+    def remote_failed(self, since: float, probe: bool, /) -> None:
+        """It did not."""
+
+    def confirmed_age(self) -> float:
+        """Seconds since it last executed a write of ours; inf: never."""
+
+    def outbox_settle(self, number: int, sent: bool, /) -> None:
+        """Say what became of a write."""
+
+    def outbox_due(self, limit: int = ..., /) -> list[tuple[int, str, int, bytes]]:
+        """Writes to be sent again: number, area, kind, encoded key."""
+
+    def outbox_recent(self, seconds: float, /) -> list[tuple[int, str, int, bytes]]:
+        """Writes that were sent within so many seconds."""
+
+    def outbox_heard(self, number: int, /) -> bool:
+        """An own message has come back; whether it need not be applied."""
+
+    def outbox_owed(self) -> list[str]:
+        """Areas that owe a clear."""
+
+    def outbox_paid(self, area: str, /) -> None:
+        """Such an area was cleared."""
 
 
 class LocalBackend(Protocol):
@@ -185,6 +267,8 @@ class LocalBackend(Protocol):
         stale_ttl: float,
         mode: int = ...,
         token: tuple[int, int] | None = ...,
+        *,
+        note: int = ...,
     ) -> int:
         """Store a payload: always, if absent, or if no delete overtook *token*."""
 
@@ -230,6 +314,18 @@ class LocalBackend(Protocol):
 
     def _latencies(self) -> list[int]:
         """Loads per bucket over all processes, and the sum in microseconds."""
+
+    def _l2_latency(self, seconds: float) -> None:
+        """Add a call of the second level to its histogram."""
+
+    def _l2_latencies(self) -> list[int]:
+        """As _latencies, of those."""
+
+    def _note(self, key: Any, kind: int) -> int:
+        """Append a write to the outbox; its number, 0: not possible."""
+
+    def _note_clear(self) -> int:
+        """Append a clear of the area."""
 
     def _count(self, counter: int, n: int = ...) -> None:
         """Add to a counter."""

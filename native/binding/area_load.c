@@ -161,7 +161,8 @@ PyObject *area_pausing(PyObject *op, PyObject *key_object) {
     return PyBool_FromLong(acc_load_pausing(&self->area, &key));
 }
 
-PyObject *area_latency(PyObject *op, PyObject *arg) {
+static PyObject *add_latency(PyObject *op, PyObject *arg,
+                             void (*add)(struct acc_stats *stats, uint64_t us)) {
     AreaObject *self = (AreaObject *)op;
     double seconds = PyFloat_AsDouble(arg);
     if (seconds == -1.0 && PyErr_Occurred()) {
@@ -174,18 +175,27 @@ PyObject *area_latency(PyObject *op, PyObject *arg) {
     if (!area_ready(self)) {
         return NULL;
     }
-    acc_stats_load(self->area.stats, (uint64_t)(seconds * 1e6));
+    add(self->area.stats, (uint64_t)(seconds * 1e6));
     Py_RETURN_NONE;
 }
 
-PyObject *area_latencies(PyObject *op, PyObject *unused) {
-    (void)unused;
+PyObject *area_latency(PyObject *op, PyObject *arg) {
+    return add_latency(op, arg, acc_stats_load);
+}
+
+PyObject *area_l2_latency(PyObject *op, PyObject *arg) {
+    return add_latency(op, arg, acc_stats_l2);
+}
+
+static PyObject *all_latencies(PyObject *op, void (*sum)(const struct acc_segment *seg,
+                                                         uint32_t area,
+                                                         uint64_t out[ACC_LATENCY_SLOTS])) {
     AreaObject *self = (AreaObject *)op;
     uint64_t sums[ACC_LATENCY_SLOTS];
     if (!area_ready(self)) {
         return NULL;
     }
-    acc_stats_sum_loads(self->area.seg, self->area.id, sums);
+    sum(self->area.seg, self->area.id, sums);
     PyObject *list = PyList_New(ACC_LATENCY_SLOTS);
     for (uint32_t i = 0; list != NULL && i < ACC_LATENCY_SLOTS; i++) {
         PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);
@@ -198,9 +208,19 @@ PyObject *area_latencies(PyObject *op, PyObject *unused) {
     return list;
 }
 
+PyObject *area_latencies(PyObject *op, PyObject *unused) {
+    (void)unused;
+    return all_latencies(op, acc_stats_sum_loads);
+}
+
+PyObject *area_l2_latencies(PyObject *op, PyObject *unused) {
+    (void)unused;
+    return all_latencies(op, acc_stats_sum_l2);
+}
+
 /* --- what runs -------------------------------------------------------------------------------- */
 
-static PyObject *area_name(const struct acc_segment *seg, uint32_t id) {
+PyObject *segment_area_name(const struct acc_segment *seg, uint32_t id) {
     if (id < seg->geometry.areas) {
         const struct acc_area_slot *slot = acc_area_slot(seg, id);
         if (acc_load_acquire(&slot->state) == 1 && slot->name_size <= ACC_AREA_NAME_MAX) {
@@ -215,7 +235,7 @@ static PyObject *describe(const struct acc_segment *seg, const struct acc_flight
     bool own = info->owner == acc_incarnation(seg);
     uint32_t now = acc_now(seg);
     return Py_BuildValue(
-        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N,s:N}", "area", area_name(seg, info->area),
+        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N,s:N}", "area", segment_area_name(seg, info->area),
         "hash", (unsigned long long)info->hash, "pid", slot == NULL ? 0u : slot->pid, "incarnation",
         info->owner, "alive", PyBool_FromLong(own || !acc_process_dead(seg, info->owner)), "age",
         (double)(int32_t)(now - info->started) / ACC_UNITS_PER_SECOND, "lease_left",

@@ -260,6 +260,10 @@ static PyMethodDef area_methods[] = {
     {"_pausing", area_pausing, METH_O, NULL},
     {"_latency", area_latency, METH_O, NULL},
     {"_latencies", area_latencies, METH_NOARGS, NULL},
+    {"_l2_latency", area_l2_latency, METH_O, NULL},
+    {"_l2_latencies", area_l2_latencies, METH_NOARGS, NULL},
+    {"_note", area_note, METH_VARARGS, NULL},
+    {"_note_clear", area_note_clear, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -239,17 +239,20 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key", "code", "payload", "ttl", "stale_ttl", "mode", "token", NULL};
+    static char *names[] = {"key",  "code",  "payload", "ttl", "stale_ttl",
+                            "mode", "token", "note",    NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object, *ttl, *token = Py_None;
     Py_buffer payload;
     double stale_ttl;
     int code, mode = ACC_SET;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iO:_store", names, &key_object, &code,
-                                     &payload, &ttl, &stale_ttl, &mode, &token)) {
+    unsigned long long note = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iO$K:_store", names, &key_object, &code,
+                                     &payload, &ttl, &stale_ttl, &mode, &token, &note)) {
         return NULL;
     }
-    struct acc_write write = {.data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode};
+    struct acc_write write = {
+        .data = payload.buf, .code = (uint8_t)code, .mode = (uint8_t)mode, .note = note};
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
     PyObject *answer = NULL;

@@ -2,7 +2,9 @@
  * static. */
 #include "state.h"
 
+#include "link.h"
 #include "maintenance.h"
+#include "outbox.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -203,6 +205,19 @@ static bool add_constants(PyObject *module) {
         {"RESULT_HANDED", ACC_RESULT_HANDED},
         {"RESULT_DECLINED", ACC_RESULT_DECLINED},
         {"RESULT_FAILED", ACC_RESULT_FAILED},
+        {"CAP", DESYNC_CAP},
+        {"BYPASS", DESYNC_BYPASS},
+        {"SERVE", DESYNC_SERVE},
+        {"NOTE_FORGET", ACC_NOTE_FORGET},
+        {"NOTE_SET", ACC_NOTE_SET},
+        {"NOTE_EXPIRE", ACC_NOTE_EXPIRE},
+        {"NOTE_CLEAR", ACC_NOTE_CLEAR},
+        {"REMOTE_GO", ACC_REMOTE_GO},
+        {"REMOTE_PROBE", ACC_REMOTE_PROBE},
+        {"REMOTE_NO", ACC_REMOTE_NO},
+        {"LINK_CONNECTED", LINK_CONNECTED},
+        {"LINK_LOST", LINK_LOST},
+        {"LINK_MESSAGE", LINK_MESSAGE},
     };
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
         if (!add_unsigned(module, constants[i].name, constants[i].value)) {

@@ -384,7 +384,9 @@ static PyObject *segment_stats(PyObject *op, PyObject *unused) {
     Py_END_ALLOW_THREADS PyObject *answer = PyDict_New();
     if (answer == NULL || !put_own(answer, "segment", segment_summary(seg, &totals)) ||
         !put_own(answer, "areas", areas_stats(seg, gauges, gauges + areas)) ||
-        !put_own(answer, "processes", segment_alive(op, NULL))) {
+        !put_own(answer, "processes", segment_alive(op, NULL)) ||
+        !put_own(answer, "link", segment_link(op, NULL)) ||
+        !put_own(answer, "leader", segment_leader(op, NULL))) {
         Py_CLEAR(answer);
     }
     PyMem_Free(gauges);
@@ -492,6 +494,7 @@ static PyGetSetDef segment_getset[] = {
     {"is_private", get_private, NULL, NULL, NULL},
     {"incarnation", get_incarnation, NULL, NULL, NULL},
     {"max_item", get_max_item, NULL, NULL, NULL},
+    {"origin", segment_origin, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -514,6 +517,31 @@ static PyMethodDef segment_methods[] = {
     {"lock_shard", segment_lock_shard, METH_O, NULL},
     {"unlock_shard", segment_unlock_shard, METH_O, NULL},
     {"raw", segment_raw, METH_NOARGS, NULL},
+    {"watched", segment_watched, METH_NOARGS, NULL},
+    {"area_state", segment_area_state, METH_O, NULL},
+    {"area_applied", segment_area_applied, METH_VARARGS, NULL},
+    {"area_extend", segment_area_extend, METH_VARARGS, NULL},
+    {"invalidate", (PyCFunction)(void (*)(void))segment_invalidate, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"clear_area", segment_clear_area, METH_O, NULL},
+    {"area_count", segment_area_count, METH_VARARGS, NULL},
+    {"lead", segment_lead, METH_O, NULL},
+    {"lead_beat", segment_lead_beat, METH_O, NULL},
+    {"lead_resign", segment_lead_resign, METH_O, NULL},
+    {"leader", segment_leader, METH_NOARGS, NULL},
+    {"link_confirm", segment_link_confirm, METH_O, NULL},
+    {"link_refused", segment_link_refused, METH_NOARGS, NULL},
+    {"link_note", segment_link_note, METH_VARARGS, NULL},
+    {"link", segment_link, METH_NOARGS, NULL},
+    {"remote_ask", segment_remote_ask, METH_VARARGS, NULL},
+    {"remote_ok", segment_remote_ok, METH_O, NULL},
+    {"remote_failed", segment_remote_failed, METH_VARARGS, NULL},
+    {"confirmed_age", segment_confirmed_age, METH_NOARGS, NULL},
+    {"outbox_settle", segment_outbox_settle, METH_VARARGS, NULL},
+    {"outbox_due", segment_outbox_due, METH_VARARGS, NULL},
+    {"outbox_recent", segment_outbox_recent, METH_O, NULL},
+    {"outbox_heard", segment_outbox_heard, METH_O, NULL},
+    {"outbox_owed", segment_outbox_owed, METH_NOARGS, NULL},
+    {"outbox_paid", segment_outbox_paid, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -259,6 +259,10 @@ enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE, LOAD_LOCK };
 enum flight_state { FLIGHT_OVER, FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED };
 enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 
+/* What readers past their bound are given (Area._bind), and what Segment.link_note tells. */
+enum desync { DESYNC_CAP, DESYNC_BYPASS, DESYNC_SERVE };
+enum link_event { LINK_CONNECTED, LINK_LOST, LINK_MESSAGE };
+
 extern PyType_Spec flight_spec, bell_spec;
 
 /* A Flight for a ticket; NULL with an exception, and then the ticket's part has ended. */
@@ -273,7 +277,42 @@ PyObject *area_pause(PyObject *op, PyObject *args);
 PyObject *area_pausing(PyObject *op, PyObject *key_object);
 PyObject *area_latency(PyObject *op, PyObject *arg);
 PyObject *area_latencies(PyObject *op, PyObject *unused);
+PyObject *area_l2_latency(PyObject *op, PyObject *arg);
+PyObject *area_l2_latencies(PyObject *op, PyObject *unused);
 PyObject *segment_bell(PyObject *op, PyObject *unused);
 PyObject *segment_flights(PyObject *op, PyObject *unused);
+/* Name of an area; "?" if it has none. */
+PyObject *segment_area_name(const struct acc_segment *seg, uint32_t id);
+
+/* --- segment_link.c --------------------------------------------------------------------------- */
+
+PyObject *segment_origin(PyObject *op, void *closure);
+PyObject *segment_watched(PyObject *op, PyObject *unused);
+PyObject *segment_area_state(PyObject *op, PyObject *arg);
+PyObject *segment_area_applied(PyObject *op, PyObject *args);
+PyObject *segment_area_extend(PyObject *op, PyObject *args);
+PyObject *segment_invalidate(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_clear_area(PyObject *op, PyObject *arg);
+PyObject *segment_area_count(PyObject *op, PyObject *args);
+PyObject *segment_lead(PyObject *op, PyObject *arg);
+PyObject *segment_lead_beat(PyObject *op, PyObject *arg);
+PyObject *segment_lead_resign(PyObject *op, PyObject *arg);
+PyObject *segment_leader(PyObject *op, PyObject *unused);
+PyObject *segment_link_confirm(PyObject *op, PyObject *arg);
+PyObject *segment_link_refused(PyObject *op, PyObject *unused);
+PyObject *segment_link_note(PyObject *op, PyObject *args);
+PyObject *segment_link(PyObject *op, PyObject *unused);
+PyObject *segment_remote_ask(PyObject *op, PyObject *args);
+PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
+PyObject *segment_remote_failed(PyObject *op, PyObject *args);
+PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
+PyObject *segment_outbox_settle(PyObject *op, PyObject *args);
+PyObject *segment_outbox_due(PyObject *op, PyObject *args);
+PyObject *segment_outbox_recent(PyObject *op, PyObject *arg);
+PyObject *segment_outbox_heard(PyObject *op, PyObject *arg);
+PyObject *segment_outbox_owed(PyObject *op, PyObject *unused);
+PyObject *segment_outbox_paid(PyObject *op, PyObject *arg);
+PyObject *area_note(PyObject *op, PyObject *args);
+PyObject *area_note_clear(PyObject *op, PyObject *unused);
 
 #endif

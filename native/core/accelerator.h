@@ -90,6 +90,20 @@ enum acc_counter {
     ACC_LOAD_WAIT_TIMEOUT,
     ACC_LOAD_REFUSED,
     ACC_LOAD_PAUSED,
+    ACC_L2_ERROR,
+    ACC_L2_TIMEOUT,
+    ACC_L2_UNDECODABLE,
+    ACC_L2_FILL_REFUSED,
+    ACC_L2_SKIPPED,
+    ACC_GAP,
+    ACC_REPLAYED,
+    ACC_FLUSH,
+    ACC_INVALIDATION_QUEUED,
+    ACC_OWN_SKIPPED,
+    ACC_RECEIVE_ERROR_SUBSCRIBE,
+    ACC_RECEIVE_ERROR_DECODE,
+    ACC_RECEIVE_ERROR_APPLY,
+    ACC_DESYNC_READ,
     ACC_COUNTERS,
 };
 
@@ -125,6 +139,7 @@ struct acc_write {
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at;
+    uint64_t note; /* number of the outbox entry that is to know the stored item; 0: none */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */

@@ -71,6 +71,12 @@ enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t 
     return ACC_OK;
 }
 
+struct acc_area_slot *acc_area_find(const struct acc_segment *seg, const char *name, size_t size) {
+    uint32_t id;
+    return size <= ACC_AREA_NAME_MAX && find_slot(seg, name, size, &id) ? acc_area_slot(seg, id)
+                                                                        : NULL;
+}
+
 bool acc_area_enter(struct acc_area *area) {
     if (acc_segment_register(area->seg) != ACC_OK) {
         return false;

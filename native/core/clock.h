@@ -14,11 +14,15 @@
 #define ACC_UNITS_PER_SECOND 250u
 #define ACC_LIFE_MAX (90u * 86400u * ACC_UNITS_PER_SECOND)
 
-static inline uint32_t acc_clock_units(void) {
+/* Units since the clock's zero, which never wrap. */
+static inline uint64_t acc_clock_units_long(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint32_t)((uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND +
-                      (uint64_t)now.tv_nsec / ACC_UNIT_NS);
+    return (uint64_t)now.tv_sec * ACC_UNITS_PER_SECOND + (uint64_t)now.tv_nsec / ACC_UNIT_NS;
+}
+
+static inline uint32_t acc_clock_units(void) {
+    return (uint32_t)acc_clock_units_long();
 }
 
 static inline bool acc_clock_passed(uint32_t end, uint32_t now) {

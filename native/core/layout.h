@@ -7,6 +7,8 @@
  *   ...      statistics   counter blocks, one per process and area
  *   ...      flights      one record per miss load that runs, in groups per shard
  *   ...      turns        who may load without being coordinated
+ *   ...      link         what this host knows of the second level, and who listens to it
+ *   ...      outbox       what is not known to have reached the second level
  *   ...      generations  one word per group of keys: the delete, the lease token, the fence
  *   ...      shards       lock word and ring positions
  *   ...      index        buckets of seven words and their marks
@@ -24,7 +26,7 @@
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
 /* Raise by hand when a field changes its meaning but not its place. */
-#define ACC_LAYOUT_VERSION 3u
+#define ACC_LAYOUT_VERSION 4u
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
@@ -63,19 +65,17 @@ struct acc_header {
     uint32_t max_value_size;
     uint32_t shards;
     uint64_t ring_units[2];
-    uint64_t reserved0[3];
+    uint8_t origin[16]; /* random: names this segment among the hosts that share a second level */
+    uint64_t reserved0;
     uint32_t next_incarnation; /* fetch_add per process start, never reused */
     uint32_t area_lock;        /* lock word over the claim of area slots */
     uint64_t reserved1[7];
     uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
     uint64_t stats_lost;  /* processes that found no counter block */
     uint64_t reserved2[6];
-    uint64_t fresh_until; /* L1 may be served until then (ms); all ones: no second level */
-    uint64_t reserved3[7];
+    uint64_t reserved3[8];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
-_Static_assert(offsetof(struct acc_header, fresh_until) % ACC_LINE == 0,
-               "readers load it: own line");
 
 /* Written by its process, after the liveness byte is held; `incarnation` last. */
 struct acc_process {
@@ -96,14 +96,25 @@ struct acc_area_slot {
     uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read
                             loads it */
     uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
-    uint64_t reserved0[6];
+    uint64_t fresh_until; /* what a second level has told until then less the bound is in here: clock
+                             units that never wrap, raised only; 0: never in step (freshness.h) */
+    uint64_t reserved0[5];
     uint32_t state; /* 1: claimed; stored last */
     uint32_t name_size;
     uint64_t entries; /* gauges, as last measured */
     uint64_t bytes;
     char name[ACC_AREA_NAME_MAX];
+    uint64_t replication; /* of the server whose invalidations have been applied; 0: of none (link.c) */
+    uint64_t applied;     /* print of `replication` 16 | sequence of the last one applied 48 */
+    uint32_t watched;     /* 1: somebody bound it with a bound, so that it is to be listened to */
+    uint32_t owed;        /* +1 when an invalidation of this area was lost before it was sent */
+    uint32_t paid;        /* of those, how many a clear of the area has made good */
+    uint32_t reserved1;
+    uint64_t reserved2[4];
 };
-_Static_assert(sizeof(struct acc_area_slot) == 3 * ACC_LINE, "whole lines");
+_Static_assert(sizeof(struct acc_area_slot) == 4 * ACC_LINE, "whole lines");
+_Static_assert(offsetof(struct acc_area_slot, replication) == 3 * ACC_LINE,
+               "what the listener stores shares no line with what every read loads");
 
 #define ACC_STATS_SLOTS 55u
 #define ACC_LATENCY_SLOTS 16u /* buckets, and behind them the sum in microseconds */
@@ -115,7 +126,7 @@ struct acc_stats {
     uint32_t area;  /* area id + 1; 0: free */
     uint64_t counter[ACC_STATS_SLOTS];
     uint64_t load_latency[ACC_LATENCY_SLOTS];
-    uint64_t reserved[ACC_LATENCY_SLOTS];
+    uint64_t l2_latency[ACC_LATENCY_SLOTS];
 };
 _Static_assert(sizeof(struct acc_stats) == 11 * ACC_LINE,
                "whole lines, so that no two processes share one");
@@ -154,6 +165,69 @@ struct acc_turn {
     uint32_t deadline; /* clock units: then it is anybody's */
 };
 _Static_assert(sizeof(struct acc_turn) == 16, "four a line");
+
+/* What the processes of this host know together of the second level.  No lock: each word is changed
+ * by CAS, and means what it says whatever the others say (leader.c, link.c, outbox.c).  Times are
+ * nanoseconds of CLOCK_MONOTONIC unless they say otherwise; 0: never. */
+struct acc_link {
+    /* Who listens for the host. */
+    uint64_t leader; /* term 32, +1 per claim | incarnation 32, 0: nobody, the last one resigned */
+    uint64_t beat;   /* term 20 | ms 44 when the leader of that term last drained its socket */
+    uint32_t bell;   /* futex word: +1 when a leader resigns */
+    uint32_t reserved0;
+    uint64_t reserved1[5];
+
+    /* What each use of the second level asks. */
+    uint64_t confirmed;    /* it executed a write of ours that was sent then; raised only */
+    uint64_t heard;        /* the answer came then; raised only */
+    uint64_t settled_from; /* behind an interruption it may not be read before; raised only */
+    uint64_t refused;      /* since then it answers with errors; 0: it does not */
+    uint64_t breaker;      /* level 4 | probing 1 | failures 8 | ms 51, see link.c */
+    uint64_t reserved2[3];
+
+    /* For people. */
+    uint64_t connected;    /* since then; 0: not */
+    uint64_t connects;     /* how often */
+    uint64_t message;      /* the last one came then */
+    uint64_t next_retry;   /* the next try to connect is due then */
+    uint64_t reserved3[4];
+
+    /* Positions in the outbox. */
+    uint64_t next;    /* slots given out so far, by fetch_add */
+    uint64_t behind;  /* every entry before this one is known to be sent or gone */
+    uint64_t dropped; /* entries overwritten unsent, or found damaged */
+    uint64_t reserved4[5];
+};
+_Static_assert(sizeof(struct acc_link) == 4 * ACC_LINE, "whole lines");
+_Static_assert(offsetof(struct acc_link, confirmed) == ACC_LINE, "one line a question");
+_Static_assert(offsetof(struct acc_link, next) == 3 * ACC_LINE, "writers take numbers: own line");
+
+#define ACC_OUTBOX_KEY_HEAD 64u  /* bytes of a key in the first slot of an entry */
+#define ACC_OUTBOX_KEY_MORE 120u /* ... and in each slot behind it */
+#define ACC_OUTBOX_SLOTS_MAX 5u  /* most slots of an entry */
+
+/* An entry of the outbox is one slot, or, if its key is long, up to five in a row.  Only whoever has
+ * set a slot's control word to WRITING under its own incarnation stores into the slot, and only
+ * while the word says so; notes and times of a published entry apart, which verify themselves or are
+ * hints (outbox.c). */
+struct acc_outbox_slot {
+    uint64_t control;  /* lap 31 | owner's incarnation 30, of a PART the distance to its head | state 3 */
+    uint64_t appended; /* ns */
+    uint64_t settled;  /* ns: sent, or found to be on its way back */
+    uint64_t hash;     /* of the key in its area */
+    uint64_t item_word; /* the note: where the item is that was stored for this entry */
+    uint32_t item_sequence;
+    uint32_t item_check; /* mix of the entry's number and the note */
+    uint32_t check;      /* mix of number, hash, area, kind and key */
+    uint16_t area;
+    uint16_t key_size; /* with the tag byte; 0: of a clear */
+    uint8_t kind;
+    uint8_t reserved[7];
+    uint8_t key[ACC_OUTBOX_KEY_HEAD]; /* in the slots behind: everything behind `control` */
+};
+_Static_assert(sizeof(struct acc_outbox_slot) == 2 * ACC_LINE, "two lines");
+_Static_assert(ACC_OUTBOX_KEY_HEAD + (ACC_OUTBOX_SLOTS_MAX - 1) * ACC_OUTBOX_KEY_MORE >= 512,
+               "the longest key fits");
 
 struct acc_ring {
     uint64_t head; /* oldest item; raised before the bytes behind it are reused */

@@ -8,6 +8,9 @@
 
 #include "doorbell.h"
 #include "flight.h"
+#include "leader.h"
+#include "link.h"
+#include "outbox.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -387,5 +390,6 @@ uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void
             acc_lock_give(seg, shard);
         }
     }
-    return c.violations;
+    return c.violations + acc_leader_check(seg, report, context) +
+           acc_link_check(seg, report, context) + acc_outbox_check(seg, report, context);
 }

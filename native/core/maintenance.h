@@ -22,8 +22,6 @@ struct acc_totals {
 void acc_maintenance_measure(struct acc_segment *seg, struct acc_totals *totals,
                              uint64_t *area_entries, uint64_t *area_bytes);
 
-typedef void acc_report(void *context, const char *text);
-
 /* Violated invariants of the stored structure, each reported; their number.  Takes the shard locks.
  */
 uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void *context);

@@ -188,6 +188,15 @@ static enum acc_status append(struct op *op, struct acc_parts *parts) {
     return ACC_OK;
 }
 
+/* Tell the outbox entry of this write which item it stored.  Under the lock, so that no later store
+ * of the key has come between; a delete has, if nothing is found, and then there is nothing to tell. */
+static __attribute__((noinline, cold)) void note_item(struct op *op, uint64_t number) {
+    acc_op_look_up(op);
+    if (op->has_old) {
+        acc_outbox_note_locked(op->area->seg, number, op->old.word, op->old.view.sequence);
+    }
+}
+
 enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     const struct acc_ticket *ticket = write->ticket;
     if (ticket != NULL) {
@@ -206,11 +215,15 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
         acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
                                    ticket == NULL ? ACC_NO_RECORD : ticket->record);
     }
-    if (rewrite_in_place(op, write)) {
-        return ACC_OK;
+    enum acc_status status = ACC_OK;
+    if (!rewrite_in_place(op, write)) {
+        struct acc_parts parts = parts_of(op, write);
+        status = append(op, &parts);
     }
-    struct acc_parts parts = parts_of(op, write);
-    return append(op, &parts);
+    if (acc_unlikely(write->note != 0) && status == ACC_OK) {
+        note_item(op, write->note);
+    }
+    return status;
 }
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */

@@ -5,6 +5,7 @@
 
 #include "evict.h"
 #include "flight.h"
+#include "outbox.h"
 #include "read.h"
 
 struct op {

@@ -192,6 +192,12 @@ static void forget_parent(struct acc_segment *seg) {
         acc_header(seg)->area_lock = 0;
         memset(seg->base + seg->geometry.flight_at, 0,
                seg->geometry.generation_at - seg->geometry.flight_at);
+        /* What the parent has not sent, the parent sends.  And it is another memory now: what the
+         * parent publishes has not been applied here, so nobody may take it for our own. */
+        for (uint32_t i = 0; i < seg->geometry.areas; i++) {
+            acc_area_slot(seg, i)->paid = acc_area_slot(seg, i)->owed;
+        }
+        (void)acc_segment_new_origin(acc_header(seg));
     }
 }
 

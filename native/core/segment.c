@@ -36,13 +36,15 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_stats),
         (uint32_t)sizeof(struct acc_flight),
         (uint32_t)sizeof(struct acc_turn),
+        (uint32_t)sizeof(struct acc_link),
+        (uint32_t)sizeof(struct acc_outbox_slot),
         (uint32_t)sizeof(struct acc_shard),
         (uint32_t)sizeof(struct acc_bucket),
         (uint32_t)sizeof(struct acc_ghosts),
         (uint32_t)sizeof(struct acc_item),
         (uint32_t)sizeof(struct acc_item_twice),
         (uint32_t)offsetof(struct acc_header, next_incarnation),
-        (uint32_t)offsetof(struct acc_header, fresh_until),
+        (uint32_t)offsetof(struct acc_area_slot, fresh_until),
         (uint32_t)offsetof(struct acc_shard, ring),
         (uint32_t)offsetof(struct acc_shard, ghost_clock),
         (uint32_t)offsetof(struct acc_record, value_sum),
@@ -101,6 +103,11 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->flight_groups =
         (uint32_t)clamp(flights / ACC_FLIGHT_GROUP / g->shards, 1, ACC_FLIGHT_GROUPS);
     g->turns = (uint32_t)clamp(size >> 16, 64, 4096);
+    /* A 64th of the segment, up to eight MiB: a minute without a second level at a thousand
+     * explicit writes a second. */
+    g->outbox = (uint32_t)clamp(power_of_two_below((size >> 6) / sizeof(struct acc_outbox_slot)),
+                                ACC_OUTBOX_MIN, ACC_OUTBOX_MAX);
+    g->outbox_bits = bits_for(g->outbox);
 
     uint64_t end = 4096;
     g->process_at = place(&end, g->processes, sizeof(struct acc_process));
@@ -109,6 +116,8 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->flight_at = place(&end, (uint64_t)g->shards * g->flight_groups * ACC_FLIGHT_GROUP,
                          sizeof(struct acc_flight));
     g->turn_at = place(&end, g->turns, sizeof(struct acc_turn));
+    g->link_at = place(&end, 1, sizeof(struct acc_link));
+    g->outbox_at = place(&end, g->outbox, sizeof(struct acc_outbox_slot));
     g->generation_at = place(&end, g->generations, 8);
     g->shard_at = place(&end, g->shards, sizeof(struct acc_shard));
     g->index_at = place(&end, (uint64_t)g->shards * g->buckets, sizeof(struct acc_bucket));
@@ -139,6 +148,10 @@ static void write_prefix(struct acc_prefix *prefix, const struct acc_geometry *g
     prefix->magic = ACC_MAGIC;
 }
 
+bool acc_segment_new_origin(struct acc_header *header) {
+    return getrandom(header->origin, sizeof header->origin, 0) == sizeof header->origin;
+}
+
 /* Fill zeroed memory.  READY last: killed before it, the next attacher formats again. */
 static enum acc_status format_at(uint8_t *base, const struct acc_geometry *g,
                                  const struct acc_identity *identity) {
@@ -146,7 +159,8 @@ static enum acc_status format_at(uint8_t *base, const struct acc_geometry *g,
     acc_store_release(&header->prefix.state, ACC_STATE_NEW);
     memset(base + sizeof(struct acc_prefix), 0, g->ring_at - sizeof(struct acc_prefix));
     write_prefix(&header->prefix, g, identity);
-    if (getrandom(header->hash_key, sizeof header->hash_key, 0) != sizeof header->hash_key) {
+    if (getrandom(header->hash_key, sizeof header->hash_key, 0) != sizeof header->hash_key ||
+        !acc_segment_new_origin(header)) {
         return ACC_ESYS;
     }
     header->max_value_size = g->max_value_size;
@@ -154,7 +168,6 @@ static enum acc_status format_at(uint8_t *base, const struct acc_geometry *g,
     header->ring_units[ACC_SMALL] = g->ring_units[ACC_SMALL];
     header->ring_units[ACC_MAIN] = g->ring_units[ACC_MAIN];
     header->next_incarnation = 1;
-    header->fresh_until = UINT64_MAX;
     acc_store_release(&header->prefix.state, ACC_STATE_READY);
     return ACC_OK;
 }
@@ -211,10 +224,12 @@ static enum acc_status new_segment(uint8_t *base, const struct acc_geometry *geo
     struct acc_self *self = new_self();
     struct acc_stats **stats_of = calloc(geometry->areas, sizeof *stats_of);
     struct acc_ahead *ahead = calloc((size_t)geometry->shards * ACC_HANDS, sizeof *ahead);
-    if (seg == NULL || self == NULL || stats_of == NULL || ahead == NULL) {
+    uint32_t *owed_seen = calloc(geometry->areas, sizeof *owed_seen);
+    if (seg == NULL || self == NULL || stats_of == NULL || ahead == NULL || owed_seen == NULL) {
         free(seg);
         free(stats_of);
         free(ahead);
+        free(owed_seen);
         if (self != NULL) {
             munmap(self, 4096);
         }
@@ -227,6 +242,7 @@ static enum acc_status new_segment(uint8_t *base, const struct acc_geometry *geo
     seg->self = self;
     seg->stats_of = stats_of;
     seg->ahead = ahead;
+    seg->owed_seen = owed_seen;
     acc_segment_forget_ahead(seg);
     memcpy(seg->hash_key, acc_header(seg)->hash_key, sizeof seg->hash_key);
     /* A cache has no place in a core dump: it would be large, and the values are the users'. */
@@ -319,5 +335,6 @@ void acc_segment_unmap(struct acc_segment *seg) {
     free(seg->scratch);
     free(seg->stats_of);
     free(seg->ahead);
+    free(seg->owed_seen);
     free(seg);
 }

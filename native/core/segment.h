@@ -12,6 +12,8 @@
 #define ACC_SMALL 0
 #define ACC_MAIN 1
 #define ACC_SHARDS_MAX 256u
+#define ACC_OUTBOX_MIN 256u
+#define ACC_OUTBOX_MAX 65536u
 
 /* Where everything is.  Computed from the size and max_value_size alone, by every process for
  * itself. */
@@ -28,12 +30,14 @@ struct acc_geometry {
     uint32_t stats;
     uint32_t flight_groups; /* per shard */
     uint32_t turns;
+    uint32_t outbox; /* slots, a power of two */
+    uint32_t outbox_bits;
     uint32_t
         entries_max; /* per shard: the load at which two buckets of seven still take almost all */
     uint32_t ring_units[2]; /* per shard */
     uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
-    uint64_t process_at, area_at, stats_at, flight_at, turn_at, generation_at, shard_at, index_at,
-        ghost_at, ring_at;
+    uint64_t process_at, area_at, stats_at, flight_at, turn_at, link_at, outbox_at, generation_at,
+        shard_at, index_at, ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
@@ -105,6 +109,10 @@ struct acc_segment {
     uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
     pthread_t thread;
 
+    uint64_t leader_seen; /* leader whose first beat is still awaited, */
+    uint64_t leader_since; /* and since when (ms): see leader.c */
+    uint32_t *owed_seen;   /* [area] what acc_outbox_owed() last told: that much a clear pays for */
+
     struct acc_bell bells[ACC_BELLS_MAX];
     uint32_t ringer_of;   /* incarnation whose doorbell the thread listens to; 0: it is to end */
     uint32_t ringer_seen; /* the doorbell's word when it was started */
@@ -114,8 +122,13 @@ struct acc_segment {
     struct acc_stats **stats_of; /* this process's block of each area, claimed when first needed */
 };
 
+/* How a check tells what it found. */
+typedef void acc_report(void *context, const char *text);
+
 /* Forget what the hands have looked ahead at. */
 void acc_segment_forget_ahead(struct acc_segment *seg);
+/* A new name among the hosts: of a new segment, and of a private one's copy in a forked child. */
+bool acc_segment_new_origin(struct acc_header *header);
 void acc_segment_unmap(struct acc_segment *seg);
 /* Is the descriptor still that of our file?  (The application may have closed it, and opened
  * something else.) */
@@ -147,6 +160,14 @@ static inline struct acc_turn *acc_turn(const struct acc_segment *seg, uint32_t 
     return (struct acc_turn *)(seg->base + seg->geometry.turn_at) + i;
 }
 
+static inline struct acc_link *acc_link(const struct acc_segment *seg) {
+    return (struct acc_link *)(seg->base + seg->geometry.link_at);
+}
+
+static inline struct acc_outbox_slot *acc_outbox_slot(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_outbox_slot *)(seg->base + seg->geometry.outbox_at) + i;
+}
+
 static inline uint64_t *acc_generation_word(const struct acc_segment *seg, uint32_t i) {
     return (uint64_t *)(seg->base + seg->geometry.generation_at) + i;
 }
@@ -174,6 +195,11 @@ static inline uint8_t *acc_ring_base(const struct acc_segment *seg, uint32_t sha
 
 static inline uint32_t acc_now(const struct acc_segment *seg) {
     return acc_clock_units() + (uint32_t)seg->clock_shift;
+}
+
+/* The exact clock, moved likewise. */
+static inline uint64_t acc_now_ns(const struct acc_segment *seg) {
+    return acc_clock_ns() + (uint64_t)((int64_t)seg->clock_shift * (int64_t)ACC_UNIT_NS);
 }
 
 /* An area as a process uses it. */

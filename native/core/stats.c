@@ -44,6 +44,20 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "load_wait_timeout",
     "load_refused",
     "load_paused",
+    "l2_error",
+    "l2_timeout",
+    "l2_undecodable",
+    "l2_fill_refused",
+    "l2_skipped",
+    "gap",
+    "replayed",
+    "flush",
+    "invalidation_queued",
+    "own_skipped",
+    "receive_error_subscribe",
+    "receive_error_decode",
+    "receive_error_apply",
+    "desync_read",
 };
 
 const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS] = {
@@ -95,25 +109,44 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
     return block;
 }
 
-void acc_stats_load(struct acc_stats *stats, uint64_t us) {
+static void add_to(uint64_t histogram[ACC_LATENCY_SLOTS], uint64_t us) {
     uint32_t bucket = 0;
     while (bucket < ACC_LATENCY_BOUNDS && us > acc_latency_bounds_us[bucket]) {
         bucket++;
     }
-    acc_add_relaxed(&stats->load_latency[bucket], (uint64_t)1);
-    acc_add_relaxed(&stats->load_latency[ACC_LATENCY_SLOTS - 1], us);
+    acc_add_relaxed(&histogram[bucket], (uint64_t)1);
+    acc_add_relaxed(&histogram[ACC_LATENCY_SLOTS - 1], us);
+}
+
+void acc_stats_load(struct acc_stats *stats, uint64_t us) {
+    add_to(stats->load_latency, us);
+}
+
+void acc_stats_l2(struct acc_stats *stats, uint64_t us) {
+    add_to(stats->l2_latency, us);
+}
+
+static void sum_histograms(const struct acc_segment *seg, uint32_t area, bool of_l2,
+                           uint64_t out[ACC_LATENCY_SLOTS]) {
+    memset(out, 0, ACC_LATENCY_SLOTS * sizeof *out);
+    for (uint32_t i = 0; i < seg->geometry.stats; i++) {
+        const struct acc_stats *block = acc_stats_block(seg, i);
+        const uint64_t *histogram = of_l2 ? block->l2_latency : block->load_latency;
+        for (uint32_t s = 0; acc_load_acquire(&block->area) == area + 1 && s < ACC_LATENCY_SLOTS;
+             s++) {
+            out[s] += acc_load_relaxed(&histogram[s]);
+        }
+    }
 }
 
 void acc_stats_sum_loads(const struct acc_segment *seg, uint32_t area,
                          uint64_t out[ACC_LATENCY_SLOTS]) {
-    memset(out, 0, ACC_LATENCY_SLOTS * sizeof *out);
-    for (uint32_t i = 0; i < seg->geometry.stats; i++) {
-        const struct acc_stats *block = acc_stats_block(seg, i);
-        for (uint32_t s = 0; acc_load_acquire(&block->area) == area + 1 && s < ACC_LATENCY_SLOTS;
-             s++) {
-            out[s] += acc_load_relaxed(&block->load_latency[s]);
-        }
-    }
+    sum_histograms(seg, area, false, out);
+}
+
+void acc_stats_sum_l2(const struct acc_segment *seg, uint32_t area,
+                      uint64_t out[ACC_LATENCY_SLOTS]) {
+    sum_histograms(seg, area, true, out);
 }
 
 void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]) {

@@ -10,10 +10,14 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area);
 /* Sums over all processes that ever were. */
 void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]);
 
-/* Add a load that took `us` microseconds to the histogram; and that of all processes. */
+/* Add what took `us` microseconds, a load or a use of the second level, to its histogram; and those
+ * of all processes. */
 void acc_stats_load(struct acc_stats *stats, uint64_t us);
+void acc_stats_l2(struct acc_stats *stats, uint64_t us);
 void acc_stats_sum_loads(const struct acc_segment *seg, uint32_t area,
                          uint64_t out[ACC_LATENCY_SLOTS]);
+void acc_stats_sum_l2(const struct acc_segment *seg, uint32_t area,
+                      uint64_t out[ACC_LATENCY_SLOTS]);
 
 /* Counting off the hot path, from whatever thread. */
 static inline void acc_count(struct acc_stats *stats, enum acc_counter counter) {
