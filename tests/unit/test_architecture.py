@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"errors", "durations", "entry"}),
-    frozenset({"config", "keys", "codec", "policy", "backend", "loader", "segment"}),
+    frozenset({"config", "keys", "codec", "message", "policy", "backend", "loader", "segment"}),
     frozenset({"local", "process_local"}),
-    frozenset({"background", "flight", "observability"}),
+    frozenset({"background", "breaker", "flight", "observability", "remote"}),
     frozenset({"aflight", "runtime"}),
     frozenset({"operations"}),
     frozenset({"joining", "lock"}),
@@ -49,10 +49,10 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "accelerator._native": frozenset({"cache", "local", "runtime", "segment"}),
     "gevent": frozenset({"flight"}),
     "gunicorn": frozenset({"demo"}),
-    "msgpack": frozenset({"codec"}),
+    "msgpack": frozenset({"codec", "message"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
-    "redis": frozenset(),
+    "redis": frozenset({"remote"}),
 }
 
 Edges = Mapping[str, set[str]]
