@@ -76,6 +76,31 @@ class BackendError(CacheError):
         self.queued = queued
 
 
+class RemoteError(BackendError):
+    """
+    Redis did not do what was asked.
+
+    *reason* is "timeout", "connection" (there is none, or it broke), "refused" (it answers, but
+    takes no writes, or none of ours), "skipped" (it was not asked, because it is known to be
+    away) or "other".  *late* is how many seconds after the time limit a timeout was noticed: a
+    thread that did not get to run is no sign of a slow Redis.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "other",
+        late: float = 0.0,
+        queued: bool = False,
+        area: str | None = None,
+        operation: str | None = None,
+    ) -> None:
+        super().__init__(message, queued=queued, area=area, operation=operation)
+        self.reason = reason
+        self.late = late
+
+
 class LoaderError(CacheError):
     """The loader raised; ``__cause__`` is what it raised."""
 

@@ -73,13 +73,13 @@ class Breaker:
         if probe or self.is_closed:
             self.close()
 
-    def failed(self, now: float, *, probe: bool) -> None:
-        """Note a call without an answer."""
+    def failed(self, since: float, now: float, *, probe: bool) -> None:
+        """Note a call without an answer, which began then."""
         if self.is_closed:
             self.failures += 1
             if self.failures == FAILURES_MAX:
                 self._open(now)
-        elif probe and self._probe_until > 0:  # else another probe's failure was counted for both
+        elif probe and self._is_probe(since):
             self._pause = min(OPEN_MAX, 2 * self._pause)
             self._open(now)
 
@@ -92,6 +92,12 @@ class Breaker:
         left = 0.0 if self.is_closed else max(0.0, self._open_until - now)
         state = "closed" if self.is_closed else "open" if left > 0 else "half-open"
         return {"breaker": state, "failures": self.failures, "open_for": left}
+
+    def _is_probe(self, since: float) -> bool:
+        # One that began long before the present one is late, and another had its turn because of
+        # that.
+        began = self._probe_until - PROBE_MAX
+        return self._probe_until > 0 and since >= began - PROBE_MAX / 2
 
     def _open(self, now: float) -> None:
         spread = random.uniform(1 - OPEN_SPREAD, 1 + OPEN_SPREAD)  # noqa: S311  no secret
@@ -162,7 +168,7 @@ class Link:
     def failed(self, since: float, now: float, *, probe: bool) -> None:
         """Note a call without an answer, unless L2 was heard after it began: it was the caller."""
         if self._heard is None or not self._heard > since:
-            self.breaker.failed(now, probe=probe)
+            self.breaker.failed(since, now, probe=probe)
 
     def confirmed_age(self, now: float) -> float:
         """Seconds since L2 is known to have taken writes; inf: never."""

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 from accelerator.process_local.constants import NOTE_EXPIRE, NOTE_SET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from accelerator.process_local.items import AreaState, Place
 
 ENTRIES_MAX: Final = 4096
@@ -72,6 +70,42 @@ class Entry:
         return self.state == QUEUED or (self.state == PENDING and self.owner != alive)
 
 
+class Newest:
+    """
+    Which entries make older ones needless.
+
+    A clear speaks for its area, a set and a delete for their key.  An expire leaves the stale copy
+    in L2, which is what an older delete of the key was about: it speaks for older expires only.
+    """
+
+    def __init__(self, numbers: dict[tuple[Place, bool], int] | None = None) -> None:
+        self.numbers = {} if numbers is None else numbers
+        """Newest number of a key, and whether of its expires."""
+
+    def copy(self) -> Newest:
+        """Give one that goes on from here on its own."""
+        return Newest(self.numbers.copy())
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry into account."""
+        spoken = entry.place, entry.kind == NOTE_EXPIRE
+        self.numbers[spoken] = max(entry.number, self.numbers.get(spoken, 0))
+
+    def remove(self, entry: Entry) -> None:
+        """Forget an entry, unless there is a newer one."""
+        spoken = entry.place, entry.kind == NOTE_EXPIRE
+        if self.numbers.get(spoken) == entry.number:
+            del self.numbers[spoken]
+
+    def speaks_for(self, entry: Entry) -> bool:
+        """Tell whether a newer one makes an entry needless."""
+        area = entry.area.number, b""
+        heard = [(area, False), (entry.place, False)]
+        if entry.kind == NOTE_EXPIRE:
+            heard.append((entry.place, True))
+        return any(self.numbers.get(each, 0) > entry.number for each in heard)
+
+
 class Outbox:
     """Entries in the order of their numbers."""
 
@@ -85,10 +119,8 @@ class Outbox:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._waiting: dict[int, Entry] = {}
         """Those PENDING or QUEUED.  None ever comes back, so they too are in order."""
-        # Number of the newest entry of a key that L2 has taken: of a whole write, and of an
-        # expire, which does not make up for the others.  Never of an entry that is gone.
-        self._taken: dict[Place, int] = {}
-        self._expired: dict[Place, int] = {}
+        self._taken = Newest()
+        """What L2 has taken.  Never of an entry that is gone."""
         self._owed: dict[AreaState, bool] = {}
         """Areas that owe a clear, and whether the listener has seen all that they owe it for."""
 
@@ -122,17 +154,18 @@ class Outbox:
 
     def due(self, limit: int, alive: int) -> list[Note]:
         """List what is to be replayed, oldest first; drop what has become moot."""
+        newest = self._taken.copy()
         found: list[Note] = []
-        for entry in list(self._waiting.values()):
-            if len(found) >= limit:
-                break
+        for entry in reversed(list(self._waiting.values())):
             if not entry.is_due(alive):
                 continue
-            if self._is_moot(entry):
+            if newest.speaks_for(entry):
                 self._remove(entry)
             else:
+                newest.add(entry)
                 found.append(entry.note)
-        return found
+        found.reverse()
+        return found[: max(0, limit)]
 
     def recent(self, since: float) -> list[Note]:
         """List what L2 has taken since then, oldest first: a failover may have lost it."""
@@ -179,8 +212,7 @@ class Outbox:
             found.append(f"{len(self._waiting)} entries wait, not {len(waiting)}")
         if waiting != sorted(waiting):
             found.append("entries are out of order")
-        taken: Iterable[int] = (*self._taken.values(), *self._expired.values())
-        gone = sum(number not in self._entries for number in taken)
+        gone = sum(number not in self._entries for number in self._taken.numbers.values())
         if gone:
             found.append(f"{gone} entries are known as taken, and are gone")
         return found
@@ -190,25 +222,16 @@ class Outbox:
             entry.settled_at = now
             self._waiting.pop(entry.number, None)
         entry.state = state
-        newest = self._expired if entry.kind == NOTE_EXPIRE else self._taken
-        newest[entry.place] = max(entry.number, newest.get(entry.place, 0))
-
-    def _is_moot(self, entry: Entry) -> bool:
-        newest = self._taken.get(entry.place, 0)
-        if entry.kind == NOTE_EXPIRE:
-            newest = max(newest, self._expired.get(entry.place, 0))
-        return newest > entry.number
+        self._taken.add(entry)
 
     def _overflow(self, entry: Entry) -> None:
         """Let the oldest entry go; its area owes a clear if nobody has heard of it."""
         self._remove(entry)
-        if entry.state < SENT and not self._is_moot(entry):
+        if entry.state < SENT and not self._taken.speaks_for(entry):
             self._owed[entry.area] = False
             self._dropped += 1
 
     def _remove(self, entry: Entry) -> None:
         self._entries.pop(entry.number, None)
         self._waiting.pop(entry.number, None)
-        for newest in (self._taken, self._expired):
-            if newest.get(entry.place) == entry.number:
-                del newest[entry.place]
+        self._taken.remove(entry)

@@ -11,9 +11,10 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from math import isfinite
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Final
 
+from accelerator.keys import MAX_SIZE as KEY_MAX
 from accelerator.process_local.constants import COUNTERS, NOTE_CLEAR, NOTE_SET
 from accelerator.process_local.election import Election
 from accelerator.process_local.link import Link
@@ -30,6 +31,8 @@ _SLICE: Final = 0.05
 test may have been moved."""
 _ORIGIN_BYTES: Final = 16
 _UINT64: Final = range(1 << 64)
+_SEQ_MAX: Final = (1 << 48) - 1
+"""As in the native part.  No server gets there; what is said to be beyond is not believed."""
 
 
 class RemoteSide(ABC):
@@ -110,7 +113,7 @@ class RemoteSide(ABC):
             return (0, 0) if known is None else known.applied
 
     def area_applied(self, area: str, replication: int, seq: int) -> None:
-        """Raise what area_state() answers; another replication id begins anew."""
+        """Raise what area_state() answers; another replication id begins anew, 0 forgets."""
         if replication not in _UINT64 or seq not in _UINT64:
             raise OverflowError("area_applied: the number does not fit 64 bits")
         with self.lock():
@@ -119,15 +122,21 @@ class RemoteSide(ABC):
                 return
             if known.applied[0] == replication:
                 seq = max(seq, known.applied[1])
-            known.applied = (replication, seq)
+            is_known = replication != 0 and seq <= _SEQ_MAX
+            known.applied = (replication, seq) if is_known else (0, 0)
 
     def invalidate(self, area: str, keys: Sequence[bytes], expire: bool = False) -> int:
         """Forget, or expire, encoded keys; tell how many were there."""
+        keys = tuple(keys)  # holds what another thread may take off the list
+        if not all(type(key) is bytes for key in keys):
+            raise TypeError("invalidate: an encoded key is bytes")
+        if not all(0 < len(key) <= KEY_MAX for key in keys):
+            raise ValueError(f"invalidate: an encoded key has 1 to {KEY_MAX} bytes")
         known = self._areas.get(area)
         if known is None:
             return 0
         forget = self.expire if expire else self.delete
-        return sum(forget(known, bytes(key)) for key in keys)
+        return sum(forget(known, key) for key in keys)
 
     def clear_area(self, area: str) -> None:
         """Forget a whole area."""
@@ -152,7 +161,7 @@ class RemoteSide(ABC):
 
         At once 0 in a process that is not registered.
         """
-        end = time.monotonic() + max(0.0, timeout)
+        end = time.monotonic() + max(0.0, _number(timeout))
         waker = threading.Lock()
         waker.acquire()
         try:
@@ -205,7 +214,7 @@ class RemoteSide(ABC):
     def link_note(self, event: int, value: float = 0.0) -> None:
         """Note what only diagnostics show."""
         with self.lock():
-            self._link.note(event, value, self.now())
+            self._link.note(event, _number(value), self.now())
 
     def link(self) -> dict[str, Any]:
         """Describe link and outbox."""
@@ -216,7 +225,7 @@ class RemoteSide(ABC):
     def remote_ask(self, bound: float, reading: bool) -> int:
         """Tell whether L2 may be asked: a REMOTE_ constant."""
         with self.lock():
-            return self._link.ask(bound, self.now(), reading=reading)
+            return self._link.ask(_number(bound), self.now(), reading=reading)
 
     def remote_ok(self, probe: bool) -> None:
         """Note an answer of L2."""
@@ -257,7 +266,7 @@ class RemoteSide(ABC):
     def outbox_recent(self, seconds: float) -> list[Note]:
         """List the entries that L2 took within the last *seconds*, oldest first."""
         with self.lock():
-            return self._outbox.recent(self.now() - seconds)
+            return self._outbox.recent(self.now() - _number(seconds))
 
     def outbox_heard(self, number: int) -> bool:
         """Note that an own message arrived; True: of a set whose item is untouched: skip it."""
@@ -279,6 +288,12 @@ class RemoteSide(ABC):
             known = self._areas.get(area)
             if known is not None:
                 self._outbox.pay(known)
+
+
+def _number(seconds: float) -> float:
+    if isnan(seconds):
+        raise ValueError("a time must be a number")
+    return seconds
 
 
 def _finite(time_given: float) -> float:

@@ -116,6 +116,7 @@ class TestNames:
             shapes.append(
                 [set(found), set(found["segment"]), *map(set, found["areas"].values())]
                 + [set(process) for process in found["processes"]]
+                + [set(found["link"]), set(found["leader"])]
             )
         assert shapes[0] == shapes[1]
 
@@ -134,6 +135,18 @@ class TestNames:
         twin.install(type(area))
         area.set("k", b"v")
         assert b"v" == area.get("k")
+
+
+class TestWatching:
+    def test_watched(self) -> None:
+        """The listener follows the areas it is told to, and no others."""
+        segment = ProcessLocalSegment(SIZE, 1 << 20)
+        for name in ("one", "two", "three"):
+            segment.area(name)
+        segment.watch(segment.area("three"))
+        segment.watch(segment.area("one"))
+        segment.watch(segment.area("one"))
+        assert ["one", "three"] == segment.watched()
 
 
 class TestBinding:

@@ -1,0 +1,490 @@
+"""
+The thread that listens for all processes of a host.
+
+Every process has one; all but one of them wait, in C and without the GIL, to become the leader.
+The leader follows the channels of all areas, sends the host's heartbeats, and sends what is queued
+in the outbox.  It shows that it is well by getting on with its work: a leader that is stopped, or
+does not get to run, is replaced within half a second, and finds that out before it does anything
+that only one may.  (Nothing here is such a thing: two leaders do each other no harm.)
+
+A real thread of the operating system, also under gevent: a greenlet that does not yield must not
+stop the host from hearing.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import logging
+import os
+import random
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from accelerator.errors import CacheError, RemoteError
+from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
+from accelerator.invalidation.resend import Resender
+from accelerator.invalidation.resp import BrokenStream, ErrorReply
+from accelerator.invalidation.subscription import CHUNK, Subscription
+from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
+from accelerator.message import MessageError
+from accelerator.observability import oplog
+from accelerator.remote.names import host_channel
+
+if TYPE_CHECKING:
+    from accelerator import local
+    from accelerator.config import Settings
+    from accelerator.invalidation.protocol import Replay
+    from accelerator.invalidation.resp import Item
+    from accelerator.remote import RedisRemote
+
+LOG: Final = logging.getLogger("accelerator")
+
+PARKED: Final = 0.25
+"""Seconds that a process waits in C before it looks whether it is to end."""
+TURN: Final = 0.08
+"""Seconds after which the leader shows that it is well; others wait for 0.5."""
+BUSY: Final = 0.05
+"""Seconds of one turn in which messages are taken, while more of them come."""
+BREATH: Final = 0.05
+"""Seconds between two heartbeats at least."""
+DEAD_AFTER: Final = 3
+"""Heartbeats without a sign of life after which a connection is given up."""
+OUTBOX_EVERY: Final = 0.1
+"""Seconds between two looks into the outbox."""
+PAUSE_AFTER_ERROR: Final = 0.5
+STOP_PATIENCE: Final = 1.0
+"""Seconds that stop() waits at most for the thread: a call of Redis may take two time limits."""
+
+_COUNTER: Final = {name: number for number, name in enumerate(COUNTERS)}
+_SAID: Final = {"receive_error_decode": "decode", "flush": "flush"}
+"""Counters that are worth a line in the log of operations, and its error_kind."""
+
+
+def heartbeat_interval(bound: float) -> float:
+    """Seconds between two heartbeats, so that four in a row must fail before the bound ends."""
+    return min(0.5, bound / 4)
+
+
+class Listener:
+    """
+    This process's part in listening for its host.
+
+    Args:
+        memory: The segment, entered by this process.
+        remote: Redis.  Best one of the listener's own, with a time limit of at most 0.2 s: it is
+            used in a thread of the operating system, also under gevent, and a leader that waits
+            for longer is replaced.
+        settings: Of the process.
+    """
+
+    def __init__(self, memory: local.Segment, remote: RedisRemote, settings: Settings) -> None:
+        self.memory = memory
+        self.remote = remote
+        self.settings = settings
+        self._lock = _unpatched("allocate_lock")()
+        self._worker: _Worker | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether this very process has its thread."""
+        worker = self._worker
+        return worker is not None and worker.pid == os.getpid() and not worker.over
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process is the one that listens."""
+        worker = self._worker
+        return worker is not None and worker.pid == os.getpid() and worker.term != 0
+
+    def start(self) -> None:
+        """
+        Have the thread run.  Idempotent; to be called again in a forked child.
+
+        Does not wait for Redis, or for anything else.
+        """
+        worker = self._worker
+        if worker is not None and worker.pid == os.getpid() and not worker.stopping:
+            return
+        if worker is not None and worker.pid != os.getpid():
+            # A child: the parent's thread is not here, and may have held the lock.
+            self._lock = _unpatched("allocate_lock")()
+        with self._lock:
+            if self._worker is not worker:
+                return
+            made = _Worker(self.memory, self.remote, self.settings)
+            try:
+                _unpatched("start_new_thread")(made.run, ())
+            except RuntimeError:  # no thread can be started any more: the interpreter ends
+                LOG.debug("no thread for the listener", exc_info=True)
+                return
+            self._worker = made
+        atexit.register(_stop, weakref.ref(self))
+
+    def stop(self) -> None:
+        """
+        End it: another process leads at once.  Waits until this one has let go of Redis.
+
+        Idempotent; to be called when the process leaves the segment or ends.
+        """
+        worker = self._worker
+        if worker is None or worker.pid != os.getpid():
+            return
+        self._worker = None
+        worker.stop()
+
+
+def _stop(reference: weakref.ref[Listener]) -> None:
+    listener = reference()
+    if listener is not None:
+        listener.stop()
+
+
+def _unpatched(name: str) -> Any:
+    """Give what _thread has by that name, whatever gevent has put in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original("_thread", name) if monkey else getattr(_thread, name)
+
+
+class _Worker:
+    """The thread of one process."""
+
+    def __init__(self, memory: Any, remote: Any, settings: Settings) -> None:
+        self.pid = os.getpid()
+        self.term = 0
+        self.stopping = False
+        self.over = False
+        self._memory = memory
+        self._remote = remote
+        self._settings = settings
+        self._running = _unpatched("allocate_lock")()  # held while the thread runs
+        self._running.acquire()
+        self._pause = _unpatched("allocate_lock")()  # never given back: to wait for a while
+        self._pause.acquire()
+
+    def run(self) -> None:
+        """Do it.  Nothing ever leaves this function but its end."""
+        try:
+            while not self.stopping and self._memory.incarnation:
+                self._once()
+        finally:
+            self.over = True
+            self._running.release()
+
+    def stop(self) -> None:
+        """Ask the thread to end, and wait a little if it has anything to let go of."""
+        self.stopping = True
+        term = self.term
+        if term:
+            # Here, not in the thread: the others need not wait until it gets to run.
+            self._memory.lead_resign(term)
+            self._running.acquire(timeout=STOP_PATIENCE)
+
+    def _once(self) -> None:
+        started = time.monotonic()
+        try:
+            self.term = self._memory.lead(PARKED)
+            if self.term and not self.stopping:
+                _Leadership(self, self._memory, self._remote, self._settings).hold()
+        except Exception:
+            LOG.exception("the listener failed, and starts anew")
+        finally:
+            term, self.term = self.term, 0
+            if term:
+                self._memory.lead_resign(term)
+        if time.monotonic() - started < PAUSE_AFTER_ERROR / 10:
+            # It failed, or there is nothing to wait for: not in a loop without rest.
+            self.sleep(PAUSE_AFTER_ERROR)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, in steps in which it is noticed that the thread is to end."""
+        end = time.monotonic() + seconds
+        while not self.stopping and (left := end - time.monotonic()) > 0:
+            self._pause.acquire(timeout=min(left, TURN))
+
+
+class _Leadership:
+    """One term of this process as the leader."""
+
+    def __init__(self, worker: _Worker, memory: Any, remote: Any, settings: Settings) -> None:
+        self._worker = worker
+        self._term = worker.term
+        self._memory = memory
+        self._remote = remote
+        self._interval = heartbeat_interval(settings.freshness_bound)
+        self._pauses = settings.reconnect
+        origin: bytes = memory.origin
+        self._host_channel = host_channel(remote.namespace, origin, remote.plans.db)
+        self._areas: dict[bytes, str] = {}
+        """By their channels."""
+        self._resender = Resender(memory, remote, origin, self._alive)
+        self._follower = Follower(
+            memory,
+            origin=origin.hex().encode(),
+            bound=settings.freshness_bound,
+            term=self._term,
+            count=self._count,
+            repair=self._repair,
+        )
+        self._subscription: Subscription | None = None
+        self._host_confirmed = False
+        self._heard_at = 0.0
+        """When the last byte came."""
+        self._returned_at = 0.0
+        """When the last heartbeat came back, or the connection was made."""
+        self._connect_at = 0.0
+        self._failures = 0
+        """Connections in a row on which no heartbeat came back."""
+        self._beat_at = 0.0
+        self._beaten_at = float("-inf")
+        self._linked = False
+        """Whether Redis has executed the last heartbeat."""
+        self._outbox_at = 0.0
+        self._complaint = ""
+
+    # --- the loop ---
+
+    def hold(self) -> None:
+        """Lead until another one does, or this process is to end."""
+        LOG.debug("leading term %d", self._term)
+        try:
+            while self._alive():
+                self._turn()
+        finally:
+            if self._subscription is not None:
+                self._subscription.close()
+
+    def _alive(self) -> bool:
+        """Show that work goes on; False: it is another one's."""
+        return not self._worker.stopping and bool(self._memory.lead_beat(self._term))
+
+    def _turn(self) -> None:
+        self._watch()
+        if self._subscription is None and time.monotonic() >= self._connect_at:
+            self._connect()
+        self._beat()
+        self._listen()
+        self._follower.flush()
+        self._replay()
+        self._send()
+
+    def _listen(self) -> None:
+        """Wait for messages until something else is to be done; take those that come."""
+        subscription = self._subscription
+        if subscription is None:
+            self._worker.sleep(max(0.0, min(TURN, self._connect_at - time.monotonic())))
+            return
+        began = time.monotonic()
+        wait = TURN if self._beat_is_late() is None else 0.0
+        wait = min(wait, max(0.0, self._beat_at - began))
+        try:
+            while True:
+                pushes, size = subscription.read(wait)
+                now = time.monotonic()
+                if size:
+                    self._heard_at = now
+                    for push in pushes:
+                        self._take(push, now)
+                    self._follower.flush()
+                if size < CHUNK // 4 or now - began > BUSY:
+                    break
+                wait = 0.0
+            self._check(time.monotonic())
+        except ErrorReply as error:
+            self._count_all("receive_error_subscribe")
+            self._lose(str(error).partition(" ")[0])
+        except (OSError, BrokenStream) as error:
+            self._lose(type(error).__name__)
+
+    def _take(self, push: list[Item], now: float) -> None:
+        """Take one push."""
+        if len(push) == 3 and push[0] == b"message":
+            self._memory.link_note(LINK_MESSAGE)
+            _, channel, data = push
+            area = self._areas.get(channel) if isinstance(channel, bytes) else None
+            if area is not None:
+                if isinstance(data, bytes):
+                    self._follower.message(area, data, now)
+                else:
+                    self._follower.unreadable(area, now)
+            elif isinstance(data, bytes):
+                self._take_heartbeat(data, now)
+        elif len(push) == 3 and push[0] == b"subscribe":
+            channel = push[1]
+            if channel == self._host_channel.encode():
+                self._host_confirmed = True
+            elif isinstance(channel, bytes) and channel in self._areas:
+                self._follower.confirmed(self._areas[channel])
+
+    def _take_heartbeat(self, data: bytes, now: float) -> None:
+        try:
+            own = self._follower.heartbeat(data)
+        except MessageError:
+            # Nothing stands on it: the next one comes soon.
+            oplog.failed("", "listen", "decode", now)
+            return
+        if own:
+            self._returned_at = now
+            if self._failures:
+                LOG.info("hearing from Redis again")
+            self._failures = 0
+            self._complaint = ""
+
+    # --- the subscription ---
+
+    def _watch(self) -> None:
+        """Follow the areas that processes of this host have begun to use."""
+        new = self._follower.watch(self._memory.watched())
+        if not new:
+            return
+        channels = {self._remote.channel(area): area for area in new}
+        self._areas.update((channel.encode(), area) for channel, area in channels.items())
+        if self._subscription is not None:
+            try:
+                self._subscription.subscribe(channels)
+            except OSError as error:
+                self._lose(type(error).__name__)
+
+    def _connect(self) -> None:
+        """Make the connection, and ask for all channels."""
+        if not self._areas:
+            return  # nobody uses Redis yet
+        try:
+            made = Subscription(self._remote.connection())
+        except (CacheError, OSError) as error:
+            self._lose(getattr(error, "reason", type(error).__name__))
+            return
+        self._subscription = made
+        self._host_confirmed = False
+        self._follower.connected()
+        self._heard_at = self._returned_at = time.monotonic()
+        self._memory.link_note(LINK_CONNECTED)
+        try:
+            made.subscribe([self._host_channel, *(name.decode() for name in self._areas)])
+        except OSError as error:
+            self._lose(type(error).__name__)
+
+    def _check(self, now: float) -> None:
+        """Give the connection up when it is dead, or leads to where our heartbeats do not."""
+        longest = DEAD_AFTER * self._interval
+        if now - self._heard_at > longest:
+            self._lose("silence")
+        elif self._linked and now - self._returned_at > longest:
+            self._lose("no heartbeat came back")
+
+    def _lose(self, why: str) -> None:
+        """Close the connection, and decide when to make the next."""
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
+        first, longest = self._pauses
+        pause = min(longest, first * 2.0 ** min(self._failures, 30)) * random.uniform(0.5, 1.0)  # noqa: S311  no secret
+        self._failures += 1
+        self._connect_at = time.monotonic() + pause
+        self._memory.link_note(LINK_LOST, pause)
+        self._complain(
+            f"invalidations of other hosts are not heard ({why}); what is older than the bound is "
+            "not served until they are"
+        )
+
+    def _complain(self, what: str) -> None:
+        """Warn once of each thing in a row."""
+        if what != self._complaint:
+            self._complaint = what
+            LOG.warning("%s", what)
+
+    # --- heartbeats ---
+
+    def _beat_is_late(self) -> bool | None:
+        """Tell whether a heartbeat need not wait for its time; None: it has to."""
+        if self._follower.eager and self._subscription is not None and self._host_confirmed:
+            return True
+        return None
+
+    def _beat(self) -> None:
+        """Send a heartbeat when it is time, or when it would help."""
+        now = time.monotonic()
+        eager = self._beat_is_late() and now >= self._beaten_at + BREATH
+        if not self._areas or (now < self._beat_at and not eager):
+            return
+        self._beat_at = now + self._interval
+        if self._subscription is not None:
+            try:
+                self._subscription.ping()
+            except OSError as error:
+                self._lose(type(error).__name__)
+        self._alive()
+        sent = self._beaten_at = time.monotonic()
+        number, areas = self._follower.sending(sent)
+        try:
+            self._remote.beat(areas, self._host_channel, number)
+        except RemoteError as error:
+            self._unlinked(error)
+            return
+        self._memory.link_confirm(sent)
+        if not self._linked:
+            # It is back: the pause before the next connection was for when it is not.
+            self._linked = True
+            self._returned_at = max(self._returned_at, time.monotonic())
+            self._connect_at = min(self._connect_at, time.monotonic() + self._pauses[0])
+            self._outbox_at = 0.0
+
+    def _unlinked(self, error: RemoteError) -> None:
+        self._linked = False
+        if error.reason in {"refused", "other"}:
+            self._memory.link_refused()
+        self._complain(f"Redis does not take heartbeats ({error.reason}): it is not used")
+
+    # --- what was missed, here and there ---
+
+    def _replay(self) -> None:
+        """Read what was missed from the logs."""
+        for replay in self._follower.replays(time.monotonic()):
+            if not self._alive():
+                return
+            self._replay_one(replay)
+
+    def _replay_one(self, replay: Replay) -> None:
+        try:
+            entries = self._remote.log(replay.area, replay.first, replay.last, replay.limit)
+        except RemoteError as error:
+            self._follower.replay_failed(replay, time.monotonic())
+            oplog.failed(replay.area, "listen", error.reason, time.monotonic())
+            return
+        self._follower.replayed(replay, entries, time.monotonic())
+
+    def _send(self) -> None:
+        """Send what is queued, as soon as Redis takes it."""
+        now = time.monotonic()
+        if not self._linked or now < self._outbox_at:
+            return
+        self._outbox_at = now + OUTBOX_EVERY
+        try:
+            self._resender.repair()
+            if self._resender.send_due():
+                self._outbox_at = 0.0
+        except RemoteError as error:
+            # The next heartbeat tells when to try again.
+            self._outbox_at = time.monotonic() + self._interval / 2
+            self._complain(f"Redis does not take what is queued ({error.reason})")
+
+    def _repair(self) -> None:
+        """Called by the follower when a history has ended."""
+        self._resender.ask_for_repair(REPAIR_SECONDS)
+        try:
+            self._resender.repair()
+        except RemoteError as error:
+            self._complain(f"Redis does not take what a failover may have lost ({error.reason})")
+
+    # --- counting ---
+
+    def _count(self, area: str, name: str, n: int) -> None:
+        self._memory.area_count(area, _COUNTER[name], n)
+        if name in _SAID:
+            oplog.failed(area, "listen", _SAID[name], time.monotonic())
+
+    def _count_all(self, name: str) -> None:
+        for area in self._areas.values():
+            self._memory.area_count(area, _COUNTER[name], 1)

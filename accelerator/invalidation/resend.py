@@ -1,0 +1,138 @@
+"""Telling Redis what it has not heard yet: the outbox, by the host's leader."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from accelerator.errors import RemoteError
+from accelerator.local import COUNTERS, NOTE_CLEAR
+from accelerator.message import FORGET
+from accelerator.remote import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+LOG: Final = logging.getLogger("accelerator")
+
+PORTION: Final = 256
+"""Entries that are sent between two looks at everything else."""
+PATIENCE: Final = 60.0
+"""Seconds for which a repair is tried; what it would send is of no use to anybody later."""
+_PUBLISH: Final = COUNTERS.index("invalidation_publish")
+_PUBLISH_FAILURES: Final = COUNTERS.index("invalidation_publish_failures")
+
+Entry = tuple[int, str, int, bytes]
+"""Number, area, kind and encoded key."""
+
+
+class Outbox(Protocol):
+    """What is used of the segment; see there."""
+
+    def outbox_due(self, limit: int = 256) -> list[Entry]: ...  # noqa: D102
+    def outbox_settle(self, number: int, sent: bool) -> None: ...  # noqa: D102, FBT001
+    def outbox_recent(self, seconds: float) -> list[Entry]: ...  # noqa: D102
+    def outbox_owed(self) -> list[str]: ...  # noqa: D102
+    def outbox_paid(self, area: str) -> None: ...  # noqa: D102
+    def area_count(self, area: str, counter: int, n: int = 1) -> None: ...  # noqa: D102
+
+
+class Resender:
+    """
+    Sends as deletes what is in the outbox: a delete is right whatever has happened meanwhile.
+
+    Args:
+        memory: The segment.
+        remote: Redis.
+        origin: Name of the segment among those that send.
+        alive: Called before each command, which may take two time limits; False: stop.
+    """
+
+    def __init__(
+        self, memory: Outbox, remote: Any, origin: bytes, alive: Callable[[], bool]
+    ) -> None:
+        self._memory = memory
+        self._remote = remote
+        self._origin = origin
+        self._alive = alive
+        self._repair_from: float | None = None
+        self._repair_asked = 0.0
+
+    def send_due(self) -> bool:
+        """
+        Send what is queued, at most PORTION entries; True: there may be more.
+
+        Raises:
+            RemoteError: Redis does not take it.  It stays queued.
+        """
+        due = self._memory.outbox_due(PORTION)
+        for area in [] if due else self._memory.outbox_owed():
+            if not self._alive():
+                return False
+            self._remote.clear(area, 0, self._origin)
+            self._memory.outbox_paid(area)
+            LOG.warning(
+                "cleared area %s on all hosts: more of its invalidations than the outbox holds "
+                "could not be sent",
+                area,
+            )
+        self._send(due, lambda number: self._memory.outbox_settle(number, True))  # noqa: FBT003
+        if due:
+            LOG.info("sent %d invalidations that had been queued", len(due))
+        return len(due) == PORTION
+
+    def ask_for_repair(self, seconds: float) -> None:
+        """Have the deletes of own writes that Redis took within the last *seconds* sent again."""
+        now = time.monotonic()
+        self._repair_asked = now
+        if self._repair_from is None:
+            self._repair_from = now - seconds
+
+    def repair(self) -> None:
+        """
+        Send what ask_for_repair() asked for, if that was not done yet.
+
+        Raises:
+            RemoteError: Redis does not take it.  To be called again.
+        """
+        if self._repair_from is None:
+            return
+        now = time.monotonic()
+        if now - self._repair_asked < PATIENCE:
+            entries = self._memory.outbox_recent(now - self._repair_from)
+            self._send(entries, lambda _: None)
+            if entries:
+                LOG.info("sent %d invalidations again, that a failover may have lost", len(entries))
+        self._repair_from = None
+
+    def _send(self, entries: Iterable[Entry], settle: Callable[[int], None]) -> None:
+        """Send runs of the same area, in their order."""
+        for (area, clear), run in itertools.groupby(entries, lambda it: (it[1], _is_clear(it))):
+            numbers_keys = [(number, key) for number, _, _, key in run]
+            for start in range(0, len(numbers_keys), PORTION):
+                part = numbers_keys[start : start + PORTION]
+                if not self._alive():
+                    return
+                self._send_part(area, part, clear=clear)
+                for number in map(itemgetter(0), part):
+                    settle(number)
+
+    def _send_part(self, area: str, part: Sequence[tuple[int, bytes]], *, clear: bool) -> None:
+        try:
+            if clear:
+                # One clear does for all of the run.
+                self._remote.clear(area, part[-1][0], self._origin)
+            else:
+                changes = [Change(key, None, None, number) for number, key in part]
+                self._remote.write(area, FORGET, changes, self._origin)
+        except RemoteError:
+            self._memory.area_count(area, _PUBLISH_FAILURES)
+            raise
+        self._memory.area_count(area, _PUBLISH)
+
+
+def _is_clear(entry: Entry) -> bool:
+    return entry[2] == NOTE_CLEAR

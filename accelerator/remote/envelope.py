@@ -1,0 +1,236 @@
+"""
+How a value lies in Redis: a header of 28 bytes, then the payload.
+
+====== ===== =====================================================================================
+offset bytes
+====== ===== =====================================================================================
+0      1     magic
+1      1     format number
+2      1     code of the codec, as in the segment (1 to 63)
+3      1     flags: 1 the payload is compressed, 2 its fresh life was ended by ``expire``
+4      4     fingerprint of what values look like
+8      4     stale life in milliseconds
+12     8     when it was loaded, in milliseconds of Unix time
+20     8     generation of the area
+====== ===== =====================================================================================
+
+Numbers are big-endian.  The generation comes last because scripts put it in: a writer gives the
+part before it and the payload.  The life of the Redis key is fresh and stale life together.
+
+An int is decimal text, so that Redis itself can add to it.  A compressed payload is its full
+length in 4 bytes, then a zstd frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+from typing import Final, NamedTuple
+
+from accelerator.codec import CODE_INT
+from accelerator.remote.compression import zstd
+
+MAGIC: Final = 0xAC
+FORMAT: Final = 1
+COMPRESSED: Final = 1
+EXPIRED: Final = 2
+HEAD: Final = struct.Struct(">BBBBIIQ")
+"""The header without the generation."""
+GENERATION_SIZE: Final = 8
+HEADER_SIZE: Final = HEAD.size + GENERATION_SIZE
+
+_LENGTH: Final = struct.Struct(">I")
+_STALE_MOST: Final = (1 << 32) - 1  # ms, 49 days: what a header has room for
+_LIFE_MOST: Final = 1 << 53  # ms; Redis adds it to the present in 64 bits
+_CODES: Final = range(1, 64)
+_DECIMAL: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_INT64: Final = range(-(1 << 63), 1 << 63)
+_BEGINNING: Final = bytes((MAGIC, FORMAT))
+
+
+class EnvelopeError(ValueError):
+    """Bytes that are no value of ours, or a damaged one, or one of another version."""
+
+
+class Envelope(NamedTuple):
+    """A value on its way to Redis."""
+
+    head: bytes
+    payload: bytes
+    stale_ms: int
+
+    def physical_ms(self, life: float | None) -> int:
+        """Life of the Redis key in milliseconds, for a fresh life in seconds; 0: no expiry."""
+        return physical_ms(life, self.stale_ms)
+
+    def blob(self, generation: bytes) -> bytes:
+        """Give the whole of it."""
+        return self.head + generation + self.payload
+
+
+class Opened(NamedTuple):
+    """A value that came from Redis."""
+
+    code: int
+    payload: bytes
+    generation: bytes
+    stale: float
+    """How long after its fresh life it is usable as stale, in seconds."""
+    loaded_at: float
+    """Unix time in seconds."""
+    expired: bool
+    """Its fresh life was ended before its time."""
+
+    def fresh_left(self, left: float | None) -> float | None:
+        """
+        Tell how long it is fresh from now, in seconds, not above 0 if it is stale.
+
+        Args:
+            left: What is left of the Redis key's life; None: it does not expire.
+        """
+        if self.expired:
+            return 0.0
+        return None if left is None else left - self.stale
+
+
+def seal(
+    code: int,
+    payload: bytes,
+    *,
+    fingerprint: int = 0,
+    stale: float = 0.0,
+    loaded_at: float = 0.0,
+    compress_over: int | None = None,
+) -> Envelope:
+    """
+    Make an envelope.
+
+    Args:
+        code: The codec's code.
+        payload: As in the segment.
+        fingerprint: See *fingerprint_of*.
+        stale: Stale life in seconds.
+        loaded_at: Unix time in seconds.
+        compress_over: Compress a payload of more bytes than this, if that makes it smaller.
+    """
+    flags = 0
+    if code == CODE_INT:
+        payload = b"%d" % int.from_bytes(payload, "little", signed=True)
+    elif compress_over is not None and len(payload) > compress_over:
+        compressed = _compressed(payload)
+        if len(compressed) < len(payload):
+            payload, flags = compressed, COMPRESSED
+    stale_ms = stale_milliseconds(stale)
+    head = HEAD.pack(
+        MAGIC, FORMAT, code, flags, fingerprint, stale_ms, max(0, round(loaded_at * 1000))
+    )
+    return Envelope(head, payload, stale_ms)
+
+
+def unseal(blob: bytes, *, fingerprint: int = 0, limit: int) -> Opened:
+    """
+    Open an envelope.
+
+    Args:
+        blob: What lies in Redis.
+        fingerprint: What values must look like.
+        limit: Most bytes that a payload may have.
+
+    Raises:
+        EnvelopeError: It is foreign, damaged, too large, or of another version.
+    """
+    if len(blob) < HEADER_SIZE:
+        raise EnvelopeError("shorter than a header")
+    magic, version, code, flags, found, stale_ms, loaded_ms = HEAD.unpack_from(blob)
+    if magic != MAGIC or version != FORMAT:
+        raise EnvelopeError("another format")
+    if code not in _CODES or flags & ~(COMPRESSED | EXPIRED):
+        raise EnvelopeError("a header that cannot be")
+    if found != fingerprint:
+        raise EnvelopeError("values of another version")
+    payload = blob[HEADER_SIZE:]
+    if code == CODE_INT:
+        payload = _binary(payload) if not flags & COMPRESSED else _refuse_int()
+    elif flags & COMPRESSED:
+        payload = _decompressed(payload, limit)
+    elif len(payload) > limit:
+        raise EnvelopeError("a payload that is too large")
+    generation = blob[HEAD.size : HEADER_SIZE]
+    return Opened(
+        code, payload, generation, stale_ms / 1000, loaded_ms / 1000, bool(flags & EXPIRED)
+    )
+
+
+def generation_of(blob: bytes) -> bytes | None:
+    """Read the generation; None: it is no envelope of this format."""
+    if len(blob) < HEADER_SIZE or not blob.startswith(_BEGINNING):
+        return None
+    return blob[HEAD.size : HEADER_SIZE]
+
+
+def fingerprint_of(*parts: str | None) -> int:
+    """Condense what says how values look: 32 bits, 0 if no part is given."""
+    if not any(parts):
+        return 0
+    text = "\0".join(part or "" for part in parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2s(text, digest_size=4).digest(), "big")
+
+
+def stale_milliseconds(stale: float) -> int:
+    """Give a stale life as the header has it."""
+    return min(_STALE_MOST, max(0, math.ceil(min(stale * 1000, _STALE_MOST))))
+
+
+def physical_ms(life: float | None, stale_ms: int) -> int:
+    """Life of a Redis key in milliseconds; 0: no expiry."""
+    if life is None or life == math.inf:
+        return 0
+    # Rounded down: a copy in the segment ends no earlier.  0 would be no expiry at all.
+    return max(1, int(min(life * 1000, _LIFE_MOST)) + stale_ms)
+
+
+def can_compress() -> bool:
+    """Whether there is a zstd."""
+    return zstd() is not None
+
+
+def _compressed(payload: bytes) -> bytes:
+    implementation = zstd()
+    return (
+        payload
+        if implementation is None
+        else _LENGTH.pack(len(payload)) + implementation.compress(payload)
+    )
+
+
+def _decompressed(payload: bytes, limit: int) -> bytes:
+    implementation = zstd()
+    if implementation is None:
+        raise EnvelopeError("compressed, and there is no zstd here")
+    if len(payload) < _LENGTH.size:
+        raise EnvelopeError("a payload that is cut short")
+    (length,) = _LENGTH.unpack_from(payload)
+    if length > limit:
+        raise EnvelopeError("a payload that is too large")
+    try:
+        # One more than promised, so that a longer one is seen without being read to its end.
+        found = implementation.decompress(payload[_LENGTH.size :], length + 1)
+    except Exception as error:
+        raise EnvelopeError("a payload that is no zstd frame") from error
+    if len(found) != length:
+        raise EnvelopeError("a payload of another length")
+    return found
+
+
+def _binary(text: bytes) -> bytes:
+    """Turn decimal text into an int as the segment has it."""
+    number = int(text) if _DECIMAL.fullmatch(text) else None
+    if number is None or number not in _INT64:
+        raise EnvelopeError("an int that is none")
+    return number.to_bytes(8, "little", signed=True)
+
+
+def _refuse_int() -> bytes:
+    raise EnvelopeError("a compressed int")
