@@ -142,12 +142,12 @@ class Binding(local.AreaBase):
     def _ask(self, wanted: Ask) -> Any:
         second = self._second
         assert second is not None, "without a second level nothing is asked"
-        return second.ask(self, wanted)
+        return second.ask(self, self._config.area, wanted)
 
     async def _aask(self, wanted: Ask) -> Any:
         second = self._second
         assert second is not None, "without a second level nothing is asked"
-        return await second.aask(self, wanted)
+        return await second.aask(self, self._config.area, wanted)
 
     # --- values and lives -----------------------------------------------------------------------
 

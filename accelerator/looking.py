@@ -9,7 +9,6 @@ from accelerator import local, policy
 from accelerator.binding import COUNTER, Binding
 from accelerator.errors import BackendError, SerializationError
 from accelerator.observability import oplog
-from accelerator.remote import EnvelopeError
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Looking(Binding):
         try:
             opened = second.opened(self._config, stored)
             value, _ = self._codec.decode(opened.code, opened.payload)
-        except (SerializationError, EnvelopeError):
+        except SerializationError:
             self._count(_UNDECODABLE)
             oplog.failed(
                 self._config.area, "get", SerializationError.kind, oplog.started()

@@ -159,7 +159,7 @@ class Reads(Operations):
             degraded=attachment.degraded,
             metrics=metrics,
             load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
-            remote=None if self._second is None else self._second.describe_area(self),
+            remote=None if self._second is None else self._second.describe_area(self, self._config.area),
         )
 
     # --- what the hit methods call when something is not plain ----------------------------------

@@ -24,12 +24,13 @@ from accelerator.config import Settings, derived_name
 from accelerator.entry import CacheMode
 from accelerator.errors import CacheError, ConfigError, NotAttached
 from accelerator.observability import diagnostics as view
-from accelerator.second import SecondLevel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
     from typing import Unpack
+
+    from accelerator.second import SecondLevel
 
 LOG: Final = logging.getLogger("accelerator")
 
@@ -382,7 +383,11 @@ def _private(settings: Settings, name: str, degraded: str | None = None) -> Atta
 
 def second_level(memory: local.Segment, settings: Settings) -> SecondLevel | None:
     """Make what stands for Redis behind *memory*; None: the settings have none."""
-    return None if settings.redis is None else SecondLevel(memory, settings)
+    if settings.redis is None:
+        return None
+    from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is Redis
+
+    return SecondLevel(memory, settings)
 
 
 def _why_private(settings: Settings) -> str | None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
+from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
-from accelerator.remote import Change, Fill, Written
+from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.binding import Binding
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
 
@@ -38,7 +38,8 @@ class SecondLevel:
         self._memory = memory
         self._remote = remote.connect(settings)
         self._guard = Guard(memory, settings)
-        self._listener = Listener(memory, self._remote, settings)
+        # With connections of its own, as it is in a thread of its own.
+        self._listener = Listener(memory, remote.connect(settings), settings)
 
     @property
     def origin(self) -> bytes:
@@ -60,7 +61,7 @@ class SecondLevel:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def ask(self, area: Binding, wanted: Ask) -> Any:
+    def ask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """
         Ask Redis, in the caller's thread.
 
@@ -68,14 +69,14 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
-        with self._guard.call(area, area._config.area, reading=wanted.reading):
+        with self._guard.call(area, name, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
 
-    async def aask(self, area: Binding, wanted: Ask) -> Any:
+    async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
-        with self._guard.call(area, area._config.area, reading=wanted.reading):
+        with self._guard.call(area, name, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
 
@@ -143,11 +144,14 @@ class SecondLevel:
         Open what lay in Redis.
 
         Raises:
-            EnvelopeError: It cannot be read.
+            SerializationError: It cannot be read.
         """
-        return remote.unseal(
-            stored.blob, fingerprint=self.fingerprint(config), limit=config.max_value_size
-        )
+        try:
+            return remote.unseal(
+                stored.blob, fingerprint=self.fingerprint(config), limit=config.max_value_size
+            )
+        except EnvelopeError as error:
+            raise SerializationError(f"what Redis has is no value of this area: {error}") from None
 
     # --- for an operator ------------------------------------------------------------------------
 
@@ -162,12 +166,12 @@ class SecondLevel:
             "listener": self._memory.leader(),
         }
 
-    def describe_area(self, area: Binding) -> dict[str, Any]:
+    def describe_area(self, area: local.AreaBase, name: str) -> dict[str, Any]:
         """The same for one area: its channel, and how far it may be behind."""
         age = area._freshness()
         return {
             **self.describe(),
-            "channel": self._remote.channel(area._config.area),
+            "channel": self._remote.channel(name),
             "freshness_age": age,
             "in_step": age is not None and age <= self.bound,
         }
