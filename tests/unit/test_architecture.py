@@ -20,6 +20,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"config", "keys", "codec", "message", "policy", "backend", "loader", "segment"}),
     frozenset({"local", "process_local"}),
     frozenset({"background", "breaker", "flight", "observability", "remote"}),
+    frozenset({"invalidation"}),
     frozenset({"aflight", "runtime"}),
     frozenset({"operations"}),
     frozenset({"joining", "lock"}),
