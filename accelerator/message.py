@@ -38,7 +38,8 @@ MOST_AREAS: Final = 4096
 """Numbers in a heartbeat."""
 
 _ORIGIN_DIGITS: Final = 32
-_LARGEST_NUMBER: Final = 2**63 - 1
+_LARGEST_BEAT: Final = 2**63 - 1
+_LARGEST_SEQ: Final = 2**48 - 1  # what the segment keeps of it
 _DIGITS: Final = 19
 _LARGEST_NOTE: Final = 2**64 - 1
 
@@ -98,7 +99,7 @@ def parse(data: bytes) -> Invalidation:
     origin, seq, packed = parts[1:]
     if len(origin) != _ORIGIN_DIGITS:
         raise MessageError("no origin of 32 digits")
-    return Invalidation(origin, _number(seq), *_read_body(packed))
+    return Invalidation(origin, _number(seq, _LARGEST_SEQ), *_read_body(packed))
 
 
 def parse_heartbeat(data: bytes) -> Heartbeat:
@@ -116,7 +117,9 @@ def parse_heartbeat(data: bytes) -> Heartbeat:
     if not parts[3]:
         raise MessageError("no replication id")
     return Heartbeat(
-        _number(parts[2]), replication_hash(parts[3]), [_number(each) for each in parts[4:]]
+        _number(parts[2], _LARGEST_BEAT),
+        replication_hash(parts[3]),
+        [_number(each, _LARGEST_SEQ) for each in parts[4:]],
     )
 
 
@@ -126,12 +129,12 @@ def replication_hash(replication_id: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(replication_id, digest_size=8).digest(), "little") or 1
 
 
-def _number(digits: bytes) -> int:
+def _number(digits: bytes, largest: int) -> int:
     # isdigit() of bytes knows the ten ASCII digits only.
     if not digits.isdigit() or len(digits) > _DIGITS:
         raise MessageError("a number that is none")
     number = int(digits)
-    if number > _LARGEST_NUMBER:
+    if number > largest:
         raise MessageError("a number out of range")
     return number
 

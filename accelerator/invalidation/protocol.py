@@ -64,12 +64,12 @@ _LAST: Final = 2**63 - 1
 class Memory(Protocol):
     """What is used of the segment; see there."""
 
-    def invalidate(self, area: str, keys: list[bytes], expire: bool = False) -> int: ...  # noqa: D102, FBT001, FBT002
-    def clear_area(self, area: str) -> None: ...  # noqa: D102
-    def area_state(self, area: str) -> tuple[int, int]: ...  # noqa: D102
-    def area_applied(self, area: str, replication: int, seq: int) -> None: ...  # noqa: D102
-    def area_extend(self, area: str, until: float) -> None: ...  # noqa: D102
-    def outbox_heard(self, number: int) -> bool: ...  # noqa: D102
+    def invalidate(self, area: str, keys: list[bytes], expire: bool = False) -> int: ...  # noqa: D102
+    def clear_area(self, area: str, /) -> None: ...  # noqa: D102
+    def area_state(self, area: str, /) -> tuple[int, int]: ...  # noqa: D102
+    def area_applied(self, area: str, replication: int, seq: int, /) -> None: ...  # noqa: D102
+    def area_extend(self, area: str, until: float, /) -> None: ...  # noqa: D102
+    def outbox_heard(self, number: int, /) -> bool: ...  # noqa: D102
 
 
 class Replay(NamedTuple):

@@ -32,12 +32,12 @@ Entry = tuple[int, str, int, bytes]
 class Outbox(Protocol):
     """What is used of the segment; see there."""
 
-    def outbox_due(self, limit: int = 256) -> list[Entry]: ...  # noqa: D102
-    def outbox_settle(self, number: int, sent: bool) -> None: ...  # noqa: D102, FBT001
-    def outbox_recent(self, seconds: float) -> list[Entry]: ...  # noqa: D102
+    def outbox_due(self, limit: int = 256, /) -> list[Entry]: ...  # noqa: D102
+    def outbox_settle(self, number: int, sent: bool, /) -> None: ...  # noqa: D102
+    def outbox_recent(self, seconds: float, /) -> list[Entry]: ...  # noqa: D102
     def outbox_owed(self) -> list[str]: ...  # noqa: D102
-    def outbox_paid(self, area: str) -> None: ...  # noqa: D102
-    def area_count(self, area: str, counter: int, n: int = 1) -> None: ...  # noqa: D102
+    def outbox_paid(self, area: str, /) -> None: ...  # noqa: D102
+    def area_count(self, area: str, counter: int, n: int = 1, /) -> None: ...  # noqa: D102
 
 
 class Resender:

@@ -65,13 +65,30 @@ local first = 0
 local gen = ARGV[5]
 """
 
+# A counter that was lost (FLUSHALL, eviction) must not give a number again: a host that was away
+# meanwhile would take the new messages for those that it knows.  So it starts at the tenths of
+# milliseconds of the server's clock: above what it had reached, unless the area was written more
+# than 10,000 times a second ever since, and below 2^48.  The gap tells every host that something is
+# missing.
+_START: Final = """
+local function start(key)
+  local now = redis.call('TIME')
+  local text = string.format('%.0f', now[1] * 10000 + math.floor(now[2] / 100))
+  redis.call('SET', key, text)
+  return text
+end
+"""
+
 # A stream refuses an id below its last one: the number began anew, the log has not.  What is in
 # the log is then of another time, and must not be replayed.
-_ANNOUNCE: Final = """
+_ANNOUNCE: Final = (
+    _START
+    + """
 local function announce()
   if ARGV[1] == '' then return 0 end
   local seq = redis.call('INCR', KEYS[1])
   local text = string.format('%.0f', seq)
+  if seq == 1 then text = start(KEYS[1]) end
   local message = ARGV[2] .. text .. ' ' .. ARGV[3]
   local id = text .. '-0'
   local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], id, 'm', message)
@@ -80,9 +97,10 @@ local function announce()
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], id, 'm', message)
   end
   redis.call('PUBLISH', ARGV[1], message)
-  return seq
+  return text
 end
 """
+)
 
 _VALUES: Final = f"""
 local function header(key)
@@ -289,13 +307,14 @@ return stored
 """)
 """KEYS value, lease, ...; ARGV token, envelope, life, ...; answers 1 for each that was stored."""
 
-BEAT: Final = Script(f"""
+# It starts the counters that are not there, so that the first message of all is no gap.
+BEAT: Final = Script(f"""{_START}
 redis.call('SET', KEYS[1], ARGV[2], 'PX', {BEAT_LIFE})
 local info = redis.pcall('INFO', 'replication')
 local id = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or '?'
 local seqs = {{}}
 for i = 2, #KEYS do
-  seqs[i - 1] = string.format('%.0f', tonumber(redis.call('GET', KEYS[i]) or 0) or 0)
+  seqs[i - 1] = redis.call('GET', KEYS[i]) or start(KEYS[i])
 end
 if ARGV[1] ~= '' then
   local message = '1 H ' .. ARGV[2] .. ' ' .. id
