@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
+from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
 from accelerator.remote import Change, EnvelopeError, Fill, Written
@@ -129,7 +130,7 @@ class SecondLevel:
 
     def _sealed(self, config: AreaConfig, encoded: tuple[int, bytes], age: float) -> Envelope:
         code, payload = encoded
-        stale = 0.0 if code == local.CODE_NULL else config.stale_life
+        stale = 0.0 if code == CODE_NULL else config.stale_life
         return remote.seal(
             code,
             payload,

@@ -9,7 +9,7 @@ dead owner, and whoever listens for this host tells Redis to forget the key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from accelerator import local, message
 from accelerator.binding import COUNTER
@@ -41,16 +41,16 @@ class Writing(Looking):
     def _setting(
         self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
     ) -> Steps[None]:
-        second = self._second
-        if second is None:
+        if self._second is None:
             stored = [self._put(op, *item, since) for item in items]
         else:
             told = self._is_broadcast(broadcast, sets=True)
-            pairs = [self._put_noted(op, *item, since) for item in items]
-            stored = [is_stored for is_stored, _ in pairs]
-            changes = [change for _, change in pairs]
-            sent = yield from self._published(op, message.SET, changes, since, broadcast=told)
-            stored.append(sent is not None)
+            with Notes(self._memory) as notes:
+                pairs = [self._put_noted(op, *item, since, notes) for item in items]
+                stored = [is_stored for is_stored, _ in pairs]
+                changes = [change for _, change in pairs]
+                sent = yield from self._published(op, message.SET, changes, notes, since, told)
+                stored.append(sent is not None)
         if all(stored):
             oplog.succeeded(self._config.area, op, "ok", since)
 
@@ -64,14 +64,20 @@ class Writing(Looking):
         status = self._store(key, *encoded, lives.local, self._config.stale_life)
         return self._judge(op, status, since)
 
-    def _put_noted(
-        self, op: str, key: Any, encoded: tuple[int, bytes] | None, lives: Lives, since: float
+    def _put_noted(  # noqa: PLR0917  as _put()
+        self,
+        op: str,
+        key: Any,
+        encoded: tuple[int, bytes] | None,
+        lives: Lives,
+        since: float,
+        notes: Notes,
     ) -> tuple[bool, Change]:
         """Do as _put(), after a note in the outbox; and what is to become of it in Redis."""
         second = self._second
         assert second is not None
         keeps = encoded is not None and lives.remote != 0
-        note = self._note(key, local.NOTE_SET if keeps else local.NOTE_FORGET)
+        note = notes.add(self._note(key, local.NOTE_SET if keeps else local.NOTE_FORGET))
         if encoded is None or not keeps:
             self._delete(key)
             return True, second.change(self._config, key, note)
@@ -94,20 +100,16 @@ class Writing(Looking):
             found = sum(map(self._delete, keys))
         else:
             _check_on_error(on_error)
-            notes = [self._note(key, local.NOTE_FORGET) for key in keys]
-            found = sum(map(self._delete, keys))
-            changes = [
-                second.change(self._config, key, note)
-                for key, note in zip(keys, notes, strict=True)
-            ]
-            sent = yield from self._published(
-                op, message.FORGET, changes, since, broadcast=self._is_broadcast(None)
-            )
+            with Notes(self._memory) as notes:
+                changes = [
+                    second.change(self._config, key, notes.add(self._note(key, local.NOTE_FORGET)))
+                    for key in keys
+                ]
+                found = sum(map(self._delete, keys))
+                told = self._is_broadcast(None)
+                sent = yield from self._published(op, message.FORGET, changes, notes, since, told)
             self._forget_again(keys)
-            if sent is None:
-                self._raise_queued(op, on_error)
-            else:
-                found = max(found, sent)
+            found = max(found, self._sent(op, sent, on_error))
         result = "ok" if op.startswith("m") else "found" if found else "absent"
         oplog.succeeded(self._config.area, op, result, since)
         return found
@@ -123,15 +125,13 @@ class Writing(Looking):
             found = self._expire(key)
         else:
             _check_on_error(on_error)
-            note = self._note(key, local.NOTE_EXPIRE)
-            found = self._expire(key)
-            change = second.change(self._config, key, note)
-            sent = yield from self._published("expire", message.EXPIRE, [change], since)
+            with Notes(self._memory) as notes:
+                note = notes.add(self._note(key, local.NOTE_EXPIRE))
+                change = second.change(self._config, key, note)
+                found = self._expire(key)
+                sent = yield from self._published("expire", message.EXPIRE, [change], notes, since)
             self._memory.invalidate(self._config.area, [local.encode_key(key)], expire=True)
-            if sent is None:
-                self._raise_queued("expire", on_error)
-            else:
-                found = found or sent > 0
+            found = self._sent("expire", sent, on_error) > 0 or found
         oplog.succeeded(self._config.area, "expire", "found" if found else "absent", since)
         return found
 
@@ -142,14 +142,12 @@ class Writing(Looking):
             self._clear()
         else:
             _check_on_error(on_error)
-            note = self._note_clear()
-            self._clear()
-            sent = yield from self._published(
-                "clear", message.CLEAR, [second.clear_change(note)], since
-            )
+            with Notes(self._memory) as notes:
+                change = second.clear_change(notes.add(self._note_clear()))
+                self._clear()
+                sent = yield from self._published("clear", message.CLEAR, [change], notes, since)
             self._memory.clear_area(self._config.area)
-            if sent is None:
-                self._raise_queued("clear", on_error)
+            self._sent("clear", sent, on_error)
         oplog.succeeded(self._config.area, "clear", "ok", since)
 
     # --- decided where the truth is -------------------------------------------------------------
@@ -278,14 +276,14 @@ class Writing(Looking):
             return given
         return area if config.broadcast_sets is None else config.broadcast_sets
 
-    def _published(
+    def _published(  # noqa: PLR0917  called in four places, all alike
         self,
         op: str,
         kind: int,
         changes: Sequence[Change],
+        notes: Notes,
         since: float,
-        *,
-        broadcast: bool = True,
+        broadcast: bool = True,  # noqa: FBT001, FBT002
     ) -> Steps[int | None]:
         """
         Have Redis do it and tell the other hosts.
@@ -295,10 +293,8 @@ class Writing(Looking):
         """
         second = self._second
         assert second is not None
-        settled = False
         try:
-            answer = yield second.write(self._config.area, kind, changes, broadcast=broadcast)
-            settled = True
+            found = yield second.write(self._config.area, kind, changes, broadcast=broadcast)
         except BackendError as error:
             self._count(_PUBLISH_FAILURES)
             self._count(_QUEUED, len(changes))
@@ -306,21 +302,47 @@ class Writing(Looking):
             result = "error" if kind == message.SET else "queued"
             oplog.failed(self._config.area, op, error.kind, since, result=result)
             return None
-        finally:
-            # Also when the caller is stopped here: then nobody knows what Redis has done.
-            for change in changes:
-                self._memory.outbox_settle(change.note, settled)
+        notes.sent()
         self._count(_PUBLISH)
-        return int(answer or 0)
+        return int(found or 0)
 
-    def _raise_queued(self, op: str, on_error: str) -> None:
-        if on_error == "raise":
+    def _sent(self, op: str, found: int | None, on_error: str) -> int:
+        """How many keys Redis knew; if it has not been told yet, whether to say so."""
+        if found is None and on_error == "raise":
             raise BackendError(
                 "Redis did not take it: it is done on this host, and queued until Redis is back",
                 queued=True,
                 area=self._config.area,
                 operation=op,
             )
+        return found or 0
+
+
+class Notes:
+    """What one operation has written into the outbox.  What is not sent in the end is queued."""
+
+    def __init__(self, memory: local.Segment) -> None:
+        self._memory = memory
+        self._open: list[int] = []
+
+    def add(self, note: int) -> int:
+        """Know one more."""
+        self._open.append(note)
+        return note
+
+    def sent(self) -> None:
+        """Redis has taken all of it."""
+        while self._open:
+            self._memory.outbox_settle(self._open[-1], True)
+            self._open.pop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Also when the caller is stopped in between: then nobody knows what Redis has done.
+        for note in self._open:
+            self._memory.outbox_settle(note, False)
 
 
 def _check_on_error(on_error: str) -> None:
