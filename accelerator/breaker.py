@@ -1,84 +1,135 @@
 """
-What stands between callers and a Redis that is slow or gone.
+The guard before every call to Redis: one answer for the whole host whether to try it.
 
-The state is in the segment: what one worker has found out, all of the host know.  A call is tried,
-or not, and its outcome reported; the decisions are those of the memory (``remote_ask`` and what
-follows it).
+The state lies in the segment, so that the failures of one worker spare all the others, and one
+worker alone probes whether Redis is back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from accelerator import local
 from accelerator.errors import RemoteError
+from accelerator.local import COUNTERS, REMOTE_NO, REMOTE_PROBE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from accelerator.config import Settings
+    from types import TracebackType
 
 STARVED: Final = 0.05
-"""Seconds after the time limit: a thread that notices a timeout later than this did not run."""
+"""Seconds past its limit after which a timeout says more about this thread than about Redis."""
 
-_ERROR: Final = local.COUNTERS.index("l2_error")
-_TIMEOUT: Final = local.COUNTERS.index("l2_timeout")
-_SKIPPED: Final = local.COUNTERS.index("l2_skipped")
+_ERROR: Final = COUNTERS.index("l2_error")
+_TIMEOUT: Final = COUNTERS.index("l2_timeout")
+_SKIPPED: Final = COUNTERS.index("l2_skipped")
+
+
+class Words(Protocol):
+    """The state of the link in the segment."""
+
+    def remote_ask(self, bound: float, reading: bool) -> int:
+        """Tell whether Redis may be asked: a REMOTE_ constant."""
+
+    def remote_ok(self, probe: bool) -> None:
+        """Redis answered."""
+
+    def remote_failed(self, since: float, probe: bool) -> None:
+        """A call that began at *since* (time.monotonic()) failed."""
+
+
+class Meter(Protocol):
+    """Where an area's calls are counted."""
+
+    def _count(self, counter: int, n: int = ...) -> None:
+        """Add to a counter."""
+
+    def _l2_latency(self, seconds: float) -> None:
+        """Add a call to the histogram."""
 
 
 class Guard:
     """
-    Around each call of Redis.
+    Guards the calls of a process.
 
     Args:
-        memory: Where the host's state is.
-        settings: Of the process.
+        words: The segment.
+        bound: How old a confirmation by Redis may be for its values to be read, in seconds.
     """
 
-    def __init__(self, memory: local.Segment, settings: Settings) -> None:
-        self._memory = memory
-        self._bound = settings.freshness_bound
+    def __init__(self, words: Words, bound: float) -> None:
+        self._words = words
+        self._bound = bound
 
-    @contextlib.contextmanager
-    def call(self, area: local.AreaBase, name: str, *, reading: bool) -> Iterator[None]:
+    def call(self, meter: Meter, area: str, operation: str, *, reading: bool) -> Guarded:
         """
-        Try a call, in a ``with``.
+        Make the context for one call, also for one that is awaited in it.
+
+        Entering raises RemoteError (reason "skipped") when Redis is not to be asked.
 
         Args:
-            area: Where it is counted.
-            name: The area's name.
-            reading: It only reads, so it needs a Redis that is known to be current as well.
-
-        Raises:
-            RemoteError: It must not be tried now; or what the call raised.
+            meter: The area, which counts.
+            area: Its name.
+            operation: By its name in logs.
+            reading: Whether what Redis answers is to be believed; a write needs less.
         """
-        answer = self._memory.remote_ask(self._bound, reading)
-        if answer == local.REMOTE_NO:
-            area._count(_SKIPPED)
+        return Guarded(self, meter, area, operation, reading)
+
+    def enter(self, meter: Meter, area: str, operation: str, reading: bool) -> bool:
+        """Ask; whether this call is the host's one probe."""
+        answer = self._words.remote_ask(self._bound, reading)
+        if answer == REMOTE_NO:
+            meter._count(_SKIPPED)
             raise RemoteError(
-                "Redis was not asked, as it is known to be away", reason="skipped", area=name
+                "Redis was not asked, as it is known to be away",
+                reason="skipped",
+                area=area,
+                operation=operation,
             )
-        probe = answer == local.REMOTE_PROBE
-        since = time.monotonic()
-        try:
-            yield
-        except RemoteError as error:
-            area._count(_ERROR)
-            if error.reason == "timeout":
-                area._count(_TIMEOUT)
-            if _counts(error):
-                self._memory.remote_failed(since, probe)
-            elif error.reason in {"other", "refused"}:
-                self._memory.remote_ok(probe)  # it answers; whether it takes writes, the link knows
-            raise
-        area._l2_latency(time.monotonic() - since)
-        self._memory.remote_ok(probe)
+        return answer == REMOTE_PROBE
+
+    def leave(
+        self, meter: Meter, started: float, probe: bool, error: BaseException | None
+    ) -> None:
+        """Count, and report how it went."""
+        meter._l2_latency(time.monotonic() - started)
+        if not isinstance(error, RemoteError):
+            # None; or what the answer led to (the value is no int): Redis did answer.
+            self._words.remote_ok(probe)
+            return
+        timeout = error.reason == "timeout"
+        meter._count(_TIMEOUT if timeout else _ERROR)
+        if error.reason == "other":  # of this key or this command: Redis is there
+            self._words.remote_ok(probe)
+        elif not timeout or error.late < STARVED:
+            self._words.remote_failed(started, probe)
 
 
-def _counts(error: RemoteError) -> bool:
-    """Whether it says something about Redis, and not about this thread."""
-    if error.reason == "timeout":
-        return error.late < STARVED
-    return error.reason == "connection"
+class Guarded:
+    """One call; a context manager."""
+
+    __slots__ = ("_area", "_guard", "_meter", "_operation", "_probe", "_reading", "_started")
+
+    def __init__(
+        self, guard: Guard, meter: Meter, area: str, operation: str, reading: bool
+    ) -> None:
+        self._guard = guard
+        self._meter = meter
+        self._area = area
+        self._operation = operation
+        self._reading = reading
+        self._probe = False
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._probe = self._guard.enter(self._meter, self._area, self._operation, self._reading)
+        self._started = time.monotonic()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Cancelled, or the process is ending: nothing is known.  A probe's slot runs out by itself.
+        if error is None or isinstance(error, Exception):
+            self._guard.leave(self._meter, self._started, self._probe, error)

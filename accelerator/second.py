@@ -38,7 +38,7 @@ class SecondLevel:
         """Seconds that a change on another host may take to be seen here."""
         self._memory = memory
         self._remote = remote.connect(settings)
-        self._guard = Guard(memory, settings)
+        self._guard = Guard(memory, self.bound)
         # With connections of its own, as it is in a thread of its own.
         self._listener = Listener(memory, remote.connect(settings), settings)
 
@@ -70,14 +70,14 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
-        with self._guard.call(area, name, reading=wanted.reading):
+        with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
 
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
-        with self._guard.call(area, name, reading=wanted.reading):
+        with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
 
