@@ -23,6 +23,9 @@ from accelerator.testing import Clock, Isolated
 CHOOSING = (
     "local",
     "runtime",
+    "binding",
+    "looking",
+    "writing",
     "operations",
     "reads",
     "twins",
