@@ -1,6 +1,7 @@
 """The link to L2: how current its answers are, and whether it is asked at all."""
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -154,6 +155,23 @@ class TestBreaker:
         assert FAILURES <= link.shown["failures"]
         link.clock.advance(0.61)
         assert REMOTE_PROBE == link.read()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
+    def test_processes(self, memory: Any, link: Link) -> None:
+        """One failure in each of five processes opens it for all of them."""
+        if memory.kind != "shared":
+            pytest.skip("memory of one process")
+        for count in range(FAILURES):
+            assert REMOTE_GO == link.write()
+            assert count == link.shown["failures"]
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    link.fail()
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+        assert (REMOTE_NO, REMOTE_NO) == (link.read(), link.write())
 
     @pytest.mark.parametrize("since", [math.nan, math.inf, -math.inf])
     def test_no_time(self, link: Link, since: float) -> None:
