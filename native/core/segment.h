@@ -110,7 +110,7 @@ struct acc_segment {
     uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
     pthread_t thread;
 
-    uint64_t leader_seen; /* leader whose first beat is still awaited, */
+    uint64_t leader_seen;  /* leader whose first beat is still awaited, */
     uint64_t leader_since; /* and since when (ms): see leader.c */
     uint32_t *owed_seen;   /* [area] what acc_outbox_owed() last told: that much a clear pays for */
 
