@@ -301,6 +301,7 @@ class ProcessLocalArea:
         mode: int = SET,
         token: tuple[int, int] | None = None,
         age: float = 0.0,
+        *,
         note: int = 0,
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
