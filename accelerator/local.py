@@ -140,8 +140,17 @@ if TYPE_CHECKING:
     _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)
 
 __all__ = [
+
+
+
+
+        NotAttached: There is not even that much memory.
+    """
+    """
     "ADD",
+    "AreaBase",
     "BUSY",
+    "Bell",
     "CACHE_NULL",
     "COUNTERS",
     "FILL",
@@ -150,12 +159,20 @@ __all__ = [
     "FLIGHT_LEADING",
     "FLIGHT_OVER",
     "FORCE",
+    "Flight",
     "JOIN",
     "LATENCY_BOUNDS",
+    "LINK_CONNECTED",
+    "LINK_LOST",
+    "LINK_MESSAGE",
     "LOADS",
     "LOCK",
     "MIN_SIZE",
     "NATIVE",
+    "NOTE_CLEAR",
+    "NOTE_EXPIRE",
+    "NOTE_FORGET",
+    "NOTE_SET",
     "NOT_STORED",
     "OBJECTS_COPY",
     "OBJECTS_SHARED",
@@ -170,31 +187,21 @@ __all__ = [
     "RESULT_UNKNOWN",
     "SET",
     "STORED",
+    "Segment",
     "TOO_LARGE",
     "UNSET",
     "VERIFY_FULL",
     "WAIT_AGAIN",
     "WAIT_ENDED",
     "WAIT_TIMEOUT",
-    "AreaBase",
-    "Bell",
-    "Flight",
-    "Segment",
     "encode_key",
     "install",
     "private_segment",
-]
-
-_PAGE = 4096
-
-
-def private_segment(size: int, max_value_size: int) -> Segment:
-    """
     Make the same structure in memory of this process.
-
     Raises:
-        NotAttached: There is not even that much memory.
-    """
+]
+_PAGE = 4096
+def private_segment(size: int, max_value_size: int) -> Segment:
     try:
         # Pages are taken when they are first used, so the size is a bound and no cost.
         return Segment.private(max(MIN_SIZE, size // _PAGE * _PAGE), max_value_size)
