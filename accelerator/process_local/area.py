@@ -277,6 +277,7 @@ class ProcessLocalArea:
         stale_ttl: float,
         mode: int = SET,
         token: tuple[int, int] | None = None,
+        *,
         note: int = 0,
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:

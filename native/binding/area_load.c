@@ -187,9 +187,9 @@ PyObject *area_l2_latency(PyObject *op, PyObject *arg) {
     return add_latency(op, arg, acc_stats_l2);
 }
 
-static PyObject *all_latencies(PyObject *op, void (*sum)(const struct acc_segment *seg,
-                                                         uint32_t area,
-                                                         uint64_t out[ACC_LATENCY_SLOTS])) {
+static PyObject *all_latencies(PyObject *op,
+                               void (*sum)(const struct acc_segment *seg, uint32_t area,
+                                           uint64_t out[ACC_LATENCY_SLOTS])) {
     AreaObject *self = (AreaObject *)op;
     uint64_t sums[ACC_LATENCY_SLOTS];
     if (!area_ready(self)) {
@@ -235,9 +235,10 @@ static PyObject *describe(const struct acc_segment *seg, const struct acc_flight
     bool own = info->owner == acc_incarnation(seg);
     uint32_t now = acc_now(seg);
     return Py_BuildValue(
-        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N,s:N}", "area", segment_area_name(seg, info->area),
-        "hash", (unsigned long long)info->hash, "pid", slot == NULL ? 0u : slot->pid, "incarnation",
-        info->owner, "alive", PyBool_FromLong(own || !acc_process_dead(seg, info->owner)), "age",
+        "{s:N,s:K,s:I,s:I,s:N,s:d,s:d,s:I,s:N,s:N,s:N,s:N}", "area",
+        segment_area_name(seg, info->area), "hash", (unsigned long long)info->hash, "pid",
+        slot == NULL ? 0u : slot->pid, "incarnation", info->owner, "alive",
+        PyBool_FromLong(own || !acc_process_dead(seg, info->owner)), "age",
         (double)(int32_t)(now - info->started) / ACC_UNITS_PER_SECOND, "lease_left",
         (double)(int32_t)(info->deadline - now) / ACC_UNITS_PER_SECOND, "waiters", info->waiting,
         "alone", PyBool_FromLong(info->alone), "lock", PyBool_FromLong(info->locked), "overtaken",

@@ -163,7 +163,8 @@ PyObject *segment_area_extend(PyObject *op, PyObject *args) {
         return NULL;
     }
     if (slot != NULL) {
-        acc_link_extend(slot, (uint64_t)(until * ACC_UNITS_PER_SECOND)); /* rounded down: capped early */
+        acc_link_extend(slot,
+                        (uint64_t)(until * ACC_UNITS_PER_SECOND)); /* rounded down: capped early */
     }
     Py_RETURN_NONE;
 }
@@ -211,8 +212,8 @@ static uint64_t forget_keys(struct acc_area *area, PyObject *keys, bool expire) 
         struct acc_key key = {
             .data = bytes + 1, .size = (uint32_t)PyBytes_GET_SIZE(encoded) - 1, .tag = bytes[0]};
         key.hash = acc_key_hash(area, &key);
-        found += expire ? acc_expire(area, &key, ACC_LOCK_BUDGET_NS) == ACC_OK
-                        : acc_delete(area, &key);
+        found +=
+            expire ? acc_expire(area, &key, ACC_LOCK_BUDGET_NS) == ACC_OK : acc_delete(area, &key);
     }
     return found;
 }
@@ -319,8 +320,8 @@ PyObject *segment_leader(PyObject *op, PyObject *unused) {
     struct acc_leader_info info = acc_leader_look(seg);
     const struct acc_process *slot =
         info.incarnation == 0 ? NULL : acc_process_find(seg, info.incarnation);
-    PyObject *age = info.has_beat ? PyFloat_FromDouble((double)info.beat_age_ms / 1000.0)
-                                  : Py_NewRef(Py_None);
+    PyObject *age =
+        info.has_beat ? PyFloat_FromDouble((double)info.beat_age_ms / 1000.0) : Py_NewRef(Py_None);
     return Py_BuildValue("{s:I,s:I,s:I,s:N}", "term", info.term, "incarnation", info.incarnation,
                          "pid", slot == NULL ? 0u : slot->pid, "beat_age", age);
 }
@@ -352,8 +353,8 @@ PyObject *segment_link_note(PyObject *op, PyObject *args) {
     int event;
     double value = 0;
     uint64_t ns;
-    if (!PyArg_ParseTuple(args, "i|d:link_note", &event, &value) ||
-        !ns_of(value, &ns) || !writable(seg)) {
+    if (!PyArg_ParseTuple(args, "i|d:link_note", &event, &value) || !ns_of(value, &ns) ||
+        !writable(seg)) {
         return NULL;
     }
     switch (event) {
@@ -379,10 +380,9 @@ PyObject *segment_link(PyObject *op, PyObject *unused) {
     Py_BEGIN_ALLOW_THREADS link = acc_link_look(seg);
     outbox = acc_outbox_look(seg);
     Py_END_ALLOW_THREADS PyObject *retry =
-        link.next_retry == 0 ? Py_NewRef(Py_None)
-        : link.next_retry > link.now
-            ? PyFloat_FromDouble(seconds_of(link.next_retry - link.now))
-            : PyFloat_FromDouble(0.0);
+        link.next_retry == 0         ? Py_NewRef(Py_None)
+        : link.next_retry > link.now ? PyFloat_FromDouble(seconds_of(link.next_retry - link.now))
+                                     : PyFloat_FromDouble(0.0);
     return Py_BuildValue(
         "{s:N,s:N,s:O,s:O,s:s,s:I,s:d,s:N,s:K,s:N,s:N,s:K,s:N,s:K}", "confirmed_age",
         age_of(link.confirmed, link.now), "heard_age", age_of(link.heard, link.now), "refused",
@@ -392,7 +392,8 @@ PyObject *segment_link(PyObject *op, PyObject *unused) {
         (unsigned long long)(link.connects == 0 ? 0 : link.connects - 1), "last_message_age",
         age_of(link.message, link.now), "next_retry_in", retry, "outbox_depth",
         (unsigned long long)outbox.depth, "outbox_oldest_age",
-        outbox.depth == 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble(seconds_of(outbox.oldest_age_ns)),
+        outbox.depth == 0 ? Py_NewRef(Py_None)
+                          : PyFloat_FromDouble(seconds_of(outbox.oldest_age_ns)),
         "outbox_dropped", (unsigned long long)outbox.dropped);
 }
 
@@ -400,8 +401,8 @@ PyObject *segment_remote_ask(PyObject *op, PyObject *args) {
     double bound;
     int reading;
     uint64_t bound_ns;
-    if (!PyArg_ParseTuple(args, "dp:remote_ask", &bound, &reading) ||
-        !ns_of(bound, &bound_ns) || !writable(seg_of(op))) {
+    if (!PyArg_ParseTuple(args, "dp:remote_ask", &bound, &reading) || !ns_of(bound, &bound_ns) ||
+        !writable(seg_of(op))) {
         return NULL;
     }
     return PyLong_FromLong(acc_link_ask(seg_of(op), bound_ns, reading != 0));
@@ -420,8 +421,8 @@ PyObject *segment_remote_failed(PyObject *op, PyObject *args) {
     double since;
     int probe;
     uint64_t since_ns;
-    if (!PyArg_ParseTuple(args, "dp:remote_failed", &since, &probe) ||
-        !time_of(since, &since_ns) || !writable(seg_of(op))) {
+    if (!PyArg_ParseTuple(args, "dp:remote_failed", &since, &probe) || !time_of(since, &since_ns) ||
+        !writable(seg_of(op))) {
         return NULL;
     }
     acc_link_failed(seg_of(op), since_ns, probe != 0);
@@ -453,8 +454,7 @@ PyObject *area_note(PyObject *op, PyObject *args) {
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
         return NULL;
     }
-    return PyLong_FromUnsignedLongLong(
-        acc_outbox_append(&self->area, &key, (enum acc_note)kind));
+    return PyLong_FromUnsignedLongLong(acc_outbox_append(&self->area, &key, (enum acc_note)kind));
 }
 
 PyObject *area_note_clear(PyObject *op, PyObject *unused) {

@@ -96,7 +96,8 @@ struct acc_area_slot {
     uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read
                             loads it */
     uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
-    uint64_t fresh_until; /* what a second level has told until then less the bound is in here: clock
+    uint64_t
+        fresh_until; /* what a second level has told until then less the bound is in here: clock
                              units that never wrap, raised only; 0: never in step (freshness.h) */
     uint64_t reserved0[5];
     uint32_t state; /* 1: claimed; stored last */
@@ -104,11 +105,12 @@ struct acc_area_slot {
     uint64_t entries; /* gauges, as last measured */
     uint64_t bytes;
     char name[ACC_AREA_NAME_MAX];
-    uint64_t replication; /* of the server whose invalidations have been applied; 0: of none (link.c) */
-    uint64_t applied;     /* print of `replication` 16 | sequence of the last one applied 48 */
-    uint32_t watched;     /* 1: somebody bound it with a bound, so that it is to be listened to */
-    uint32_t owed;        /* +1 when an invalidation of this area was lost before it was sent */
-    uint32_t paid;        /* of those, how many a clear of the area has made good */
+    uint64_t
+        replication;  /* of the server whose invalidations have been applied; 0: of none (link.c) */
+    uint64_t applied; /* print of `replication` 16 | sequence of the last one applied 48 */
+    uint32_t watched; /* 1: somebody bound it with a bound, so that it is to be listened to */
+    uint32_t owed;    /* +1 when an invalidation of this area was lost before it was sent */
+    uint32_t paid;    /* of those, how many a clear of the area has made good */
     uint32_t reserved1;
     uint64_t reserved2[4];
 };
@@ -186,10 +188,10 @@ struct acc_link {
     uint64_t reserved2[3];
 
     /* For people. */
-    uint64_t connected;    /* since then; 0: not */
-    uint64_t connects;     /* how often */
-    uint64_t message;      /* the last one came then */
-    uint64_t next_retry;   /* the next try to connect is due then */
+    uint64_t connected;  /* since then; 0: not */
+    uint64_t connects;   /* how often */
+    uint64_t message;    /* the last one came then */
+    uint64_t next_retry; /* the next try to connect is due then */
     uint64_t reserved3[4];
 
     /* Positions in the outbox. */
@@ -211,10 +213,11 @@ _Static_assert(offsetof(struct acc_link, next) == 3 * ACC_LINE, "writers take nu
  * while the word says so; notes and times of a published entry apart, which verify themselves or are
  * hints (outbox.c). */
 struct acc_outbox_slot {
-    uint64_t control;  /* lap 31 | owner's incarnation 30, of a PART the distance to its head | state 3 */
-    uint64_t appended; /* ns */
-    uint64_t settled;  /* ns: sent, or found to be on its way back */
-    uint64_t hash;     /* of the key in its area */
+    uint64_t
+        control; /* lap 31 | owner's incarnation 30, of a PART the distance to its head | state 3 */
+    uint64_t appended;  /* ns */
+    uint64_t settled;   /* ns: sent, or found to be on its way back */
+    uint64_t hash;      /* of the key in its area */
     uint64_t item_word; /* the note: where the item is that was stored for this entry */
     uint32_t item_sequence;
     uint32_t item_check; /* mix of the entry's number and the note */

@@ -26,7 +26,8 @@
 #include "hash.h"
 
 #define SECOND_NS 1000000000ull
-#define INTERRUPTION_NS SECOND_NS /* longer between two confirmations: others may owe us something */
+#define INTERRUPTION_NS                                                                            \
+    SECOND_NS /* longer between two confirmations: others may owe us something */
 #define SETTLE_NS SECOND_NS
 
 /* --- raised only ------------------------------------------------------------------------------ */
@@ -124,7 +125,8 @@ static uint64_t after_failure(const struct acc_segment *seg, uint64_t seen, uint
     uint64_t now = acc_now_ns(seg);
     if (level_of(seen) == 0) {
         uint32_t failures = failures_of(seen) + 1;
-        return failures >= FAILURES_MAX ? opened(seg, 1, now) : (uint64_t)failures << FAILURES_SHIFT;
+        return failures >= FAILURES_MAX ? opened(seg, 1, now)
+                                        : (uint64_t)failures << FAILURES_SHIFT;
     }
     /* Only the probe that is under way: one that began before the present one's time did is late,
      * and has been counted as failed already. */

@@ -28,7 +28,7 @@ void acc_link_failed(struct acc_segment *seg, uint64_t since, bool probe);
 enum acc_breaker { ACC_BREAKER_CLOSED, ACC_BREAKER_OPEN, ACC_BREAKER_HALF_OPEN };
 
 struct acc_link_info {
-    uint64_t now; /* ns */
+    uint64_t now;                                                        /* ns */
     uint64_t confirmed, heard, connected, connects, message, next_retry; /* ns; 0: never */
     bool refused, settled;
     enum acc_breaker breaker;

@@ -15,8 +15,8 @@
  * before this returns.  A slot of an entry that was not sent is taken only when its area already owes
  * a clear.
  *
- * Killed behind fetch_add: a number without an entry, which `behind` waits for until the ring has
- * come round.  Killed in WRITING: nothing of the write was done, the slots are anybody's.  Killed
+ * Killed behind fetch_add: a number without an entry, in whose slot an older one stays a lap longer;
+ * `behind` waits for it until the ring has come round.  Killed in WRITING: nothing of the write was done, the slots are anybody's.  Killed
  * between parts and head: the same.  Killed in PENDING: its owner is dead, so it is to be sent again.
  * Killed between the mark of what an area owes and the CAS that takes the slot: a clear too many.
  * Killed by acc_outbox_due() in the middle: entries dropped are needless whether it goes on or not.
@@ -41,7 +41,7 @@ enum state { EMPTY, WRITING, PENDING, QUEUED, SENT, HEARD, PART };
 #define OWNER_BITS 30
 #define OWNER_MASK ((1u << OWNER_BITS) - 1)
 #define LAP_MASK 0x7fffffffu
-#define TRIES 16 /* numbers before an append gives up: each was lost to somebody stopped */
+#define TRIES 16  /* numbers before an append gives up: each was lost to somebody stopped */
 #define ROUNDS 64 /* looks at one slot: a change means that another got something done */
 
 /* --- numbers and control words ---------------------------------------------------------------- */
@@ -172,7 +172,8 @@ static enum found read_entry(const struct acc_segment *seg, uint64_t number, uin
     out->key_size = acc_load_relaxed(&head->key_size);
     uint32_t slots = out->key_size <= sizeof out->key ? slots_for(out->key_size) : 1;
     bool sound = out->key_size <= sizeof out->key && out->area < seg->geometry.areas &&
-                 out->kind <= ACC_NOTE_CLEAR && (out->key_size == 0) == (out->kind == ACC_NOTE_CLEAR);
+                 out->kind <= ACC_NOTE_CLEAR &&
+                 (out->key_size == 0) == (out->kind == ACC_NOTE_CLEAR);
     for (uint32_t part = 0; sound && part < slots; part++) {
         uint32_t room, left = out->key_size - copied;
         const uint8_t *from = key_part(slot_of(seg, number + part), part, &room);
@@ -190,8 +191,7 @@ static enum found read_entry(const struct acc_segment *seg, uint64_t number, uin
 
 /* Take an entry out of the ring, whatever its state; its slots are free then. */
 static bool drop(const struct acc_segment *seg, uint64_t number, uint64_t control) {
-    return acc_cas64(&slot_of(seg, number)->control, control,
-                     control_of(seg, number, 0, EMPTY));
+    return acc_cas64(&slot_of(seg, number)->control, control, control_of(seg, number, 0, EMPTY));
 }
 
 static void drop_damaged(const struct acc_segment *seg, uint64_t number, uint64_t control) {
@@ -247,25 +247,17 @@ static bool push_out_head(const struct acc_segment *seg, uint64_t part_number, u
     return !is_published(state_in(head)) || push_out(seg, number, head);
 }
 
-/* Later laps, and how many: of 2^31, those of the half that lies ahead. */
-static bool is_later(uint32_t lap, uint32_t than) {
-    uint32_t ahead = (lap - than) & LAP_MASK;
-    return ahead != 0 && ahead < LAP_MASK / 2;
-}
-
 /* The number that the slot's control word belongs to, seen from a number of that slot. */
 static uint64_t number_in(const struct acc_segment *seg, uint64_t number, uint64_t control) {
     int64_t laps = (int32_t)((lap_in(control) - lap_of(seg, number)) << 1) >> 1;
     return number + ((uint64_t)laps << seg->geometry.outbox_bits);
 }
 
-/* The ring has come round since we got this number (or the words are garbage): go on behind it. */
-static void catch_up(struct acc_segment *seg, uint64_t later) {
-    uint64_t *next = &acc_link(seg)->next, seen = acc_load_acquire(next);
-    uint64_t wanted = later + 1 - seg->geometry.outbox;
-    if ((int64_t)(wanted - seen) > 0) {
-        acc_cas64(next, seen, wanted);
-    }
+/* Has the ring come round since we got this number?  (What was never given out is garbage, or was
+ * given out before garbage set `next` back: it goes, as older ones do.) */
+static bool is_lapped(const struct acc_segment *seg, uint64_t number, uint64_t control) {
+    uint64_t there = number_in(seg, number, control);
+    return (int64_t)(there - number) > 0 && (int64_t)(next_number(seg) - there) > 0;
 }
 
 /* Make the slot of `number` ours to write.  False: it is somebody else's. */
@@ -275,8 +267,7 @@ static bool take_slot(struct acc_segment *seg, uint64_t number, uint32_t mine) {
         uint64_t seen = acc_load_acquire(word);
         enum state state = state_in(seen);
         bool blocked = false;
-        if (lap_in(seen) == lap_of(seg, number) || is_later(lap_in(seen), lap_of(seg, number))) {
-            catch_up(seg, number_in(seg, number, seen));
+        if (is_lapped(seg, number, seen)) {
             return false;
         }
         if (is_published(state) && !push_out(seg, number_in(seg, number, seen), seen)) {
@@ -362,7 +353,8 @@ uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enu
     }
     uint32_t slots = slots_for(entry.key_size);
     for (int tries = 0; mine != 0 && tries < TRIES; tries++) {
-        entry.number = acc_add_release(&acc_link(seg)->next, (uint64_t)slots) + seg->geometry.outbox;
+        entry.number =
+            acc_add_release(&acc_link(seg)->next, (uint64_t)slots) + seg->geometry.outbox;
         if (take_slots(seg, entry.number, slots, mine) &&
             publish(seg, &entry, key == NULL ? 0 : key->hash, mine)) {
             return entry.number;
@@ -396,7 +388,8 @@ static bool move_on(struct acc_segment *seg, uint64_t number, enum state to) {
             return false;
         }
         if (to >= SENT) {
-            acc_store_relaxed(&slot->settled, acc_now_ns(seg)); /* a hint: killed behind it, no harm */
+            acc_store_relaxed(&slot->settled,
+                              acc_now_ns(seg)); /* a hint: killed behind it, no harm */
         }
         /* A failed CAS: another has moved it on, and it only ever moves on. */
         if (acc_cas64(&slot->control, seen, control_of(seg, number, 0, to))) {
@@ -449,9 +442,10 @@ bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
 
 /* --- going through the ring ------------------------------------------------------------------- */
 
-/* Numbers that may still stand in the ring. */
+/* Numbers that may still stand in the ring: those of the last lap, and those of the one before,
+ * because who has a number has not taken its slot yet (and killed there, never does). */
 static uint64_t oldest_number(const struct acc_segment *seg, uint64_t end) {
-    return end - seg->geometry.outbox;
+    return end - 2 * (uint64_t)seg->geometry.outbox;
 }
 
 /* Where those begin that are not known to be sent. */
@@ -474,7 +468,7 @@ static bool is_settled(const struct acc_segment *seg, uint64_t number) {
     bool present;
     uint64_t control = control_at(seg, number, &present);
     if (!present) {
-        return is_later(lap_in(control), lap_of(seg, number));
+        return (int64_t)(number_in(seg, number, control) - number) > 0;
     }
     if (state_in(control) == WRITING) {
         return acc_process_dead(seg, owner_in(control)); /* never published */
@@ -688,7 +682,7 @@ struct acc_outbox_info acc_outbox_look(const struct acc_segment *seg) {
 uint32_t acc_outbox_check(const struct acc_segment *seg, acc_report *report, void *context) {
     uint64_t end = next_number(seg);
     uint32_t violations = 0;
-    for (uint64_t number = oldest_number(seg, end); number != end; number++) {
+    for (uint64_t number = end - seg->geometry.outbox; number != end; number++) {
         uint64_t control = acc_load_acquire(&slot_of(seg, number)->control), hash;
         struct acc_outbox_entry entry;
         const char *what = NULL;

@@ -183,7 +183,7 @@ static void forget_parent(struct acc_segment *seg) {
     seg->intent_in_turn = 0;
     acc_segment_forget_ahead(seg);
     memset(seg->stats_of, 0, seg->geometry.areas * sizeof *seg->stats_of);
-    if (seg->is_private) {
+    if (seg->is_private && !acc_load_relaxed(&seg->self->has_left)) {
         /* Our copy of the parent's memory; a lock that one of its threads held is held by nobody
          * here, and what they load arrives there. */
         for (uint32_t i = 0; i < seg->geometry.shards; i++) {
@@ -292,6 +292,7 @@ void acc_process_leave(struct acc_segment *seg) {
     if (incarnation == 0) {
         return;
     }
+    acc_store_relaxed(&seg->self->has_left, 1u);
     /* Pairs with acc_lock_take() and acc_lock_take_in_turn(): intent, then the id; here the id, then
      * intents. */
     acc_swap_release(&seg->self->incarnation, 0u);

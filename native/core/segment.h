@@ -68,6 +68,7 @@ struct acc_self {
     uint32_t incarnation; /* 0: this process has not registered */
     uint32_t
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
+    uint32_t has_left;   /* it was registered before: what a private memory holds is its own */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
     uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
@@ -109,7 +110,7 @@ struct acc_segment {
     uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
     pthread_t thread;
 
-    uint64_t leader_seen; /* leader whose first beat is still awaited, */
+    uint64_t leader_seen;  /* leader whose first beat is still awaited, */
     uint64_t leader_since; /* and since when (ms): see leader.c */
     uint32_t *owed_seen;   /* [area] what acc_outbox_owed() last told: that much a clear pays for */
 

@@ -52,6 +52,8 @@ const char *__tsan_default_suppressions(void) {
            "race:acc_view_load_twice\n"
            "race:acc_key_equals\n"
            "race:state_of_word\n"
+           "race:read_entry\n" /* of the outbox */
+           "race:publish\n"
            "race:hurt_bytes\n"     /* of the fuzz test */
            "race:hurt_word\n"      /* the same */
            "race:forget_parent\n"; /* in a child, beside a thread that only the parent has */

@@ -7,7 +7,10 @@
  * operation over a second, no value of another key and none that is torn and still passes its sum.
  * Names of areas are left alone: two names on one slot are beyond what a cache can notice. */
 #include "doorbell.h"
+#include "leader.h"
+#include "link.h"
 #include "loads.h"
+#include "outbox.h"
 
 enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
 
@@ -21,7 +24,7 @@ struct fuzz {
     uint64_t version, hits, stored, busy, slowest_ns;
     uint64_t led, joined, taken, ended_stored;
     struct acc_ticket leading, joining; /* held while other things happen */
-    uint32_t leading_number, joining_number;
+    uint32_t leading_number, joining_number, written;
     int bell;
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
@@ -132,10 +135,25 @@ static void hurt_turn_or_bell(struct fuzz *f) {
     }
 }
 
+/* A slot near the newest entry, a position, a word of the link, or what an area's listener knows. */
+static void hurt_link(struct fuzz *f) {
+    struct acc_link *link = acc_link(f->seg);
+    struct acc_area_slot *area = acc_area_slot(f->seg, f->area.id);
+    uint32_t slots = f->seg->geometry.outbox, back = random_below(&f->chance, 8);
+    uint8_t *slot = (uint8_t *)acc_outbox_slot(f->seg, ((uint32_t)link->next - back) % slots);
+    switch (random_below(&f->chance, 5)) {
+    case 0: hurt_word(f, slot); break;
+    case 1: hurt_word(f, slot + 8 * random_below(&f->chance, 16)); break;
+    case 2: hurt_word(f, (uint8_t *)link + 8 * random_below(&f->chance, sizeof *link / 8)); break;
+    case 3: hurt_word(f, random_below(&f->chance, 2) == 0 ? &link->next : &link->behind); break;
+    default: hurt_word(f, &area->replication + random_below(&f->chance, 4));
+    }
+}
+
 static void hurt(struct fuzz *f) {
     const struct acc_geometry *g = &f->seg->geometry;
     uint32_t shard = random_below(&f->chance, g->shards);
-    switch (random_below(&f->chance, 13)) {
+    switch (random_below(&f->chance, 15)) {
     case 0: hurt_bytes(f, g->ring_at, g->size); break;
     case 1: hurt_bytes(f, g->index_at, g->ghost_at); break;
     case 2: hurt_bytes(f, g->generation_at, g->shard_at); break;
@@ -149,6 +167,8 @@ static void hurt(struct fuzz *f) {
     case 7: hurt_item(f, shard); break;
     case 9: hurt_flight(f); break;
     case 10: hurt_turn_or_bell(f); break;
+    case 12:
+    case 13: hurt_link(f); break;
     case 11: hurt_word(f, &acc_shard(f->seg, shard)->flights); break;
     case 8:
         hurt_word(f, &acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
@@ -307,6 +327,55 @@ static void heal_loads(struct fuzz *f) {
     }
 }
 
+/* --- the second level ------------------------------------------------------------------------- */
+
+/* An explicit write with all that belongs to it, and what a listener does now and then. */
+static void write_through(struct fuzz *f, const struct acc_key *key) {
+    struct acc_segment *seg = f->seg;
+    struct acc_area_slot *slot = acc_area_slot(seg, f->area.id);
+    struct acc_outbox_entry *entries;
+    uint32_t count;
+    uint64_t of, upto, number = acc_outbox_append(&f->area, key, ACC_NOTE_SET);
+    enum acc_remote answer = acc_link_ask(seg, 2000000000, random_below(&f->chance, 2));
+    struct acc_write write = random_write(f, f->written);
+    write.note = number;
+    note_status(f, acc_store(&f->area, key, &write, 1000000));
+    acc_outbox_heard(seg, random_below(&f->chance, 4) == 0 ? random_bits(&f->chance) : number);
+    acc_outbox_settle(seg, number, random_below(&f->chance, 2));
+    acc_link_failed(seg, acc_now_ns(seg), answer == ACC_REMOTE_PROBE);
+    acc_leader_beat(seg, acc_leader_claim(seg, 1000));
+    if (random_below(&f->chance, 20) == 0) {
+        acc_link_confirm(seg, acc_now_ns(seg));
+        acc_link_state(slot, &of, &upto);
+        acc_link_applied(slot, of + random_below(&f->chance, 2), upto + 1);
+        CHECK_STATUS(ACC_OK, acc_outbox_due(seg, 256, &entries, &count));
+        CHECK(count <= 256);
+        for (uint32_t i = 0; i < count; i++) {
+            CHECK(entries[i].key_size <= ACC_KEY_MAX + 1 && entries[i].area < seg->geometry.areas);
+            acc_outbox_settle(seg, entries[i].number, true);
+        }
+        free(entries);
+        acc_outbox_owed(seg, f->area.id);
+        acc_outbox_paid(seg, f->area.id);
+    }
+}
+
+/* The next heartbeat, the next leader and the ring that comes round put it right. */
+static void heal_link(struct fuzz *f) {
+    struct acc_segment *seg = f->seg;
+    for (uint32_t term = 0; term == 0;) {
+        term = acc_leader_claim(seg, 50000000);
+    }
+    acc_link_confirm(seg, acc_now_ns(seg));
+    acc_link_connected(seg);
+    acc_link_message(seg);
+    for (uint32_t i = 0; i < 2 * seg->geometry.outbox; i++) {
+        struct test_key key;
+        number_key(&f->area, &key, i);
+        acc_outbox_settle(seg, acc_outbox_append(&f->area, &key.key, ACC_NOTE_FORGET), true);
+    }
+}
+
 static void operate(struct fuzz *f) {
     uint32_t number = random_below(&f->chance, KEYS);
     struct test_key key;
@@ -314,7 +383,7 @@ static void operate(struct fuzz *f) {
     uint32_t later = acc_now(f->seg) + 1000;
     int64_t out, initial = 1;
     uint64_t began = acc_clock_ns();
-    switch (random_below(&f->chance, 15)) {
+    switch (random_below(&f->chance, 17)) {
     case 0: acc_delete(&f->area, &key.key); break;
     case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
     case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
@@ -325,6 +394,11 @@ static void operate(struct fuzz *f) {
     case 12:
     case 13: load_something(f, number); break;
     case 14: look_at_load(f, &key.key); break;
+    case 15:
+    case 16:
+        f->written = number;
+        write_through(f, &key.key);
+        break;
     case 4:
     case 5:
     case 6:
@@ -384,6 +458,7 @@ static void heal(struct fuzz *f) {
             }
         }
     }
+    heal_link(f);
     CHECK_SEGMENT(f->seg);
     heal_loads(f);
 }

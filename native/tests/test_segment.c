@@ -20,6 +20,10 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                            g.process_at,
                            g.area_at,
                            g.stats_at,
+                           g.flight_at,
+                           g.turn_at,
+                           g.link_at,
+                           g.outbox_at,
                            g.generation_at,
                            g.shard_at,
                            g.index_at,
@@ -29,6 +33,11 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                                g.processes * sizeof(struct acc_process),
                                g.areas * sizeof(struct acc_area_slot),
                                g.stats * sizeof(struct acc_stats),
+                               (uint64_t)g.shards * g.flight_groups * ACC_FLIGHT_GROUP *
+                                   sizeof(struct acc_flight),
+                               g.turns * sizeof(struct acc_turn),
+                               sizeof(struct acc_link),
+                               g.outbox * sizeof(struct acc_outbox_slot),
                                g.generations * 8ull,
                                g.shards * sizeof(struct acc_shard),
                                (uint64_t)g.shards * g.buckets * sizeof(struct acc_bucket),
@@ -41,6 +50,8 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     CHECK(g.ring_at + g.shards * g.shard_ring_bytes <= size);
     CHECK_EQ(0, g.shard_ring_bytes % ACC_LINE);
     CHECK(g.ring_at * 100 <= size * 15);
+    CHECK(g.outbox >= 256 && g.outbox == 1u << g.outbox_bits);
+    CHECK((uint64_t)g.outbox * sizeof(struct acc_outbox_slot) <= size / 64);
     for (int ring = 0; ring < 2; ring++) {
         CHECK(g.ring_units[ring] > 2 * sizeof(struct acc_item_twice) / ACC_UNIT);
         CHECK(g.ring_units[ring] <= 1ull << g.ring_bits[ring]);

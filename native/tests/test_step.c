@@ -8,7 +8,10 @@
  * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
  * 0): what has been deleted stays so. */
 #include "evict.h"
+#include "leader.h"
+#include "link.h"
 #include "loads.h"
+#include "outbox.h"
 
 #include <sys/ptrace.h>
 
@@ -41,6 +44,15 @@ enum command {
     HAND,
     END,
     JOIN_AND_LEAVE,
+    NOTE,
+    NOTE_LONG,
+    SETTLE,
+    NOTED_SET,
+    CLAIM,
+    BEAT,
+    RESIGN,
+    CONFIRM,
+    APPLY,
     QUIT,
 };
 
@@ -52,7 +64,9 @@ struct shared {
     uint32_t expire_at, stale_until;
     uint64_t version;         /* to write */
     struct acc_ticket ticket; /* the child's, of the flight that it leads */
-    uint32_t size;            /* read */
+    uint64_t number;          /* of its entry in the outbox */
+    uint32_t term;
+    uint32_t size; /* read */
     uint8_t value[1000];
 };
 
@@ -68,6 +82,8 @@ struct stepper {
     uint64_t old_version; /* of OP_KEY, 0: it was absent */
     uint64_t images, steps, copied;
     const struct acc_ticket *waiting; /* whose view is audited too; NULL: nobody's */
+    bool of_link;                     /* the outbox is audited too */
+    uint32_t unsent;                  /* entries of ours in it that are to be found, or owed */
     uint8_t *image;                   /* as last seen */
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
@@ -130,6 +146,36 @@ static void load_in_child(struct acc_area *area, struct shared *shared, uint8_t 
     }
 }
 
+enum { LONG_KEY = 500 };
+
+/* Of the second level. */
+static void link_in_child(struct acc_area *area, struct shared *shared, uint8_t *value) {
+    struct acc_segment *seg = area->seg;
+    struct acc_area_slot *slot = acc_area_slot(seg, area->id);
+    struct test_key key;
+    uint8_t text[LONG_KEY];
+    memset(text, 'x', sizeof text);
+    make_key(area, &key, text, shared->command == NOTE_LONG ? LONG_KEY : 20);
+    struct acc_write write = {
+        .data = value, .size = 500, .code = ACC_CODE_BYTES, .note = shared->number};
+    if (shared->command == NOTED_SET) {
+        fill_value(value, write.size, OP_KEY, shared->version);
+        number_key(area, &key, OP_KEY);
+    }
+    raise(MARKER);
+    switch (shared->command) {
+    case NOTE:
+    case NOTE_LONG: shared->number = acc_outbox_append(area, &key.key, ACC_NOTE_FORGET); break;
+    case SETTLE: acc_outbox_settle(seg, shared->number, true); break;
+    case NOTED_SET: shared->status = acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS); break;
+    case CLAIM: shared->term = acc_leader_claim(seg, 0); break;
+    case BEAT: shared->status = acc_leader_beat(seg, shared->term) ? ACC_OK : ACC_NOT_FOUND; break;
+    case RESIGN: acc_leader_resign(seg, shared->term); break;
+    case CONFIRM: acc_link_confirm(seg, acc_now_ns(seg)); break;
+    default: acc_link_applied(slot, shared->version, 2 * shared->version);
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -139,6 +185,10 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
     case READ: read_in_child(area, shared); return;
     case INCR: text_key(area, &key, "counter"); break;
     default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command >= NOTE) {
+        link_in_child(area, shared, value);
+        return;
     }
     if (shared->command >= LEAD) {
         load_in_child(area, shared, value);
@@ -391,6 +441,43 @@ static void audit_loads(struct stepper *s, struct acc_ticket waiting, uint64_t w
     audit->clock_shift -= 10;
 }
 
+/* The copy, as the leader finds it who comes after: what was not sent is due, or owed; nobody is in
+ * the way of new entries, and somebody leads. */
+static void audit_link(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    struct acc_outbox_entry *entries;
+    uint32_t count, unsent = 0;
+    uint64_t of, upto;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    memset(audit->base + audit->geometry.process_at, 0,
+           audit->geometry.processes * sizeof(struct acc_process));
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+    CHECK_STATUS(ACC_OK, acc_outbox_due(audit, UINT32_MAX, &entries, &count));
+    for (uint32_t i = 0; i < count; i++) {
+        const struct acc_outbox_entry *entry = &entries[i];
+        CHECK(entry->key_size == 9 || entry->key[1] == 'x');
+        CHECK(entry->key_size == 9 || entry->key[entry->key_size - 1] == 'x');
+        CHECK(entry->key_size == 9 || entry->key_size == 21 || entry->key_size == LONG_KEY + 1);
+        unsent += entry->key_size == 9;
+    }
+    free(entries);
+    CHECK(unsent == s->unsent || acc_outbox_owed(audit, s->audit_area.id));
+    if (acc_link_state(acc_area_slot(audit, s->audit_area.id), &of, &upto)) {
+        CHECK_EQ(2 * of, upto);
+    }
+    CHECK(acc_leader_claim(audit, 0) != 0); /* the child is dead; or resigned, or is no leader */
+    for (uint32_t i = 0; i < audit->geometry.outbox; i++) {
+        struct test_key key;
+        number_key(&s->audit_area, &key, i);
+        uint64_t number = acc_outbox_append(&s->audit_area, &key.key, ACC_NOTE_SET);
+        CHECK(number != 0);
+        acc_outbox_settle(audit, number, true);
+    }
+    CHECK_STATUS(ACC_OK, acc_outbox_due(audit, UINT32_MAX, &entries, &count));
+    CHECK_EQ(0, count);
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+}
+
 /* Has this instruction changed anything?  (Everything before the rings, and the rings behind their
  * ends.  Of a long value that is copied there, some changes are enough.) */
 static bool changed(struct stepper *s) {
@@ -434,6 +521,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             CHECK(version == 0 || version == s->old_version || version == wanted);
             CHECK(version != 0 || !must_be_there);
             audit_image(s, must_be_there, wanted);
+            if (s->of_link) {
+                audit_link(s);
+            }
             if (s->waiting != NULL) {
                 audit_loads(s, *s->waiting, wanted);
             }
@@ -611,6 +701,112 @@ static uint64_t instructions_of(struct stepper *s, enum command command) {
         n++;
     }
     return n;
+}
+
+/* Entries of number keys, of the area, that were not sent. */
+static void queue_entries(struct stepper *s, uint32_t count, bool is_sent) {
+    for (uint32_t i = 0; i < count; i++) {
+        struct test_key key;
+        number_key(&s->area, &key, (is_sent ? 1000 : 100000) + i);
+        acc_outbox_settle(s->seg, acc_outbox_append(&s->area, &key.key, ACC_NOTE_FORGET), is_sent);
+    }
+}
+
+static void outbox(void) {
+    struct stepper *s = new_stepper();
+    s->of_link = true;
+    walk(s, NOTE, false);
+    CHECK(s->shared->number != 0);
+    walk(s, SETTLE, false);
+    walk(s, NOTE_LONG, false);
+    walk(s, SETTLE, false);
+    /* Over the end of the ring, and over entries that were not sent, short and long ones. */
+    for (int i = 0; i < 2; i++) {
+        queue_entries(s, s->seg->geometry.outbox - 3, true);
+        queue_entries(s, s->unsent = 8, false);
+        queue_entries(s, s->seg->geometry.outbox - 10, true);
+        walk(s, NOTE_LONG, false); /* pushes out what was sent, and the first that were not */
+        CHECK(acc_outbox_owed(s->seg, s->area.id));
+        walk(s, SETTLE, false);
+        walk(s, NOTE, false);
+        walk(s, SETTLE, false);
+        s->unsent = 0;
+        queue_entries(s, s->seg->geometry.outbox, true);
+        acc_outbox_owed(s->seg, s->area.id);
+        acc_outbox_paid(s->seg, s->area.id);
+    }
+    begin_command(s, NOTE_LONG); /* in the way of the next, short one */
+    finish_command(s);
+    acc_outbox_settle(s->seg, s->shared->number, false);
+    queue_entries(s, s->seg->geometry.outbox - 5, true);
+    walk(s, NOTE, false);
+    CHECK(acc_outbox_owed(s->seg, s->area.id));
+    for (int i = 0; i < 4; i++) { /* appended, then in two copies, then in place */
+        walk(s, NOTED_SET, i > 0);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+static void leader_and_link(void) {
+    struct stepper *s = new_stepper();
+    s->of_link = true;
+    for (uint32_t term = 1; term < 4; term++) {
+        walk(s, CLAIM, false);
+        CHECK_EQ(term, s->shared->term);
+        walk(s, BEAT, false);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+        acc_link(s->seg)->confirmed = 1;        /* an interruption */
+        acc_link(s->seg)->breaker = 1ull << 60; /* open */
+        walk(s, CONFIRM, false);
+        CHECK_EQ(ACC_BREAKER_CLOSED, acc_link_look(s->seg).breaker);
+        CHECK(!acc_link_look(s->seg).settled);
+        walk(s, APPLY, false); /* of another server each time */
+        walk(s, APPLY, false);
+        walk(s, RESIGN, false);
+        CHECK_EQ(0, acc_leader_look(s->seg).incarnation);
+        walk(s, BEAT, false);
+        CHECK_STATUS(ACC_NOT_FOUND, s->shared->status);
+    }
+    end_stepper(s);
+}
+
+/* The child stops after each instruction of an append, or of a note, while the ring comes round and
+ * entries go over it; then it goes on.  Nothing is torn, and its entry is found or it has another. */
+static void ring_comes_round_beside(void) {
+    struct stepper *s = new_stepper();
+    const enum command commands[] = {NOTE, NOTE_LONG, SETTLE};
+    for (size_t c = 0; c < sizeof commands / sizeof *commands; c++) {
+        begin_command(s, NOTE_LONG);
+        finish_command(s);
+        uint64_t total = instructions_of(s, commands[c]);
+        uint64_t stride = is_long() ? 1 : 1 + total / 60;
+        for (uint64_t stop = 0; stop < total; stop += stride) {
+            struct acc_outbox_entry *entries;
+            uint32_t count;
+            begin_command(s, NOTE_LONG);
+            finish_command(s);
+            begin_command(s, commands[c]);
+            for (uint64_t n = 0; n < stop && !s->done; n++) {
+                step(s);
+            }
+            queue_entries(s, s->seg->geometry.outbox + 3, false);
+            queue_entries(s, s->seg->geometry.outbox + 5, true);
+            finish_command(s);
+            CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+            CHECK(s->shared->number != 0);
+            acc_outbox_settle(s->seg, s->shared->number, false);
+            CHECK_STATUS(ACC_OK, acc_outbox_due(s->seg, UINT32_MAX, &entries, &count));
+            CHECK(count <= 1);
+            CHECK(count == 0 || entries[0].number == s->shared->number);
+            free(entries);
+            acc_outbox_settle(s->seg, s->shared->number, true);
+        }
+    }
+    CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+    end_stepper(s);
 }
 
 /* --- a reader that is stopped ----------------------------------------------------------------- */
@@ -838,6 +1034,9 @@ int main(int argc, char **argv) {
         TEST(lap_ends),
         TEST(other_operations),
         TEST(loads),
+        TEST(outbox),
+        TEST(leader_and_link),
+        TEST(ring_comes_round_beside),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
         TEST(set_beside_anything),
