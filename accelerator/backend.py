@@ -1,16 +1,16 @@
 """
-What LevelCache needs of L1, whichever way it is made.
+What LevelCache needs of the two levels, whichever way they are made.
 
-The native part and its twin in process memory both keep to these protocols; the type checker
-compares them in ``local.py``, and the conformance tests run over both.
+The first level: the native part and its twin in process memory both keep to these protocols; the
+type checker compares them in ``local.py``, and the conformance tests run over both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 Reading = tuple[Any, int, float, float | None, bool, int]
@@ -332,3 +332,202 @@ class LocalBackend(Protocol):
 
     def _counters(self) -> dict[str, int]:
         """Sums over all processes."""
+
+
+# --- the second level ----------------------------------------------------------------------------
+
+
+class Envelope(NamedTuple):
+    """A value on its way to Redis; the generation comes between *head* and *payload*."""
+
+    head: bytes
+    payload: bytes
+    stale_ms: int
+    """Stale life in milliseconds."""
+
+    def blob(self, generation: bytes) -> bytes:
+        """Give the whole of it."""
+        return self.head + generation + self.payload
+
+
+class Stored(NamedTuple):
+    """What lies in Redis under a key."""
+
+    blob: bytes
+    left: float | None
+    """What is left of its physical life (fresh and stale) in seconds; None: no expiry."""
+
+
+class Lease(NamedTuple):
+    """What a fill must still find unchanged: no explicit write of the key, no clear of the area."""
+
+    token: bytes
+    generation: bytes
+
+
+class Fill(NamedTuple):
+    """A loaded value to be stored."""
+
+    key: bytes
+    value: Envelope
+    life: float | None
+    """Fresh life in seconds; None: no expiry."""
+    lease: Lease
+
+
+class Change(NamedTuple):
+    """An explicit write of a key."""
+
+    key: bytes
+    value: Envelope | None
+    """None deletes."""
+    life: float | None = None
+    """Fresh life in seconds; None: no expiry."""
+    note: int = 0
+    """Its number in this host's outbox; 0: none."""
+
+
+class Written(NamedTuple):
+    """What an explicit write did."""
+
+    seq: int
+    """Number of its message; 0: none was sent."""
+    found: int
+    """How many of the keys had a value, fresh or stale."""
+
+
+class RemoteBackend(Protocol):
+    """
+    The second level, shared by hosts, for threads; see ``remote`` for the one over Redis.
+
+    Keys are encoded keys, *origin* is the sender's 16 bytes.  Everything may raise RemoteError, and
+    nothing waits longer than the time limits in the settings.
+    """
+
+    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+        """Read values, as one batch; None: there is none of the area's generation."""
+
+    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+        """Get or make the leases under which keys are loaded, for at least *seconds*."""
+
+    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+        """Store loaded values, tell nobody; for each whether its lease still held."""
+
+    def write(
+        self,
+        area: str,
+        kind: int,
+        changes: Sequence[Change],
+        origin: bytes,
+        *,
+        broadcast: bool = ...,
+    ) -> Written:
+        """Store or delete keys, end their leases, and tell all hosts."""
+
+    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+        """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
+
+    def clear(self, area: str, note: int, origin: bytes) -> None:
+        """Forget a whole area: its generation is another one from now on."""
+
+    def add(self, area: str, change: Change, origin: bytes) -> bool:
+        """Store a key that has no fresh value; whether it had none."""
+
+    def touch(  # noqa: PLR0917  as its like in the first level
+        self,
+        area: str,
+        key: bytes,
+        life: float | None,
+        stale_life: float,
+        note: int,
+        origin: bytes,
+        *,
+        fingerprint: int | None = ...,
+    ) -> bool:
+        """Give a fresh value a new life; whether there was one."""
+
+    def incr(  # noqa: PLR0917  as its like in the first level
+        self,
+        area: str,
+        key: bytes,
+        delta: int,
+        initial: Change | None,
+        note: int,
+        origin: bytes,
+        *,
+        fingerprint: int | None = ...,
+    ) -> int | None:
+        """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
+
+    def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
+        """Write, and tell *channel*; the replication id, and the areas' last numbers."""
+
+    def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
+        """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
+
+    def connection(self) -> Any:
+        """Connect: a connection of the caller's own, for the listener."""
+
+    def for_loop(self) -> AsyncRemoteBackend:
+        """Give the same for the event loop that runs here."""
+
+
+class AsyncRemoteBackend(Protocol):
+    """The second level for the tasks of one event loop; see RemoteBackend."""
+
+    async def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+        """Read values, as one batch; None: there is none of the area's generation."""
+
+    async def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+        """Get or make the leases under which keys are loaded, for at least *seconds*."""
+
+    async def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+        """Store loaded values, tell nobody; for each whether its lease still held."""
+
+    async def write(
+        self,
+        area: str,
+        kind: int,
+        changes: Sequence[Change],
+        origin: bytes,
+        *,
+        broadcast: bool = ...,
+    ) -> Written:
+        """Store or delete keys, end their leases, and tell all hosts."""
+
+    async def expire(
+        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
+
+    async def clear(self, area: str, note: int, origin: bytes) -> None:
+        """Forget a whole area: its generation is another one from now on."""
+
+    async def add(self, area: str, change: Change, origin: bytes) -> bool:
+        """Store a key that has no fresh value; whether it had none."""
+
+    async def touch(  # noqa: PLR0917  as its like in the first level
+        self,
+        area: str,
+        key: bytes,
+        life: float | None,
+        stale_life: float,
+        note: int,
+        origin: bytes,
+        *,
+        fingerprint: int | None = ...,
+    ) -> bool:
+        """Give a fresh value a new life; whether there was one."""
+
+    async def incr(  # noqa: PLR0917  as its like in the first level
+        self,
+        area: str,
+        key: bytes,
+        delta: int,
+        initial: Change | None,
+        note: int,
+        origin: bytes,
+        *,
+        fingerprint: int | None = ...,
+    ) -> int | None:
+        """Add to a stored int, which keeps its life; an absent one begins as *initial*."""

@@ -16,6 +16,9 @@ WATCHDOG_SECONDS = 120.0
 """Far above the slowest unmarked test on two busy cores; a hang is a hang, not slowness."""
 GRACE_SECONDS = 20.0
 
+URL_VARIABLE = "ACCELERATOR_REDIS_URL"
+"""The Redis to be tested with, if not one of the tests' own."""
+
 _terminal_fd = pytest.StashKey[int]()
 
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
@@ -75,9 +78,9 @@ def copy_of_standard_error(config: pytest.Config) -> int:
 
 
 def forget_settings_of_the_shell() -> None:
-    """Keep a developer's ACCELERATOR_* out of the tests, but for the choice of what is tested."""
+    """Keep a developer's ACCELERATOR_* out of the tests, but for what says what is tested."""
     for name in list(os.environ):
-        if name.startswith("ACCELERATOR_") and name != "ACCELERATOR_PURE":
+        if name.startswith("ACCELERATOR_") and name not in {"ACCELERATOR_PURE", URL_VARIABLE}:
             del os.environ[name]
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from accelerator.compression import zstd
 from accelerator.config.checks import (
     Check,
     checked,
@@ -72,6 +73,18 @@ def _version(name: str, value: Any) -> str | None:
     return label(name, str(value), 64)
 
 
+def _compress_over(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    found: int = size(0, MAX_VALUE_SIZE)(name, value)
+    if zstd() is None:
+        raise ValueError(
+            f"{name} needs zstd, and there is none here: install accelerator-cache[zstd] "
+            "(Python 3.14 has it by itself), or leave it out"
+        )
+    return found
+
+
 def _not_built(name: str, value: Any) -> None:
     """Refuse what no part of this version would act on: silence would be a promise."""
     if value is not None:
@@ -113,7 +126,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "refresh_ahead_window": duration(),
     "broadcast_invalidation": maybe_flag,
     "broadcast_sets": maybe_flag,
-    "compress_over": _not_built,
+    "compress_over": _compress_over,
     "quota": _not_built,
     "tags": _not_built,
 }
@@ -203,6 +216,7 @@ class AreaConfig:
     """None: as *broadcast_invalidation*."""
 
     compress_over: int | None = None
+    """Encoded values of more bytes than this are compressed in Redis; None: none are."""
     quota: int | None = None
     tags: Any = None
 
@@ -318,6 +332,12 @@ _USELESS: Final = (
         lambda it: bool(it.broadcast_sets) and it.broadcast_invalidation is False,
         "broadcast_sets=True has no effect with broadcast_invalidation=False: leave one of them "
         "out",
+    ),
+    _Rule(
+        "compress_over",
+        lambda it: it.compress_over is not None and it.mode is CacheMode.LOCAL,
+        "compress_over has no effect with mode='local', as values are compressed in Redis only: "
+        "leave one of them out",
     ),
     _Rule(
         "refresh_ahead",

@@ -13,7 +13,8 @@ from accelerator.remote.steps import steps
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from accelerator.remote.plans import Change, Fill, Lease, Plan, Plans, Stored, Written
+    from accelerator.backend import Change, Fill, Lease, Stored, Written
+    from accelerator.remote.plans import Plan, Plans
     from accelerator.remote.source import Source
 
 T = TypeVar("T")

@@ -29,8 +29,9 @@ import re
 import struct
 from typing import Final, NamedTuple
 
+from accelerator.backend import Envelope
 from accelerator.codec import CODE_INT
-from accelerator.remote.compression import zstd
+from accelerator.compression import zstd
 
 MAGIC: Final = 0xAC
 FORMAT: Final = 1
@@ -52,22 +53,6 @@ _BEGINNING: Final = bytes((MAGIC, FORMAT))
 
 class EnvelopeError(ValueError):
     """Bytes that are no value of ours, or a damaged one, or one of another version."""
-
-
-class Envelope(NamedTuple):
-    """A value on its way to Redis."""
-
-    head: bytes
-    payload: bytes
-    stale_ms: int
-
-    def physical_ms(self, life: float | None) -> int:
-        """Life of the Redis key in milliseconds, for a fresh life in seconds; 0: no expiry."""
-        return physical_ms(life, self.stale_ms)
-
-    def blob(self, generation: bytes) -> bytes:
-        """Give the whole of it."""
-        return self.head + generation + self.payload
 
 
 class Opened(NamedTuple):
@@ -189,11 +174,6 @@ def physical_ms(life: float | None, stale_ms: int) -> int:
         return 0
     # Rounded down: a copy in the segment ends no earlier.  0 would be no expiry at all.
     return max(1, int(min(life * 1000, _LIFE_MOST)) + stale_ms)
-
-
-def can_compress() -> bool:
-    """Whether there is a zstd."""
-    return zstd() is not None
 
 
 def _compressed(payload: bytes) -> bytes:

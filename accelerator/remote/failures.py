@@ -21,7 +21,6 @@ _MESSAGES: Final = {
     "connection": "there is no connection to Redis",
     "refused": "Redis answers, but refuses",
     "other": "Redis answered with an error",
-    "skipped": "Redis was not asked, as it is known to be away",
 }
 
 
@@ -42,11 +41,6 @@ def failure(
     reason = reason_of(error)
     message = f"{_MESSAGES[reason]} ({type(error).__name__})"
     return RemoteError(message, reason=reason, late=late, area=area, operation=operation)
-
-
-def skipped(area: str | None, operation: str) -> RemoteError:
-    """Make the error of a call that was not tried."""
-    return RemoteError(_MESSAGES["skipped"], reason="skipped", area=area, operation=operation)
 
 
 def reason_of(error: BaseException) -> str:  # noqa: PLR0911  one for each kind

@@ -14,12 +14,13 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from accelerator import message
+from accelerator.backend import Change, Fill, Lease, Stored, Written
 from accelerator.remote import envelope, names, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from accelerator.remote.envelope import Envelope
+    from accelerator.backend import Envelope
     from accelerator.remote.scripts import Joined, Script
 
 READ_CHUNK: Final = 256
@@ -34,52 +35,6 @@ _FINGERPRINT: Final = struct.Struct(">I")
 _STALE: Final = struct.Struct(">I")
 
 T = TypeVar("T")
-
-
-class Stored(NamedTuple):
-    """What lies in Redis under a key."""
-
-    blob: bytes
-    left: float | None
-    """What is left of its physical life (fresh and stale) in seconds; None: no expiry."""
-
-
-class Lease(NamedTuple):
-    """What a fill must still find unchanged: no explicit write of the key, no clear of the area."""
-
-    token: bytes
-    generation: bytes
-
-
-class Fill(NamedTuple):
-    """A loaded value to be stored."""
-
-    key: bytes
-    value: Envelope
-    life: float | None
-    """Fresh life in seconds; None: no expiry."""
-    lease: Lease
-
-
-class Change(NamedTuple):
-    """An explicit write of a key."""
-
-    key: bytes
-    value: Envelope | None
-    """None deletes."""
-    life: float | None = None
-    """Fresh life in seconds; None: no expiry."""
-    note: int = 0
-    """Its number in this host's outbox; 0: none."""
-
-
-class Written(NamedTuple):
-    """What an explicit write did."""
-
-    seq: int
-    """Number of its message; 0: none was sent."""
-    found: int
-    """How many of the keys had a value, fresh or stale."""
 
 
 class Call(NamedTuple):
@@ -172,7 +127,11 @@ class Plans:
                 value = mine.value(fill.key)
                 keys += [value, names.lease(value)]
                 blob = fill.value.blob(fill.lease.generation)
-                args += [fill.lease.token, blob, fill.value.physical_ms(fill.life)]
+                args += [
+                    fill.lease.token,
+                    blob,
+                    envelope.physical_ms(fill.life, fill.value.stale_ms),
+                ]
             (reply,) = yield Batch([Call(scripts.FILL, keys, args)])
             stored += [bool(each) for each in reply]
         return stored
@@ -192,7 +151,11 @@ class Plans:
         seq = found = 0
         for chunk in _chunks_by_size(changes, WRITE_CHUNK):
             args = [
-                [change.value.head, change.value.payload, change.value.physical_ms(change.life)]
+                [
+                    change.value.head,
+                    change.value.payload,
+                    envelope.physical_ms(change.life, change.value.stale_ms),
+                ]
                 if change.value is not None
                 else ["", "", ""]
                 for change in chunk
@@ -228,7 +191,7 @@ class Plans:
         """Store a key that has no fresh value; tell whether it had none."""
         assert change.value is not None, "there is nothing to add"
         value = change.value
-        args = [value.head, value.payload, value.physical_ms(change.life)]
+        args = [value.head, value.payload, envelope.physical_ms(change.life, value.stale_ms)]
         said = _Said(message.SET, [change.key], [change.note], origin)
         fingerprint = envelope.HEAD.unpack(value.head)[4]
         answers, _ = yield from self._change(area, scripts.ADD, [args], said, fingerprint)
@@ -278,7 +241,12 @@ class Plans:
         args: list[Any] = [delta, "", "", ""]
         if initial is not None and initial.value is not None:
             value = initial.value
-            args = [delta, value.head, value.payload, value.physical_ms(initial.life)]
+            args = [
+                delta,
+                value.head,
+                value.payload,
+                envelope.physical_ms(initial.life, value.stale_ms),
+            ]
             fingerprint = envelope.HEAD.unpack(value.head)[4]
         said = _Said(message.SET, [key], [note], origin)
         answers, _ = yield from self._change(

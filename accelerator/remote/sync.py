@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from accelerator.errors import ConfigError
 from accelerator.remote import bounded, failures
 from accelerator.remote.aio import AsyncRedisRemote
-from accelerator.remote.plans import (
-    Change,
-    Fill,
-    Lease,
-    Plan,
-    Plans,
-    Stored,
-    Written,
-)
+from accelerator.remote.plans import Plans
 from accelerator.remote.source import Source
 from accelerator.remote.steps import steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from accelerator.backend import (
+        AsyncRemoteBackend,
+        Change,
+        Fill,
+        Lease,
+        RemoteBackend,
+        Stored,
+        Written,
+    )
     from accelerator.config.settings import Settings
+    from accelerator.remote.plans import Plan
+
+    # Both keep to the protocols, or this does not type-check.
+    _async: type[AsyncRemoteBackend] = AsyncRedisRemote
 
 T = TypeVar("T")
 
@@ -253,3 +258,7 @@ def _close(client: Any) -> None:
         pool.disconnect()
     else:
         client.close()
+
+
+if TYPE_CHECKING:
+    _sync: type[RemoteBackend] = RedisRemote

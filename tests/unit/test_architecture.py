@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"errors", "durations", "entry"}),
+    frozenset({"compression", "errors", "durations", "entry"}),
     frozenset({"config", "keys", "codec", "message", "policy", "backend", "loader", "segment"}),
     frozenset({"local", "process_local"}),
     frozenset({"background", "breaker", "flight", "observability", "remote"}),

@@ -17,6 +17,7 @@ from accelerator.config import (
     derived_name,
     redacted_url,
 )
+from accelerator.config import area as area_module
 from accelerator.entry import CacheMode
 from accelerator.errors import ConfigError
 from accelerator.loader import FnLoader
@@ -204,10 +205,24 @@ class TestAreaOptions:
         """Wrong types and values are refused, and the message names the option."""
         assert name in refused(name, **{name: value})
 
-    @pytest.mark.parametrize("name", ["compress_over", "quota", "tags"])
+    @pytest.mark.parametrize("name", ["quota", "tags"])
     def test_not_built(self, name: str) -> None:
         """An option that nothing acts on is refused, instead of ignored."""
         assert "no effect in this version" in refused(name, **{name: 5})
+
+    def test_compression(self) -> None:
+        """With a zstd, values over a size are compressed; a size is text or bytes."""
+        assert 4096 == AreaConfig.build(compress_over="4KiB").compress_over
+
+    def test_no_compression(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a zstd the option is refused, and the message names what to install."""
+        monkeypatch.setattr(area_module, "zstd", lambda: None)
+        assert "accelerator-cache[zstd]" in refused("compress_over", compress_over=1)
+        assert None is AreaConfig.build().compress_over
+
+    def test_compression_of_nothing(self) -> None:
+        """In LOCAL mode nothing is ever compressed, so asking for it is a mistake."""
+        assert "mode='local'" in refused("compress_over", mode="local", compress_over=1)
 
     def test_unknown(self) -> None:
         """A name that is misspelt is refused, with the one that was meant."""

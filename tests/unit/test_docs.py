@@ -227,7 +227,7 @@ class TestConfiguration:
         """The options said to be refused are refused, and the others are not."""
         _, _, planned = re.split(r"^These ", prose_of(DOCS / self.PAGE), flags=re.MULTILINE)
         listed = set(re.findall(r"^\| `(\w+)`", planned, re.MULTILINE))
-        not_built = {"compress_over", "quota", "tags"}
+        not_built = {"quota", "tags"}
         assert set(cache._LATER) | not_built == listed
         for name in not_built:
             with pytest.raises(ConfigError, match=name):
