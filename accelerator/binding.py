@@ -156,9 +156,7 @@ class Binding(local.AreaBase):
         is_null = value is None
         if ttl is UNSET:
             chance = None if jitter else 0.0
-            return policy.configured_lives(
-                self._config, self._mode, is_null=is_null, chance=chance
-            )
+            return policy.configured_lives(self._config, self._mode, is_null=is_null, chance=chance)
         given = seconds(ttl, name="ttl", allow_none=True, allow_zero=True)
         return policy.given_lives(self._config, self._mode, given, is_null=is_null)
 

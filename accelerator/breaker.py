@@ -87,9 +87,7 @@ class Guard:
             )
         return answer == REMOTE_PROBE
 
-    def leave(
-        self, meter: Meter, started: float, probe: bool, error: BaseException | None
-    ) -> None:
+    def leave(self, meter: Meter, started: float, probe: bool, error: BaseException | None) -> None:
         """Count, and report how it went."""
         meter._l2_latency(time.monotonic() - started)
         if not isinstance(error, RemoteError):

@@ -71,7 +71,9 @@ class Looking(Binding):
         since = oplog.started()
         encoded = [local.encode_key(key) for key in keys]
         try:
-            found: list[Stored | None] = yield Ask("get", (self._config.area, encoded), reading=True)
+            found: list[Stored | None] = yield Ask(
+                "get", (self._config.area, encoded), reading=True
+            )
         except BackendError as error:
             oplog.failed(self._config.area, "get", error.kind, since)
             return nothing
@@ -92,9 +94,7 @@ class Looking(Binding):
             value, _ = self._codec.decode(opened.code, opened.payload)
         except SerializationError:
             self._count(_UNDECODABLE)
-            oplog.failed(
-                self._config.area, "get", SerializationError.kind, oplog.started()
-            )
+            oplog.failed(self._config.area, "get", SerializationError.kind, oplog.started())
             return None
         age = max(0.0, time.time() - opened.loaded_at)
         left = opened.fresh_left(stored.left)

@@ -159,7 +159,9 @@ class Reads(Operations):
             degraded=attachment.degraded,
             metrics=metrics,
             load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
-            remote=None if self._second is None else self._second.describe_area(self, self._config.area),
+            remote=None
+            if self._second is None
+            else self._second.describe_area(self, self._config.area),
         )
 
     # --- what the hit methods call when something is not plain ----------------------------------
@@ -312,9 +314,7 @@ class Reads(Operations):
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
             life, stale_life, age = self._lives_of_copy(copy)
-            self._store(
-                key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age
-            )
+            self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
         """What is past its life, in memory or else in Redis, and not too far."""

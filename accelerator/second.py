@@ -81,9 +81,7 @@ class SecondLevel:
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
 
-    def write(
-        self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool
-    ) -> Ask:
+    def write(self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
         """How an explicit change is asked for."""
         if kind == message.CLEAR:
             return Ask("clear", (area, changes[0].note, self.origin))

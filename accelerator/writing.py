@@ -160,9 +160,7 @@ class Writing(Looking):
             return (yield from self._finding(key)) is None
         second = self._second
         if second is None:
-            status = self._store(
-                key, *encoded, lives.local, self._config.stale_life, local.ADD
-            )
+            status = self._store(key, *encoded, lives.local, self._config.stale_life, local.ADD)
             if status == local.NOT_STORED:
                 return False
             if status == local.BUSY:
@@ -283,7 +281,7 @@ class Writing(Looking):
         changes: Sequence[Change],
         notes: Notes,
         since: float,
-        broadcast: bool = True,  # noqa: FBT001, FBT002
+        broadcast: bool = True,
     ) -> Steps[int | None]:
         """
         Have Redis do it and tell the other hosts.

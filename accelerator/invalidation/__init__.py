@@ -1,4 +1,4 @@
-"""Hearing what other hosts have changed: what is known of each area, and the thread that listens."""
+"""Hearing what other hosts have changed: what is known of it, and the thread that listens."""
 
 from __future__ import annotations
 

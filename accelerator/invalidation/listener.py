@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.errors import CacheError, RemoteError
 from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
-from accelerator.invalidation.resend import Resender
-from accelerator.invalidation.resp import BrokenStream, ErrorReply
+from accelerator.invalidation.resend import Deposed, Resender
+from accelerator.invalidation.resp import ReplyError, StreamError
 from accelerator.invalidation.subscription import CHUNK, Subscription
 from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
 from accelerator.message import MessageError
@@ -54,6 +54,7 @@ DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life after which a connection is given up."""
 OUTBOX_EVERY: Final = 0.1
 """Seconds between two looks into the outbox."""
+COMPLAINT_EVERY: Final = 10.0
 PAUSE_AFTER_ERROR: Final = 0.5
 STOP_PATIENCE: Final = 1.0
 """Seconds that stop() waits at most for the thread: a call of Redis may take two time limits."""
@@ -86,6 +87,7 @@ class Listener:
         self.settings = settings
         self._lock = _unpatched("allocate_lock")()
         self._worker: _Worker | None = None
+        self._at_exit = False
 
     @property
     def running(self) -> bool:
@@ -121,7 +123,9 @@ class Listener:
                 LOG.debug("no thread for the listener", exc_info=True)
                 return
             self._worker = made
-        atexit.register(_stop, weakref.ref(self))
+        if not self._at_exit:
+            self._at_exit = True  # a forked child inherits it
+            atexit.register(_stop, weakref.ref(self))
 
     def stop(self) -> None:
         """
@@ -219,7 +223,7 @@ class _Leadership:
         self._host_channel = host_channel(remote.namespace, origin, remote.plans.db)
         self._areas: dict[bytes, str] = {}
         """By their channels."""
-        self._resender = Resender(memory, remote, origin, self._alive)
+        self._resender = Resender(memory, remote, origin, self._prove)
         self._follower = Follower(
             memory,
             origin=origin.hex().encode(),
@@ -230,10 +234,13 @@ class _Leadership:
         )
         self._subscription: Subscription | None = None
         self._host_confirmed = False
-        self._heard_at = 0.0
-        """When the last byte came."""
-        self._returned_at = 0.0
-        """When the last heartbeat came back, or the connection was made."""
+        self._silence = 0.0
+        """
+        Seconds that we have listened since the last byte.  Not those in which this process did not
+        get to run: what came meanwhile is still to be read.
+        """
+        self._unreturned = 0
+        """Heartbeats that Redis has executed since the last one came back."""
         self._connect_at = 0.0
         self._failures = 0
         """Connections in a row on which no heartbeat came back."""
@@ -242,7 +249,10 @@ class _Leadership:
         self._linked = False
         """Whether Redis has executed the last heartbeat."""
         self._outbox_at = 0.0
-        self._complaint = ""
+        self._reading = False
+        """Whether there is more of a log to be read."""
+        self._complaints: dict[str, float] = {}
+        """What was warned of, and when."""
 
     # --- the loop ---
 
@@ -252,6 +262,8 @@ class _Leadership:
         try:
             while self._alive():
                 self._turn()
+        except Deposed:
+            pass
         finally:
             if self._subscription is not None:
                 self._subscription.close()
@@ -259,6 +271,16 @@ class _Leadership:
     def _alive(self) -> bool:
         """Show that work goes on; False: it is another one's."""
         return not self._worker.stopping and bool(self._memory.lead_beat(self._term))
+
+    def _prove(self) -> None:
+        """
+        Show that work goes on, before a call of Redis, which may take two time limits.
+
+        Raises:
+            Deposed: It is another one's.
+        """
+        if not self._alive():
+            raise Deposed
 
     def _turn(self) -> None:
         self._watch()
@@ -274,28 +296,31 @@ class _Leadership:
         """Wait for messages until something else is to be done; take those that come."""
         subscription = self._subscription
         if subscription is None:
-            self._worker.sleep(max(0.0, min(TURN, self._connect_at - time.monotonic())))
+            until = self._connect_at - time.monotonic() if self._areas else TURN
+            self._worker.sleep(max(0.001, min(TURN, until)))
             return
         began = time.monotonic()
-        wait = TURN if self._beat_is_late() is None else 0.0
-        wait = min(wait, max(0.0, self._beat_at - began))
+        # Not at all while a log is being read.
+        wait = 0.0 if self._reading else max(0.0, min(TURN, self._next_beat() - began))
         try:
             while True:
                 pushes, size = subscription.read(wait)
                 now = time.monotonic()
-                if size:
-                    self._heard_at = now
-                    for push in pushes:
-                        self._take(push, now)
-                    self._follower.flush()
+                if not size:
+                    self._silence += min(now - began, 2 * TURN)
+                    break
+                self._silence = 0.0
+                for push in pushes:
+                    self._take(push, now)
+                self._follower.flush()
                 if size < CHUNK // 4 or now - began > BUSY:
                     break
                 wait = 0.0
-            self._check(time.monotonic())
-        except ErrorReply as error:
+            self._check()
+        except ReplyError as error:
             self._count_all("receive_error_subscribe")
             self._lose(str(error).partition(" ")[0])
-        except (OSError, BrokenStream) as error:
+        except (OSError, StreamError) as error:
             self._lose(type(error).__name__)
 
     def _take(self, push: list[Item], now: float) -> None:
@@ -326,11 +351,10 @@ class _Leadership:
             oplog.failed("", "listen", "decode", now)
             return
         if own:
-            self._returned_at = now
+            self._unreturned = 0
             if self._failures:
-                LOG.info("hearing from Redis again")
+                LOG.info("invalidations of other hosts are heard again")
             self._failures = 0
-            self._complaint = ""
 
     # --- the subscription ---
 
@@ -359,19 +383,24 @@ class _Leadership:
         self._subscription = made
         self._host_confirmed = False
         self._follower.connected()
-        self._heard_at = self._returned_at = time.monotonic()
+        self._silence = 0.0
+        self._unreturned = 0
         self._memory.link_note(LINK_CONNECTED)
         try:
             made.subscribe([self._host_channel, *(name.decode() for name in self._areas)])
         except OSError as error:
             self._lose(type(error).__name__)
 
-    def _check(self, now: float) -> None:
-        """Give the connection up when it is dead, or leads to where our heartbeats do not."""
-        longest = DEAD_AFTER * self._interval
-        if now - self._heard_at > longest:
+    def _check(self) -> None:
+        """
+        Give the connection up when it is dead, or leads to where our heartbeats do not.
+
+        Nor is it of use when so much is to be read before a heartbeat that the bound would pass:
+        then it is faster to read the log, or to drop what is here.
+        """
+        if self._silence > DEAD_AFTER * self._interval:
             self._lose("silence")
-        elif self._linked and now - self._returned_at > longest:
+        elif self._unreturned > DEAD_AFTER:
             self._lose("no heartbeat came back")
 
     def _lose(self, why: str) -> None:
@@ -390,24 +419,24 @@ class _Leadership:
         )
 
     def _complain(self, what: str) -> None:
-        """Warn once of each thing in a row."""
-        if what != self._complaint:
-            self._complaint = what
+        """Warn of each thing now and then."""
+        now = time.monotonic()
+        if now - self._complaints.get(what, float("-inf")) > COMPLAINT_EVERY:
+            self._complaints[what] = now
             LOG.warning("%s", what)
 
     # --- heartbeats ---
 
-    def _beat_is_late(self) -> bool | None:
-        """Tell whether a heartbeat need not wait for its time; None: it has to."""
-        if self._follower.eager and self._subscription is not None and self._host_confirmed:
-            return True
-        return None
+    def _next_beat(self) -> float:
+        """When to send a heartbeat: at its time, or soon if it would help."""
+        if self._follower.eager and self._host_confirmed and self._subscription is not None:
+            return min(self._beat_at, self._beaten_at + BREATH)
+        return self._beat_at
 
     def _beat(self) -> None:
         """Send a heartbeat when it is time, or when it would help."""
         now = time.monotonic()
-        eager = self._beat_is_late() and now >= self._beaten_at + BREATH
-        if not self._areas or (now < self._beat_at and not eager):
+        if not self._areas or now < self._next_beat():
             return
         self._beat_at = now + self._interval
         if self._subscription is not None:
@@ -415,36 +444,40 @@ class _Leadership:
                 self._subscription.ping()
             except OSError as error:
                 self._lose(type(error).__name__)
-        self._alive()
+        self._prove()
         sent = self._beaten_at = time.monotonic()
         number, areas = self._follower.sending(sent)
         try:
             self._remote.beat(areas, self._host_channel, number)
-        except RemoteError as error:
-            self._unlinked(error)
+        except CacheError as error:
+            self._unlinked(getattr(error, "reason", "setting"))
             return
         self._memory.link_confirm(sent)
+        self._unreturned += 1
         if not self._linked:
             # It is back: the pause before the next connection was for when it is not.
             self._linked = True
-            self._returned_at = max(self._returned_at, time.monotonic())
             self._connect_at = min(self._connect_at, time.monotonic() + self._pauses[0])
             self._outbox_at = 0.0
 
-    def _unlinked(self, error: RemoteError) -> None:
+    def _unlinked(self, why: str) -> None:
         self._linked = False
-        if error.reason in {"refused", "other"}:
+        if why in {"refused", "other"}:
             self._memory.link_refused()
-        self._complain(f"Redis does not take heartbeats ({error.reason}): it is not used")
+        self._complain(f"Redis does not take heartbeats ({why}), so that it is not read")
 
     # --- what was missed, here and there ---
 
     def _replay(self) -> None:
         """Read what was missed from the logs."""
-        for replay in self._follower.replays(time.monotonic()):
-            if not self._alive():
-                return
-            self._replay_one(replay)
+        began = time.monotonic()
+        while wanted := self._follower.replays(time.monotonic()):
+            if time.monotonic() - began > BUSY:
+                break
+            for replay in wanted:
+                self._prove()
+                self._replay_one(replay)
+        self._reading = bool(wanted)
 
     def _replay_one(self, replay: Replay) -> None:
         try:

@@ -92,6 +92,7 @@ class _Area:
         "known",
         "name",
         "proof",
+        "received",
         "replication",
         "suspect",
         "suspect_at",
@@ -118,6 +119,8 @@ class _Area:
         """Not before then is something unreadable a reason to ask for a replay again."""
         self.again_at = 0.0
         """Not before then is a replay asked for."""
+        self.received = 0
+        """Messages that were taken, and not yet counted."""
         self.batch: list[bytes] = []
         self.expired: list[bytes] = []
 
@@ -298,12 +301,16 @@ class Follower:
         area = self._areas.get(name)
         if area is None:
             return
-        self._count(name, "receive_error_decode", 1)
+        self._count_unreadable(name)
         if now >= area.suspect_at:
             # If it was a message, it has a number and an entry in the log.
             area.suspect_at = now + GARBAGE_PAUSE
             area.suspect = True
             self._count(name, "gap", 1)
+
+    def _count_unreadable(self, name: str) -> None:
+        self._count(name, "receive_error_decode", 1)
+        self._count(name, "invalidation_receive_failures", 1)
 
     def _miss(self, area: _Area, seq: int) -> None:
         if not area.gap:
@@ -312,6 +319,7 @@ class Follower:
 
     def _take(self, area: _Area, message: Invalidation) -> None:
         """Drop what a message names, but not what its own sender has stored here."""
+        area.received += 1
         keys = message.keys
         if message.origin == self._origin:
             keys = self._own(area, message)
@@ -344,16 +352,28 @@ class Follower:
         """Do what was gathered.  To be called after each part of the stream."""
         for area in self._dirty:
             if area.expired:
-                self._memory.invalidate(area.name, area.expired, True)  # noqa: FBT003  as it is
+                self._drop(area, area.expired, expire=True)
                 area.expired = []
             if area.batch:
-                self._memory.invalidate(area.name, area.batch)
+                self._drop(area, area.batch, expire=False)
                 area.batch = []
+            if area.received:
+                self._count(area.name, "invalidation_receive", area.received)
+                area.received = 0
             # After the drops: whoever leads next believes it.
             if area.replication and area.written != area.known:
                 self._memory.area_applied(area.name, area.replication, area.known)
                 area.written = area.known
         self._dirty.clear()
+
+    def _drop(self, area: _Area, keys: list[bytes], *, expire: bool) -> None:
+        try:
+            self._memory.invalidate(area.name, keys, expire)
+        except (TypeError, ValueError):
+            # Nobody knows such a key here; but a message that is not followed must not be believed
+            # either, and one that ends the listener would do so for ever.
+            self._count(area.name, "receive_error_apply", 1)
+            self._memory.clear_area(area.name)
 
     # --- what was missed --------------------------------------------------------------------
 
@@ -382,7 +402,7 @@ class Follower:
             try:
                 message = parse(data)
             except MessageError:
-                self._count(area.name, "receive_error_decode", 1)
+                self._count_unreadable(area.name)
                 area.again_at = area.suspect_at = now + GARBAGE_PAUSE
                 message = None
             if message is None or message.seq != seq or seq != area.known + 1:

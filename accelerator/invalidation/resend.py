@@ -40,6 +40,10 @@ class Outbox(Protocol):
     def area_count(self, area: str, counter: int, n: int = 1, /) -> None: ...  # noqa: D102
 
 
+class Deposed(Exception):  # noqa: N818  it is no error: it ends a term
+    """Another process leads."""
+
+
 class Resender:
     """
     Sends as deletes what is in the outbox: a delete is right whatever has happened meanwhile.
@@ -48,16 +52,16 @@ class Resender:
         memory: The segment.
         remote: Redis.
         origin: Name of the segment among those that send.
-        alive: Called before each command, which may take two time limits; False: stop.
+        prove: Called before each command; raises Deposed where it is another one's to send it.
     """
 
     def __init__(
-        self, memory: Outbox, remote: Any, origin: bytes, alive: Callable[[], bool]
+        self, memory: Outbox, remote: Any, origin: bytes, prove: Callable[[], None]
     ) -> None:
         self._memory = memory
         self._remote = remote
         self._origin = origin
-        self._alive = alive
+        self._prove = prove
         self._repair_from: float | None = None
         self._repair_asked = 0.0
 
@@ -67,11 +71,11 @@ class Resender:
 
         Raises:
             RemoteError: Redis does not take it.  It stays queued.
+            Deposed: See *prove*.
         """
         due = self._memory.outbox_due(PORTION)
         for area in [] if due else self._memory.outbox_owed():
-            if not self._alive():
-                return False
+            self._prove()
             self._remote.clear(area, 0, self._origin)
             self._memory.outbox_paid(area)
             LOG.warning(
@@ -79,7 +83,7 @@ class Resender:
                 "could not be sent",
                 area,
             )
-        self._send(due, lambda number: self._memory.outbox_settle(number, True))  # noqa: FBT003
+        self._send(due, lambda number: self._memory.outbox_settle(number, True))
         if due:
             LOG.info("sent %d invalidations that had been queued", len(due))
         return len(due) == PORTION
@@ -97,6 +101,7 @@ class Resender:
 
         Raises:
             RemoteError: Redis does not take it.  To be called again.
+            Deposed: See *prove*.
         """
         if self._repair_from is None:
             return
@@ -114,8 +119,7 @@ class Resender:
             numbers_keys = [(number, key) for number, _, _, key in run]
             for start in range(0, len(numbers_keys), PORTION):
                 part = numbers_keys[start : start + PORTION]
-                if not self._alive():
-                    return
+                self._prove()
                 self._send_part(area, part, clear=clear)
                 for number in map(itemgetter(0), part):
                     settle(number)

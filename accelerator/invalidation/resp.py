@@ -3,7 +3,7 @@ What Redis sends to a subscriber, read by ourselves.
 
 redis-py's reading of pub/sub hides that a connection was made anew, and never insists on an answer.
 Whatever comes is bounded: what is longer than a message may be is skipped by its length, without
-being kept, and what is no RESP2 at all raises BrokenStream.
+being kept, and what is no RESP2 at all raises StreamError.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Item = bytes | int | None
 """Part of a push; None: it was absent, or too long."""
 
 
-class BrokenStream(Exception):
+class StreamError(Exception):
     """This is not what Redis sends."""
 
 
-class ErrorReply(Exception):
+class ReplyError(Exception):
     """Redis refused a command.  Its text is Redis's own: "NOPERM ..."."""
 
 
@@ -57,8 +57,8 @@ class Parser:
         Take what came, and give the pushes that are complete with it.
 
         Raises:
-            BrokenStream: It is no RESP2, or out of bounds.  The connection is of no use any more.
-            ErrorReply: A command was refused.
+            StreamError: It is no RESP2, or out of bounds.  The connection is of no use any more.
+            ReplyError: A command was refused.
         """
         self._parts.append(data)
         self._size += len(data)
@@ -69,7 +69,7 @@ class Parser:
         try:
             end = self._read(buffer, found)
         except ValueError:
-            raise BrokenStream("a length that is none") from None
+            raise StreamError("a length that is none") from None
         rest = buffer[end:]
         self._parts = [rest] if rest else []
         self._size = len(rest)
@@ -120,11 +120,11 @@ class Parser:
         line_end = buffer.find(_END, at)
         if line_end < 0:
             if len(buffer) - at > LONGEST_LINE:
-                raise BrokenStream("a line without end")
+                raise StreamError("a line without end")
             self._needed = len(buffer) - at + 1
             return at
         if line_end - at > LONGEST_LINE:
-            raise BrokenStream("a line without end")
+            raise StreamError("a line without end")
         kind, line, after = buffer[at : at + 1], buffer[at + 1 : line_end], line_end + 2
         if kind == b"$":
             return self._read_string(buffer, at, after, int(line), found)
@@ -133,13 +133,13 @@ class Parser:
         elif kind == b"*" and not self._missing:
             self._missing = int(line)
             if not 1 <= self._missing <= MOST_ITEMS:
-                raise BrokenStream("an array of an odd size")
+                raise StreamError("an array of an odd size")
         elif kind == b"+":
             self._add(line, found)
         elif kind == b"-" and not self._missing:
-            raise ErrorReply(line.decode("ascii", "replace")[:200])
+            raise ReplyError(line.decode("ascii", "replace")[:200])
         else:
-            raise BrokenStream("an unknown kind of item")
+            raise StreamError("an unknown kind of item")
         return after
 
     def _read_string(
@@ -149,7 +149,7 @@ class Parser:
             self._add(None, found)
             return start
         if not 0 <= length <= LONGEST_STRING:
-            raise BrokenStream("a string of an odd length")
+            raise StreamError("a string of an odd length")
         if length > self._longest:
             self._skip = length + 2
             return start
@@ -158,7 +158,7 @@ class Parser:
             self._needed = end + 2 - at
             return at
         if buffer[end : end + 2] != _END:
-            raise BrokenStream("a string longer than it said")
+            raise StreamError("a string longer than it said")
         self._add(buffer[start:end], found)
         return end + 2
 

@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator.invalidation.resp import BrokenStream, Item, Parser
+from accelerator.invalidation.resp import Item, Parser, StreamError
 from accelerator.message import LONGEST
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class Subscription:
     Args:
         connection: Of redis-py, connected and authenticated; ours alone.
 
-    Every method may raise OSError (so it is gone), BrokenStream or ErrorReply.
+    Every method may raise OSError (so it is gone), StreamError or ReplyError.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         # Its private socket: redis-py offers no way to read what comes in large parts, or to know
         # that nothing came.
-        self._socket: Any = connection._sock  # noqa: SLF001
+        self._socket: Any = connection._sock
         if self._socket is None:
             raise ConnectionError("not connected")
         self._timeout = self._socket.gettimeout()
@@ -96,4 +96,4 @@ def _abandon_all() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
-__all__ = ["CHUNK", "BrokenStream", "Subscription"]
+__all__ = ["CHUNK", "StreamError", "Subscription"]

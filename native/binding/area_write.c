@@ -248,7 +248,7 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key",  "code",  "payload", "ttl", "stale_ttl",
+    static char *names[] = {"key",  "code",  "payload", "ttl",  "stale_ttl",
                             "mode", "token", "age",     "note", NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object, *ttl, *token = Py_None;

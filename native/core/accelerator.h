@@ -139,7 +139,7 @@ struct acc_write {
     uint32_t expire_at;
     uint32_t stale_until;
     uint32_t loaded_at; /* when the load of the value began: its age counts from there */
-    uint64_t note; /* number of the outbox entry that is to know the stored item; 0: none */
+    uint64_t note;      /* number of the outbox entry that is to know the stored item; 0: none */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */

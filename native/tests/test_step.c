@@ -87,9 +87,9 @@ struct stepper {
     const struct acc_ticket *leading; /* likewise, of a flight that is led beside the operation */
     uint8_t *item;                    /* of OP_KEY before the operation, which may write in it */
     uint64_t item_size;
-    bool of_link;                     /* the outbox is audited too */
-    uint32_t unsent;                  /* entries of ours in it that are to be found, or owed */
-    uint8_t *image;                   /* as last seen */
+    bool of_link;    /* the outbox is audited too */
+    uint32_t unsent; /* entries of ours in it that are to be found, or owed */
+    uint8_t *image;  /* as last seen */
     uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
 };
 

@@ -1,6 +1,6 @@
 """
 "Hosts": one segment each, with forked workers that do what they are told, and one Redis behind all.
-"""  # noqa: D205  one sentence
+"""
 
 import contextlib
 import multiprocessing

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerator.demo.redis_server import RedisServer
 
 import accelerator
 from accelerator import message, runtime
+from accelerator.demo.redis_server import RedisServer
 from accelerator.errors import RemoteError
 
 if not hasattr(os, "fork"):
@@ -119,7 +119,7 @@ class TestHosts:
         assert wait_until(lambda: not mine.has("key"))
 
     def test_own_set(self, pair: tuple[Any, Any]) -> None:
-        """A host keeps what it has set itself when it hears of that, and the other drops its own."""
+        """A host keeps what it has set when it hears of that, and the other drops its own."""
         mine, theirs = pair
         note = mine.areas[AREA]._note("key", message.SET)
         theirs.store("key")
@@ -267,9 +267,7 @@ class TestGarbage:
             pytest.param(b"x" * (10 << 20), id="10 MB"),
         ],
     )
-    def test_ignored(
-        self, server: RedisServer, pair: tuple[Any, Any], garbage: bytes
-    ) -> None:
+    def test_ignored(self, server: RedisServer, pair: tuple[Any, Any], garbage: bytes) -> None:
         """It is counted as a gap, nothing is dropped for it, and the next message is heard."""
         mine, theirs = pair
         client = mine.remote._own_client()
@@ -447,7 +445,7 @@ def workers(server: RedisServer) -> Iterator[Workers]:
 def subscribers(server: RedisServer, host: Any) -> int:
     """How many connections hear of the area."""
     reply = server.command("PUBSUB", "NUMSUB", host.remote.channel(AREA))
-    return int(reply.split(b":")[1])
+    return int(reply.rpartition(b":")[2])
 
 
 class TestProcesses:

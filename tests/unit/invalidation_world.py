@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelerator import message
 
-from collections.abc import Iterator, Mapping
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 OWN = b"a" * 32
 OTHER = b"b" * 32
@@ -60,7 +58,7 @@ RECOVERY = 2
 """Seconds, and so heartbeats, after which the host is in step again once nothing is wrong."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818  it is what it says
     """The host served what it must not, or does not serve what it should."""
 
 

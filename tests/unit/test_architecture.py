@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry"}),
-    frozenset({
-        "backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"
-    }),
+    frozenset(
+        {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
+    ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability"}),
     frozenset({"aflight", "invalidation"}),

@@ -51,7 +51,7 @@ def find_violation(make: Callable[..., Any], schedules: Iterable[Events], **era:
 # --- schedules ----------------------------------------------------------------------------------
 
 FIRST = 3
-"""The point before which nothing interesting can go wrong: the host has just been asked to listen."""
+"""The point before which nothing of interest can go wrong: the host has just begun to listen."""
 
 DIRECTED: tuple[Events, ...] = (
     # a message missed, the log gone, and a younger entry in it
@@ -185,15 +185,21 @@ MUTANTS: dict[str, tuple[str, str]] = {
     ),
     "says applied before the drop": (
         "            area.known = message.seq\n        else:\n",
-        "            area.known = message.seq\n"
-        "            self._memory.area_applied(area.name, area.replication, area.known)\n"
-        "        else:\n",
+        (
+            "            area.known = message.seq\n"
+            "            self._memory.area_applied(area.name, area.replication, area.known)\n"
+            "        else:\n"
+        ),
     ),
     "says applied before the area is dropped": (
-        "        self._memory.clear_area(area.name)\n"
-        "        self._memory.area_applied(area.name, replication, known)\n",
-        "        self._memory.area_applied(area.name, replication, known)\n"
-        "        self._memory.clear_area(area.name)\n",
+        (
+            "        self._memory.clear_area(area.name)\n"
+            "        self._memory.area_applied(area.name, replication, known)\n"
+        ),
+        (
+            "        self._memory.area_applied(area.name, replication, known)\n"
+            "        self._memory.clear_area(area.name)\n"
+        ),
     ),
     "extends before what was gathered is dropped": (
         "        self.flush()  # drops come before what stands on them\n",
@@ -216,8 +222,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
     ),
     "does not drop what was there before its subscription": (
         "            self._clear(area, replication, seq)\n            return True\n",
-        "            area.replication, area.known, area.target = replication, seq, seq\n"
-        "            return True\n",
+        (
+            "            area.replication, area.known, area.target = replication, seq, seq\n"
+            "            return True\n"
+        ),
     ),
     "gives up without dropping": (
         "        self._clear(area, area.replication, known)\n",
