@@ -52,6 +52,8 @@ class Clients:
     def connect(self, redis: Any, *, namespace: str | None = None, **settings: Any) -> Any:
         """Make a client for threads; in a namespace that nobody else has, if none is given."""
         namespace = namespace or f"test-{uuid.uuid4().hex}"
+        # On a busy machine 0.1 s are soon over; what is about that limit asks for it.
+        settings.setdefault("redis_timeout", 5.0)
         made = remote.connect(Settings(redis=redis, namespace=namespace, **settings))
         self._made.append(made)
         return made
