@@ -121,11 +121,6 @@ RESULT_DECLINED: Final = 3
 RESULT_FAILED: Final = 4
 """The load failed: enter again, one of those who waited leads."""
 
-# Area._bind: what reads are given once the area is out of step with its second level.
-CAP: Final = 0
-BYPASS: Final = 1
-SERVE: Final = 2
-
 # Kinds of entries of the outbox.
 NOTE_FORGET: Final = 0
 NOTE_SET: Final = 1

@@ -16,13 +16,13 @@ from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, SerializationError
 from accelerator.local import UNSET
 from accelerator.observability import oplog
-from accelerator.policy import Lives
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
     from accelerator.config import AreaConfig
+    from accelerator.policy import Lives
     from accelerator.second import SecondLevel
     from accelerator.steps import Ask
 

@@ -1,6 +1,5 @@
 """
-What becomes of a value that a leader has got, from Redis or from the loader: who keeps it, how
-long, and who is handed it.
+What becomes of a value that a leader has got from Redis or the loader: who keeps it, and how long.
 
 Where values lie in the segment, the flight ends there first, so that whoever waits goes on while
 Redis is told.  Where they lie in Redis only, it ends when they do: else the next reader, who finds
@@ -164,7 +163,7 @@ class Keeping(Joining):
             one.payload = code, payload
         return fills
 
-    def _finish(
+    def _finish(  # noqa: PLR0917  called in two places
         self,
         one: Wanted,
         code: int,

@@ -176,11 +176,13 @@ def broadcast_of(op: str, options: Mapping[str, Any]) -> bool | None:
 
 
 def distinct(keys: Iterable[Any]) -> list[Any]:
+    """Give each key once."""
     # By their encoding: 1 and True are one key of a dict, and two keys here.
     return list({local.encode_key(key): key for key in keys}.values())
 
 
 def check_counter(delta: object, default: object) -> None:
+    """Check what incr() and decr() are given."""
     _need_int("delta", delta)
     if default is not None:
         _need_int("default", default)

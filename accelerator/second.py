@@ -114,7 +114,7 @@ class SecondLevel:
         """Make what stands for the change of a whole area."""
         return Change(b"", None, None, note)
 
-    def fill(
+    def fill(  # noqa: PLR0917  called in one place
         self,
         config: AreaConfig,
         key: Any,

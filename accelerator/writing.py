@@ -222,7 +222,7 @@ class Writing(Looking):
             return default + delta
         return value
 
-    def _incrementing_remote(
+    def _incrementing_remote(  # noqa: PLR0917  called in one place
         self, op: str, key: Any, delta: int, default: int | None, lives: Lives, since: float
     ) -> Steps[int | None]:
         second = self._second

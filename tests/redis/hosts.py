@@ -1,6 +1,4 @@
-"""
-"Hosts": one segment each, with forked workers that do what they are told, and one Redis behind all.
-"""
+"""Hosts, one segment each, with workers that do what they are told, and one Redis."""
 
 import contextlib
 import multiprocessing
