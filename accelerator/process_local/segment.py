@@ -32,6 +32,7 @@ from accelerator.process_local.items import (
     CLEARED,
     EXPIRED,
     FRESH,
+    READ_SOON,
     STALE,
     UNBOUND,
     AreaState,
@@ -444,6 +445,12 @@ class ProcessLocalSegment(RemoteSide):
             area.forget_objects()
 
     # --- loads ---
+
+    def is_readable(self, record: Record, age: float | None, freshness: Freshness) -> bool:
+        """Tell whether those who waited for a load are given what it has stored."""
+        now = self.now()
+        old = now - record.started if age is None else age
+        return old + READ_SOON <= freshness.oldest(record.area.fresh_until, now, None)
 
     def is_current(
         self, area: AreaState, key: bytes, freshness: Freshness, *, window: float = 0.0
