@@ -268,7 +268,7 @@ class Segment:
     # ValueError where the segment was opened read-only.
     @property
     def origin(self) -> bytes:
-        """Random name, 16 bytes, of this memory among the hosts; a private one's fork has another."""
+        """Random name of this memory among the hosts, 16 bytes; a private fork has another."""
     def watched(self) -> list[str]:
         """Names of the areas that were bound with a bound."""
     def area_state(self, area: str, /) -> tuple[int, int]:
