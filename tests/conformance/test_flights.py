@@ -988,7 +988,8 @@ class TestNotes:
             "load_refused",
             "load_paused",
         ]
-        assert names == list(counted)[-len(names) :]
+        first = list(counted).index(names[0])
+        assert names == list(counted)[first : first + len(names)]
         assert {0} == {counted[name] for name in names}
 
 

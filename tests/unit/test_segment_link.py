@@ -151,7 +151,7 @@ class TestAreas:
         encoded = [native.encode_key(number) for number in range(1000)]
         # Keys share generation words: a delete may take another item with it, before its turn.
         assert 400 < segment.invalidate("area", encoded) <= 500
-        assert {} == area.mget(range(500))
+        assert {None} == set(area.mget(range(500)).values())
 
     def test_expire(self, segment: Any, area: Area) -> None:
         """An expired copy can still be read as stale."""
