@@ -34,16 +34,26 @@ if TYPE_CHECKING or NATIVE:
         FORCE,
         JOIN,
         LATENCY_BOUNDS,
+        LINK_CONNECTED,
+        LINK_LOST,
+        LINK_MESSAGE,
         LOADS,
         LOCK,
         MIN_SIZE,
         NOT_STORED,
+        NOTE_CLEAR,
+        NOTE_EXPIRE,
+        NOTE_FORGET,
+        NOTE_SET,
         OBJECTS_COPY,
         OBJECTS_SHARED,
         OFF,
         PLAIN_MISS,
         PLAIN_SET,
         REFRESH,
+        REMOTE_GO,
+        REMOTE_NO,
+        REMOTE_PROBE,
         RESULT_DECLINED,
         RESULT_FAILED,
         RESULT_HANDED,
@@ -78,16 +88,26 @@ else:
         FORCE,
         JOIN,
         LATENCY_BOUNDS,
+        LINK_CONNECTED,
+        LINK_LOST,
+        LINK_MESSAGE,
         LOADS,
         LOCK,
         MIN_SIZE,
         NOT_STORED,
+        NOTE_CLEAR,
+        NOTE_EXPIRE,
+        NOTE_FORGET,
+        NOTE_SET,
         OBJECTS_COPY,
         OBJECTS_SHARED,
         OFF,
         PLAIN_MISS,
         PLAIN_SET,
         REFRESH,
+        REMOTE_GO,
+        REMOTE_NO,
+        REMOTE_PROBE,
         RESULT_DECLINED,
         RESULT_FAILED,
         RESULT_HANDED,
@@ -120,17 +140,8 @@ if TYPE_CHECKING:
     _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)
 
 __all__ = [
-
-
-
-
-        NotAttached: There is not even that much memory.
-    """
-    """
     "ADD",
-    "AreaBase",
     "BUSY",
-    "Bell",
     "CACHE_NULL",
     "COUNTERS",
     "FILL",
@@ -139,7 +150,6 @@ __all__ = [
     "FLIGHT_LEADING",
     "FLIGHT_OVER",
     "FORCE",
-    "Flight",
     "JOIN",
     "LATENCY_BOUNDS",
     "LINK_CONNECTED",
@@ -170,21 +180,31 @@ __all__ = [
     "RESULT_UNKNOWN",
     "SET",
     "STORED",
-    "Segment",
     "TOO_LARGE",
     "UNSET",
     "VERIFY_FULL",
     "WAIT_AGAIN",
     "WAIT_ENDED",
     "WAIT_TIMEOUT",
+    "AreaBase",
+    "Bell",
+    "Flight",
+    "Segment",
     "encode_key",
     "install",
     "private_segment",
-    Make the same structure in memory of this process.
-    Raises:
 ]
+
 _PAGE = 4096
+
+
 def private_segment(size: int, max_value_size: int) -> Segment:
+    """
+    Make the same structure in memory of this process.
+
+    Raises:
+        NotAttached: There is not even that much memory.
+    """
     try:
         # Pages are taken when they are first used, so the size is a bound and no cost.
         return Segment.private(max(MIN_SIZE, size // _PAGE * _PAGE), max_value_size)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from accelerator.errors import CacheError, RemoteError
 from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
 from accelerator.invalidation.resend import Deposed, Resender
-from accelerator.invalidation.resp import StreamError, ReplyError
+from accelerator.invalidation.resp import ReplyError, StreamError
 from accelerator.invalidation.subscription import CHUNK, Subscription
 from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
 from accelerator.message import MessageError

@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator.invalidation.resp import StreamError, Item, Parser
+from accelerator.invalidation.resp import Item, Parser, StreamError
 from accelerator.message import LONGEST
 
 if TYPE_CHECKING:
