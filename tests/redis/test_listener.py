@@ -234,6 +234,65 @@ class TestConnection:
         finally:
             host.close()
 
+    def test_stalled(self, server: RedisServer, make: Callable[..., Any]) -> None:
+        """A listener that did not get to run for long takes what has come, and loses nothing."""
+        other = make(server)
+        workers = Workers(server.url)
+        try:
+            workers.start(1)
+            leader = workers.wait_for_leader()
+            host = listening.Host(server.url, workers.memory)
+            assert wait_until(lambda: (0, 0) != workers.memory.area_state(AREA))
+            host.store("kept")
+            os.kill(leader, signal.SIGSTOP)
+            time.sleep(2.0)  # longer than any silence that is allowed
+            for number in range(1_000):
+                host.store(f"key{number}")
+                other.delete(f"key{number}")
+            os.kill(leader, signal.SIGCONT)
+            assert wait_until(lambda: not any(host.has(f"key{number}") for number in range(1_000)))
+            assert host.has("kept")
+            assert (0, 0) == (host.count("replayed"), workers.memory.link()["reconnects"])
+        finally:
+            workers.close()
+
+    def test_nothing_to_follow(self, server: RedisServer) -> None:
+        """Without an area that uses Redis there is no connection, and no work."""
+        host = listening.Host(server.url, areas=[])
+        try:
+            host.listener.start()
+            assert wait_until(lambda: host.listener.leading)
+            used = time.process_time()
+            time.sleep(0.5)  # nothing must happen
+            assert 0.1 > time.process_time() - used
+            assert None is host.memory.link()["connected_since"]
+            host.add(AREA)
+            host.catch_up()
+        finally:
+            host.close()
+
+    def test_long_replay(self, pair: tuple[Any, Any], server: RedisServer) -> None:
+        """Thousands of messages that were missed are read from the log at once."""
+        mine, theirs = pair
+        theirs.store("kept")
+        theirs.memory.areas.clear()
+        state = theirs.memory.area_state(AREA)
+        theirs.listener.stop()
+        client = mine.remote._own_client()
+        names = mine.remote.plans.names(AREA)
+        pipeline = client.pipeline(transaction=False)
+        for seq in range(state[1] + 1, state[1] + 10_001):
+            body = message.body(message.FORGET, [b"skey%d" % seq], [0])
+            data = b"1 %s %d %s" % (b"b" * 32, seq, body)
+            pipeline.execute_command("XADD", names.log, f"{seq}-0", "m", data)
+        pipeline.execute_command("SET", names.seq, state[1] + 10_000)
+        pipeline.execute()
+        theirs.memory.areas.append(AREA)
+        theirs.listener.start()
+        theirs.catch_up()
+        assert (10_000, 0) == (theirs.count("replayed"), theirs.count("flush"))
+        assert theirs.has("kept")
+
 
 class TestGarbage:
     @pytest.mark.parametrize(
