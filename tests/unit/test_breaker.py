@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from accelerator.breaker import GO, NO, PROBE, STARVED, Guard
+from accelerator.breaker import STARVED, Guard
 from accelerator.errors import RemoteError
-
-COUNTERS = ("hit", "l2_skipped", "l2_error", "l2_timeout")
+from accelerator.local import COUNTERS
+from accelerator.local import REMOTE_GO as GO
+from accelerator.local import REMOTE_NO as NO
+from accelerator.local import REMOTE_PROBE as PROBE
 
 
 class Words:
@@ -48,10 +50,13 @@ class Meter:
 class Case:
     def __init__(self, answer: int = GO) -> None:
         self.words, self.meter = Words(answer), Meter()
-        self.guard = Guard(self.words, self.meter, "users", 2.0, counters=COUNTERS)
+        self.guard = Guard(self.words, 2.0)
+
+    def call(self, *, reading: bool = True) -> Any:
+        return self.guard.call(self.meter, "users", "get", reading=reading)
 
     def fail(self, error: BaseException, *, reading: bool = True) -> None:
-        with pytest.raises(type(error)), self.guard.call("get", reading=reading):
+        with pytest.raises(type(error)), self.call(reading=reading):
             raise error
 
 
@@ -60,7 +65,7 @@ class TestGuard:
     def test_success(self, answer: int, probe: bool) -> None:
         """A call that went well is told and measured; the probe says that it was one."""
         case = Case(answer)
-        with case.guard.call("get", reading=True):
+        with case.call():
             pass
         assert [("ok", probe)] == case.words.told
         assert ([], 1) == (case.meter.counted, len(case.meter.latencies))
@@ -71,7 +76,7 @@ class TestGuard:
         case = Case(NO)
         with (
             pytest.raises(RemoteError) as caught,
-            case.guard.call("get", reading=reading),
+            case.call(reading=reading),
         ):
             pytest.fail("the call was made")
         assert ("skipped", "users", "get") == (
@@ -94,6 +99,12 @@ class TestGuard:
         case.fail(RemoteError("away", reason=reason))
         assert [("failed", probe)] == case.words.told
         assert [counter] == case.meter.counted
+
+    def test_of_this_command(self) -> None:
+        """An error that is about one key or command: Redis is there."""
+        case = Case(PROBE)
+        case.fail(RemoteError("a list, not a value", reason="other"))
+        assert ([("ok", True)], ["l2_error"]) == (case.words.told, case.meter.counted)
 
     def test_starved(self) -> None:
         """A timeout that was noticed late is counted, but opens nothing: this thread was slow."""
