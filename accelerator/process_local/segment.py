@@ -511,7 +511,7 @@ class ProcessLocalSegment(RemoteSide):
         area.immutable.forget(place)
         area.shared.forget(place)
         if note:
-            self._outbox.name_item(note, place, version)
+            self._outbox.name_item(note, version)
         self._queues.insert(item, now)
         return True
 
