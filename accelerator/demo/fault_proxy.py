@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -43,12 +44,15 @@ class FaultProxy:
 
     Args:
         target: Path of a Unix socket, or (host, port).
+        tls: Paths of a certificate and its key: clients speak TLS to the proxy.
     """
 
-    def __init__(self, target: str | tuple[str, int]) -> None:
+    def __init__(
+        self, target: str | tuple[str, int], *, tls: tuple[str, str] | None = None
+    ) -> None:
         where = target if isinstance(target, str) else f"{target[0]}:{target[1]}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "accelerator.demo.fault_proxy", where],
+            [sys.executable, "-m", "accelerator.demo.fault_proxy", where, *(tls or ())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -210,7 +214,7 @@ async def _connect(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_unix_connection(target)
 
 
-async def _serve(target: str) -> None:
+async def _serve(target: str, tls: list[str]) -> None:
     state = _State()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -229,7 +233,7 @@ async def _serve(target: str) -> None:
             return
         await _Link(state, (reader, writer), server).run()
 
-    server = await asyncio.start_server(accept, HOST, 0)
+    server = await asyncio.start_server(accept, HOST, 0, ssl=_tls(*tls) if tls else None)
     _say({"port": server.sockets[0].getsockname()[1]})
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -244,10 +248,16 @@ async def _serve(target: str) -> None:
         _say({"accepted": state.accepted})
 
 
+def _tls(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def _say(what: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1]))
+    asyncio.run(_serve(sys.argv[1], sys.argv[2:]))

@@ -47,6 +47,10 @@ def reason_of(error: BaseException) -> str:  # noqa: PLR0911  one for each kind
     """Tell which kind of failure it is."""
     from redis import exceptions  # noqa: PLC0415  imported by whatever raised it
 
+    # redis-py's asyncio part calls all that happens before a connection is ready an error of it.
+    cause = error.__cause__
+    if type(error) is exceptions.ConnectionError and isinstance(cause, exceptions.RedisError):
+        return reason_of(cause)
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return "timeout"
     # Some of these are connection errors to redis-py; but the server is there, and says no.

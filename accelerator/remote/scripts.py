@@ -299,7 +299,9 @@ for i = 1, #KEYS / 2 do
     else
       redis.call('SET', value, ARGV[at + 2], 'PX', ARGV[at + 3])
     end
-    redis.call('PEXPIRE', lease, {LEASE_AFTER_FILL})
+    if redis.call('PTTL', lease) > {LEASE_AFTER_FILL} then
+      redis.call('PEXPIRE', lease, {LEASE_AFTER_FILL})
+    end
     stored[i] = 1
   end
 end
