@@ -164,6 +164,12 @@ class RedisRemote:
         plan = self.plans.incr(area, key, delta, initial, note, origin, fingerprint=fingerprint)
         return self._run(plan, area, "incr")
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        return self._run(self.plans.tell(area, kind, keys, notes, origin), area, "tell")
+
     # --- for the listener ---
 
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:

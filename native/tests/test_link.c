@@ -394,5 +394,5 @@ RUN(60, TEST(before_anybody_listens), TEST(read_within_the_bound), TEST(confirme
     TEST(settled_after_an_interruption), TEST(refused), TEST(opened_by_five_in_a_row),
     TEST(failures_of_the_caller), TEST(one_probe), TEST(pauses_double), TEST(lost_probe),
     TEST(closed_by_the_listener), TEST(one_probe_among_processes), TEST(applied),
-    TEST(applied_is_a_pair), TEST(applied_beside_another), TEST(told_to_people),
-    TEST(garbage), TEST(forked_private_memory))
+    TEST(applied_is_a_pair), TEST(applied_beside_another), TEST(told_to_people), TEST(garbage),
+    TEST(forked_private_memory))
