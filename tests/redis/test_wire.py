@@ -203,6 +203,7 @@ class TestProcesses:
 
         for _ in range(3):
             asyncio.run(many())
+        assert 1 == len(backend._loops)  # the last one, until there is another
         with redis.Redis(unix_socket_path=server.socket, protocol=2) as raw:
             assert 1 == len(raw.client_list())
 
