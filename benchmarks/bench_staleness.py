@@ -102,13 +102,20 @@ def _method(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     ledger = Ledger(arguments.bound + ALLOWANCE)
-    ledger_bound = arguments.bound
+    roles = [*[coherence_hosts.reader] * arguments.workers, coherence_hosts.writer]
     namespace = f"bench-{uuid.uuid4().hex[:12]}"
     with ExitStack() as stack:
         server = stack.enter_context(RedisServer(*admin_options()))
         proxies = [stack.enter_context(FaultProxy(server.socket)) for _ in range(2)]
         hosts = [
-            Host(number, proxies[number].url, namespace, ledger, arguments.workers, ledger_bound)
+            Host(
+                number,
+                proxies[number].url,
+                namespace,
+                ledger,
+                roles,
+                freshness_bound=arguments.bound,
+            )
             for number in range(2)
         ]
         for host in hosts:
