@@ -476,6 +476,11 @@ class RemoteBackend(Protocol):
     ) -> int | None:
         """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id, and the areas' last numbers."""
 
@@ -548,3 +553,8 @@ class AsyncRemoteBackend(Protocol):
         fingerprint: int | None = ...,
     ) -> int | None:
         """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
+
+    async def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""

@@ -192,6 +192,9 @@ class Keeping(Joining):
             for one, _ in fills:
                 if one.payload is not None:
                     one.flight.hand(*one.payload)
+        if self.enough is None:  # refresh(): whoever calls it wants the new value seen
+            kept = [one.key for (one, _), done in zip(fills, stored, strict=False) if done]
+            yield from self.cache._telling(self.op, kept, self.since)
         refused = [one.key for (one, _), kept in zip(fills, stored, strict=False) if not kept]
         if refused:
             # A delete has come, or another host was faster: what is there now is the truth.

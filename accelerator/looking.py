@@ -111,7 +111,8 @@ class Looking(Binding):
         configured = config.null_ttl if copy.value is None else config.local_ttl
         life = policy.shorter(policy.jittered(configured, config.ttl_jitter_ratio), copy.left)
         second = self._second
-        confirmed = 0.0 if second is None else second.confirmed_age()
+        assert second is not None
+        confirmed = min(second.confirmed_age(), 2 * second.bound)  # it may have said nothing yet
         return life, min(config.stale_life, copy.stale_left), max(copy.age, confirmed)
 
     def _finding(self, key: Any) -> Steps[Reading | None]:

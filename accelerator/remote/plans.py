@@ -261,6 +261,19 @@ class Plans:
             raise OverflowError("the result does not fit 64 bits")
         return int(answer)
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> Plan[int]:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        mine = self.names(area)
+        seq = 0
+        for start in range(0, len(keys), WRITE_CHUNK):
+            chunk = slice(start, start + WRITE_CHUNK)
+            said = _Said(kind, keys[chunk], notes[chunk], origin)
+            common = said.arguments(mine.channel, b"", None)
+            (seq,) = yield Batch([Call(scripts.ANNOUNCE, [mine.seq, mine.log], common)])
+        return int(seq)
+
     def _change(
         self,
         area: str,

@@ -86,8 +86,20 @@ class RedisRemote:
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None or found.pid != os.getpid():
+            self._forget_loops()
             found = self._loops[loop] = AsyncRedisRemote(self._source, self.plans)
         return found
+
+    def _forget_loops(self) -> None:
+        """Let go of loops that are closed, and keep a parent process's ones from being closed."""
+        for loop, remote in list(self._loops.items()):
+            if remote.pid != os.getpid():
+                # To collect its connections would end the parent's watch of their sockets: what
+                # a selector watches is shared by the processes.
+                _abandoned.append(remote)
+            elif loop.is_closed():
+                # What is left of it refers to the loop, so that neither would ever be collected.
+                del self._loops[loop]
 
     def close(self) -> None:
         """Close the connections of this process's threads."""
@@ -163,6 +175,12 @@ class RedisRemote:
         """Add to an int; TypeError if it is none, OverflowError past 64 bits, None if absent."""
         plan = self.plans.incr(area, key, delta, initial, note, origin, fingerprint=fingerprint)
         return self._run(plan, area, "incr")
+
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        return self._run(self.plans.tell(area, kind, keys, notes, origin), area, "tell")
 
     # --- for the listener ---
 

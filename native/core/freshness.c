@@ -54,9 +54,7 @@ void acc_area_bound(struct acc_area *area, double bound, double limit, enum acc_
                        : on_desync == ACC_BYPASS ? ACC_NO_AGE
                                                  : area->limit;
     area->judged = on_desync != ACC_SERVE;
-    if (!area->seg->readonly) {
-        acc_store_release(&acc_area_slot(area->seg, area->id)->watched, 1u);
-    }
+    acc_area_watch(area);
 }
 
 void acc_area_extend(struct acc_area_slot *slot, uint64_t until) {
