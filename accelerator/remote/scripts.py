@@ -260,8 +260,8 @@ ANNOUNCE: Final = Script(_ANNOUNCE + "return announce()\n")
 CLEAR: Final = Script(_ANNOUNCE + "redis.call('SET', KEYS[3], ARGV[5])\nreturn announce()\n")
 """Renews the generation."""
 
-# A server that has begun anew from its disk has forgotten what happened since it wrote that: what was
-# deleted is back.  It shows by its run id, which is not the one that is noted among the data, and by
+# A server that begins anew from its disk has forgotten what happened since it wrote that: what was
+# deleted is back.  It shows by its run id, which is not the one noted among the data, and by
 # having started since that was noted.  (After a failover the id differs, too; but that server ran
 # already, and lacks the last moments at most.)  Its uptime is in whole seconds, rounded down.
 RECHECK: Final = Script(

@@ -306,9 +306,9 @@ uint32_t acc_link_check(const struct acc_segment *seg, acc_report *report, void 
     const struct acc_link *link = acc_link(seg);
     uint64_t breaker = acc_load_acquire(&link->breaker);
     const uint64_t past_words[] = {
-        acc_load_acquire(&link->confirmed), acc_load_acquire(&link->heard),
-        acc_load_acquire(&link->refused),   acc_load_acquire(&link->connected),
-        acc_load_acquire(&link->message),   acc_load_acquire(&link->lost),
+        acc_load_acquire(&link->confirmed),    acc_load_acquire(&link->heard),
+        acc_load_acquire(&link->refused),      acc_load_acquire(&link->connected),
+        acc_load_acquire(&link->message),      acc_load_acquire(&link->lost),
         acc_load_acquire(&link->settled_from),
     };
     uint64_t now = acc_now_ns(seg);

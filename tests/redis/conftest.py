@@ -175,10 +175,6 @@ def backend(flavour: Callable[..., Any], raw: Any, request: pytest.FixtureReques
         return flavour(raw)
     return flavour(request.getfixturevalue("url"))
 
-def backend(flavour: Callable[..., Any], url: str) -> Any:
-    """A client of the shared server, once for threads and once for a loop."""
-    return flavour(url)
-
 
 @pytest.fixture
 def namespace() -> str:
