@@ -115,7 +115,7 @@ RESULT_UNKNOWN: Final = 0
 RESULT_STORED: Final = 1
 """The value was stored: read the key."""
 RESULT_HANDED: Final = 2
-"""The value was not stored: Flight.take gives it."""
+"""The value was not stored, or not for the reads of an area out of step: Flight.take gives it."""
 RESULT_DECLINED: Final = 3
 """There is a value that others cannot have: load without waiting for anybody."""
 RESULT_FAILED: Final = 4
@@ -663,7 +663,8 @@ class Area:
         refreshed it.  FORCE, LOCK: never None.  The flight answered is FLIGHT_LEADING,
         FLIGHT_JOINED (JOIN, FORCE, LOCK) or FLIGHT_CROWDED.  A dead
         leader's flight, or one whose lease has passed, is taken over: its waiters get WAIT_AGAIN.
-        One that was overtaken is never joined, a new one is led beside it.
+        One that was overtaken is never joined, a new one is led beside it; nor, while the area is
+        out of step, is one older than the limit, which is overtaken thereby.
 
         ValueError: *lease* is not finite and above 0, or there is no such mode.  TypeError: the
         name of a LOCK is no str.  BlockingIOError: the table was not to be had within 20 ms or,

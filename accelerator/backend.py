@@ -476,8 +476,16 @@ class RemoteBackend(Protocol):
     ) -> int | None:
         """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id, and the areas' last numbers."""
+
+    def recheck(self, areas: Sequence[str], origin: bytes) -> list[str]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
 
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
@@ -548,3 +556,8 @@ class AsyncRemoteBackend(Protocol):
         fingerprint: int | None = ...,
     ) -> int | None:
         """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
+
+    async def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""

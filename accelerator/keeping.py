@@ -101,20 +101,20 @@ class Keeping(Joining):
     # --- after the loader -----------------------------------------------------------------------
 
     def keeping(
-        self, loaded: Sequence[tuple[Wanted, Any, Any, bool]], *, late: bool
+        self, loaded: Sequence[tuple[Wanted, Any, tuple[Any, ...], bool]], *, late: bool
     ) -> Steps[None]:
         """
         Store what was loaded, or give it to those who wait.
 
         Args:
-            loaded: Key, value, its life as the loader or the call says it (UNSET: neither does),
-                and whether the loader said that it is not to be stored.
+            loaded: Key, value, its life if the loader or the call says one, and whether the loader
+                said that it is not to be stored.
             late: The loader took too long: a stale value is the caller's answer, if there is one.
         """
         fills: list[tuple[Wanted, Fill]] = []
         dropped: list[Any] = []
-        for one, value, ttl, skips in loaded:
-            lives = self.cache._lives(value, ttl)
+        for one, value, life, skips in loaded:
+            lives = self.cache._lives(value, *life)
             old = self.stale(one) if late and self.stale_ok and one.is_pending else None
             try:
                 code, payload = self.cache._encoded(self.op, value, self.since)
@@ -192,6 +192,9 @@ class Keeping(Joining):
             for one, _ in fills:
                 if one.payload is not None:
                     one.flight.hand(*one.payload)
+        if self.enough is None:  # refresh(): whoever calls it wants the new value seen
+            kept = [one.key for (one, _), done in zip(fills, stored, strict=False) if done]
+            yield from self.cache._telling(self.op, kept, self.since)
         refused = [one.key for (one, _), kept in zip(fills, stored, strict=False) if not kept]
         if refused:
             # A delete has come, or another host was faster: what is there now is the truth.

@@ -27,7 +27,6 @@ from accelerator.errors import (
 from accelerator.joining import LED, Wanted
 from accelerator.keeping import Keeping
 from accelerator.loader import BatchContext, LoadContext
-from accelerator.local import UNSET
 from accelerator.observability import oplog
 
 if TYPE_CHECKING:
@@ -191,8 +190,8 @@ class Load(Keeping):
                     value = None
             said = context.ttl_for(one.key)
             # Not passed on as it is: the native part has an UNSET of its own.
-            ttl = (self.given or (UNSET,))[0] if isinstance(said, UnsetType) else said
-            loaded.append((one, value, ttl, context.skips(one.key)))
+            life = self.given if isinstance(said, UnsetType) else (said,)
+            loaded.append((one, value, life, context.skips(one.key)))
         yield from self.keeping(loaded, late=late)
 
     def failed(

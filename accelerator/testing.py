@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from accelerator import local, runtime, segment
@@ -91,7 +92,7 @@ def isolated(
             segment.unlink(attachment.name, attachment.request.file.uid, force=True)
 
 
-def _private(size: int, more: Mapping[str, Any]) -> runtime.Attachment:
+def _private(size: int, more: Mapping[str, Any] = MappingProxyType({})) -> runtime.Attachment:
     memory = local.private_segment(size, _MAX_VALUE_SIZE)
     settings = Settings(**{"local": "process", **more})
     second = runtime.second_level(memory, settings)

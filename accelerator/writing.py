@@ -150,6 +150,26 @@ class Writing(Looking):
             self._sent("clear", sent, on_error)
         oplog.succeeded(self._config.area, "clear", "ok", since)
 
+    def _telling(self, op: str, keys: Sequence[Any], since: float) -> Steps[None]:
+        """Have other hosts forget what they have of keys that Redis has new values of."""
+        second = self._second
+        if second is None or not keys or not self._is_broadcast(None, sets=True):
+            return
+        area = self._config.area
+        with Notes(self._memory) as notes:
+            numbers = [notes.add(self._note(key, local.NOTE_FORGET)) for key in keys]
+            encoded = [local.encode_key(key) for key in keys]
+            told = (area, message.FORGET, encoded, numbers, second.origin)
+            try:
+                yield Ask("tell", told)
+            except BackendError as error:
+                self._count(_PUBLISH_FAILURES)
+                self._count(_QUEUED, len(keys))
+                oplog.failed(area, op, error.kind, since, result="queued")
+            else:
+                notes.sent()
+                self._count(_PUBLISH)
+
     # --- decided where the truth is -------------------------------------------------------------
 
     def _adding(self, key: Any, value: Any, ttl: Any) -> Steps[bool]:

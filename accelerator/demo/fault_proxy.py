@@ -8,7 +8,7 @@ mode           what happens to bytes and connections
 ============== ===================================================================================
 pass           nothing
 delay          every piece arrives *seconds* later
-trickle        *rate* bytes a second pass
+trickle        of what the server sends, *rate* bytes a second pass
 stall          nothing passes; what was held back comes when the mode changes
 half_open      what is sent is lost, in both directions, and no end is passed on: those connections
                are dead for ever, and nobody is told
@@ -155,8 +155,8 @@ class _Link:
         (from_client, to_client), (from_server, to_server) = self._client, self._server
         self._state.links.add(self)
         pumps = [
-            asyncio.ensure_future(self._pump(from_client, to_server)),
-            asyncio.ensure_future(self._pump(from_server, to_client)),
+            asyncio.ensure_future(self._pump(from_client, to_server, slow=False)),
+            asyncio.ensure_future(self._pump(from_server, to_client, slow=True)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -177,12 +177,14 @@ class _Link:
             else:
                 writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE):
-                await self._pass(data, writer)
+                await self._pass(data, writer, slow=slow)
 
-    async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, data: bytes, writer: asyncio.StreamWriter, *, slow: bool) -> None:
         state = self._state
         if state.mode == "delay":
             await asyncio.sleep(state.seconds)
@@ -194,9 +196,10 @@ class _Link:
             if state.mode == "stall":
                 await state.changed.wait()
                 continue
-            if state.mode == "trickle":
+            trickles = slow and state.mode == "trickle"
+            if trickles:
                 await state.rest(1.0 / state.rate)
-            size = 1 if state.mode == "trickle" else len(data)
+            size = 1 if trickles else len(data)
             writer.write(data[:size])
             await writer.drain()
             data = data[size:]

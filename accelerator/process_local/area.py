@@ -447,6 +447,7 @@ class ProcessLocalArea:
             seat,
             binding.given_life,
             self.__handed_over,
+            binding.freshness,
             stores=not binding.flags & OFF,
         )
 

@@ -314,6 +314,9 @@ class Table:
             current = self.leads.get(place)
             if current is not None:
                 late = now >= current.deadline
+                joined = freshness.oldest_joined(area.fresh_until, now)
+                if mode != LOCK and not late and now - current.started > joined:
+                    current.overtaken = True
                 if not late and not self.is_overtaken(current):
                     return mode != REFRESH and self._join(seat, current)
                 # An overtaken one runs on, for those who joined it.
@@ -378,7 +381,17 @@ class Flight:
     Calls that are not for its state do nothing.  In a forked child it is over: the parent leads.
     """
 
-    __slots__ = ("__weakref__", "_decode", "_life", "_pid", "_seat", "_segment", "_stores", "tag")
+    __slots__ = (
+        "__weakref__",
+        "_decode",
+        "_freshness",
+        "_life",
+        "_pid",
+        "_seat",
+        "_segment",
+        "_stores",
+        "tag",
+    )
 
     def __init__(
         self,
@@ -386,9 +399,11 @@ class Flight:
         seat: Seat,
         life: Callable[[float | None, float], Life],
         decode: Callable[[int, bytes], tuple[Any] | None],
+        freshness: Freshness,
         *,
         stores: bool,
     ) -> None:
+        self._freshness = freshness
         self._stores = stores
         self._segment = segment
         self._life = life
@@ -487,7 +502,7 @@ class Flight:
             stored = NOT_STORED
             if self._stores:
                 stored = self._segment.fill(record, *handed, life, age)
-            if stored == STORED:
+            if stored == STORED and self._segment.is_readable(record, age, self._freshness):
                 table.settle(self._seat, RESULT_STORED)
             else:
                 table.settle(self._seat, RESULT_HANDED, handed)

@@ -33,6 +33,10 @@ class Life(NamedTuple):
 
 ANY_AGE: Final = math.inf
 NO_AGE: Final = -1.0
+_JOINED_ANYWAY: Final = 0.04
+"""Seconds that a load may have run whatever the limit: or 0 would let everybody load at once."""
+READ_SOON: Final = 0.1
+"""Seconds until those who waited for a load have read what it stored."""
 
 
 class Freshness(NamedTuple):
@@ -49,6 +53,11 @@ class Freshness(NamedTuple):
         known_age = now - (fresh_until - self.bound)
         oldest = ANY_AGE if known_age <= self.limit else self._capped()
         return oldest if within is None or known_age <= within else min(oldest, within)
+
+    def oldest_joined(self, fresh_until: float, now: float) -> float:
+        """Tell the greatest age of a load that readers may join."""
+        oldest = self.oldest(fresh_until, now, None)
+        return ANY_AGE if oldest == ANY_AGE else max(self.limit, _JOINED_ANYWAY)
 
     def _capped(self) -> float:
         if self.on_desync == CAP:

@@ -15,7 +15,7 @@ import itertools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator.process_local.constants import NOTE_EXPIRE, NOTE_SET
+from accelerator.process_local.constants import NOTE_EXPIRE
 
 if TYPE_CHECKING:
     from accelerator.process_local.items import AreaState, Place
@@ -53,7 +53,7 @@ class Entry:
         """Of the item that was stored with it; 0: none was."""
         self.noted_at = now
         self.settled_at = 0.0
-        """When it became SENT or HEARD, whichever was first."""
+        """When it became SENT, or HEARD."""
 
     @property
     def place(self) -> Place:
@@ -134,10 +134,10 @@ class Outbox:
             self._overflow(self._entries.popitem(last=False)[1])
         return entry.number
 
-    def name_item(self, number: int, place: Place, version: int) -> None:
+    def name_item(self, number: int, version: int) -> None:
         """Write down which item was stored with an entry."""
         entry = self._entries.get(number)
-        if entry is not None and entry.kind == NOTE_SET and entry.place == place:
+        if entry is not None:
             entry.version = version
 
     def settle(self, number: int, now: float, *, sent: bool) -> None:
@@ -218,9 +218,9 @@ class Outbox:
         return found
 
     def _take(self, entry: Entry, state: int, now: float) -> None:
-        if entry.state < SENT:
+        if entry.state < state:
             entry.settled_at = now
-            self._waiting.pop(entry.number, None)
+        self._waiting.pop(entry.number, None)
         entry.state = state
         self._taken.add(entry)
 

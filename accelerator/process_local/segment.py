@@ -32,6 +32,7 @@ from accelerator.process_local.items import (
     CLEARED,
     EXPIRED,
     FRESH,
+    READ_SOON,
     STALE,
     UNBOUND,
     AreaState,
@@ -445,6 +446,12 @@ class ProcessLocalSegment(RemoteSide):
 
     # --- loads ---
 
+    def is_readable(self, record: Record, age: float | None, freshness: Freshness) -> bool:
+        """Tell whether those who waited for a load are given what it has stored."""
+        now = self.now()
+        old = now - record.started if age is None else age
+        return old + READ_SOON <= freshness.oldest(record.area.fresh_until, now, None)
+
     def is_current(
         self, area: AreaState, key: bytes, freshness: Freshness, *, window: float = 0.0
     ) -> bool:
@@ -557,7 +564,7 @@ class ProcessLocalSegment(RemoteSide):
         area.immutable.forget(place)
         area.shared.forget(place)
         if note:
-            self._outbox.name_item(note, place, version)
+            self._outbox.name_item(note, version)
         self._queues.insert(item, now)
         return True
 

@@ -117,6 +117,12 @@ class AsyncRedisRemote:
         plan = self.plans.incr(area, key, delta, initial, note, origin, fingerprint=fingerprint)
         return await self._run(plan, area, "incr")
 
+    async def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        return await self._run(self.plans.tell(area, kind, keys, notes, origin), area, "tell")
+
     async def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id and the areas' numbers."""
         return await self._run(self.plans.beat(areas, channel, n), None, "beat")

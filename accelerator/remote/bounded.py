@@ -107,6 +107,8 @@ def bounded(kind: type) -> type:
     """Make a class of connections like *kind*, on such sockets."""
 
     def connect(self: Any) -> BoundedSocket:
+        # redis-py 5.0 forgets it on Unix sockets; without one a stopped server is waited for.
+        self.socket_timeout = self.socket_timeout or self.socket_connect_timeout
         # A name may have two addresses, each of which is tried for as long as allowed.
         longest = 2 * (self.socket_connect_timeout or 0.0)
         with _noticing(time.monotonic() + longest):

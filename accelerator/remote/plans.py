@@ -261,6 +261,19 @@ class Plans:
             raise OverflowError("the result does not fit 64 bits")
         return int(answer)
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> Plan[int]:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        mine = self.names(area)
+        seq = 0
+        for start in range(0, len(keys), WRITE_CHUNK):
+            chunk = slice(start, start + WRITE_CHUNK)
+            said = _Said(kind, keys[chunk], notes[chunk], origin)
+            common = said.arguments(mine.channel, b"", None)
+            (seq,) = yield Batch([Call(scripts.ANNOUNCE, [mine.seq, mine.log], common)])
+        return int(seq)
+
     def _change(
         self,
         area: str,
@@ -324,6 +337,17 @@ class Plans:
         text = " ".join(["1 H", str(n), replication, *map(str, seqs)])
         yield Batch([("PUBLISH", channel, text)])
         return replication, seqs
+
+    def recheck(self, areas: Sequence[str], origin: bytes) -> Plan[list[str]]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
+        said = _Said(message.CLEAR, [], [0], origin)
+        calls = []
+        for area in areas:
+            mine = self.names(area)
+            common = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), None)
+            calls.append(Call(scripts.RECHECK, [mine.seq, mine.log, mine.gen, mine.run], common))
+        replies = (yield Batch(calls)) if calls else []
+        return [area for area, cleared in zip(areas, replies, strict=True) if cleared]
 
     def log(
         self, area: str, first: int, last: int | None, limit: int

@@ -86,8 +86,20 @@ class RedisRemote:
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None or found.pid != os.getpid():
+            self._forget_loops()
             found = self._loops[loop] = AsyncRedisRemote(self._source, self.plans)
         return found
+
+    def _forget_loops(self) -> None:
+        """Let go of loops that are closed, and keep a parent process's ones from being closed."""
+        for loop, remote in list(self._loops.items()):
+            if remote.pid != os.getpid():
+                # To collect its connections would end the parent's watch of their sockets: what
+                # a selector watches is shared by the processes.
+                _abandoned.append(remote)
+            elif loop.is_closed():
+                # What is left of it refers to the loop, so that neither would ever be collected.
+                del self._loops[loop]
 
     def close(self) -> None:
         """Close the connections of this process's threads."""
@@ -164,11 +176,21 @@ class RedisRemote:
         plan = self.plans.incr(area, key, delta, initial, note, origin, fingerprint=fingerprint)
         return self._run(plan, area, "incr")
 
+    def tell(
+        self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> int:
+        """Tell all hosts of what has been done by other means; the number of the last message."""
+        return self._run(self.plans.tell(area, kind, keys, notes, origin), area, "tell")
+
     # --- for the listener ---
 
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id and the areas' numbers."""
         return self._run(self.plans.beat(areas, channel, n), None, "beat")
+
+    def recheck(self, areas: Sequence[str], origin: bytes) -> list[str]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
+        return self._run(self.plans.recheck(areas, origin), None, "recheck")
 
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""

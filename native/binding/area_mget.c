@@ -82,7 +82,7 @@ static bool mget_one(struct mget *m, PyObject *key) {
     struct acc_look look;
     if (objects_usable(m->self, &look) && object_key_type(key)) {
         object =
-            object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)), &look);
+            object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)), look);
     }
     if (acc_likely(object != NULL)) {
         return mget_put(m, key, object);

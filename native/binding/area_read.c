@@ -287,7 +287,7 @@ int area_read_object(AreaObject *self, PyObject *key_object, const struct acc_ke
 /* The header of an item with two copies that lies at a remembered place: whichever copy is selected
  * now, if it is of this area as it is now, and fresh.  False: look it up. */
 static bool view_twice(const AreaObject *self, const uint8_t *item, uint64_t word,
-                       struct acc_look *look, struct acc_view *view) {
+                       struct acc_look look, struct acc_view *view) {
     const struct acc_segment *seg = self->area.seg;
     uint32_t ring = acc_word_ring(word);
     view->item = item;
@@ -299,14 +299,14 @@ static bool view_twice(const AreaObject *self, const uint8_t *item, uint64_t wor
            view->record.area_count == self->objects->area_count &&
            (view->record.expire_at == 0 ||
             !acc_clock_passed(view->record.expire_at,
-                              acc_look_now(seg, look) + self->refresh_window));
+                              acc_look_now(seg, &look) + self->refresh_window));
 }
 
 /* Copy out the value of an item whose place is known: no hash, no search, no key to compare,
  * because the word that named this item for this key still does.  1 hit, 0 look it up, -1
  * exception. */
 static inline int read_place(AreaObject *self, const struct object_entry *entry,
-                             struct acc_look *look, PyObject **out) {
+                             struct acc_look look, PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
     struct acc_found found;
     uint64_t *slot = object_slot(seg, entry);
@@ -343,8 +343,8 @@ static inline bool bucket_lacks(const struct acc_bucket *bucket, uint16_t tag) {
 }
 
 /* The caller has asked objects_usable().  A hit is counted. */
-static inline enum remembered read_remembered(AreaObject *self, PyObject *key,
-                                              struct acc_look *look, PyObject **out) {
+static inline enum remembered read_remembered(AreaObject *self, PyObject *key, struct acc_look look,
+                                              PyObject **out) {
     const struct acc_segment *seg = self->area.seg;
     const struct object_entry *entry = object_find(self->objects, key, object_key_hash(key));
     if (entry == NULL) {
@@ -411,7 +411,7 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
     struct acc_look look;
     bool usable = objects_usable(self, &look);
     if (usable && object_key_type(key_object)) {
-        enum remembered remembered = read_remembered(self, key_object, &look, out);
+        enum remembered remembered = read_remembered(self, key_object, look, out);
         if (acc_likely(remembered != MUST_LOOK)) {
             return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
         }

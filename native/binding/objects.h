@@ -53,7 +53,7 @@ static inline uint64_t *object_slot(const struct acc_segment *seg,
 /* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
  * where they lie. */
 static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
-                          uint64_t word, uint32_t window, struct acc_look *look) {
+                          uint64_t word, uint32_t window, struct acc_look look) {
     const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
     uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
     const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
@@ -63,7 +63,7 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
     acc_fence_acquire();
     return sequence == entry->life && acc_load_relaxed(&item->sequence) == sequence &&
            acc_load_relaxed(object_slot(seg, entry)) == word &&
-           (expire_at == 0 || !acc_clock_passed(expire_at, acc_look_now(seg, look) + window));
+           (expire_at == 0 || !acc_clock_passed(expire_at, acc_look_now(seg, &look) + window));
 }
 
 /* If the index word is what it was when the value was read, then the segment holds this very value
@@ -72,13 +72,13 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
  * read of the segment itself compares, needs no load here. Nor does the expiry: it is part of the
  * bytes that the word names. */
 static inline bool object_current(const AreaObject *self, const struct object_entry *entry,
-                                  struct acc_look *look) {
+                                  struct acc_look look) {
     const struct acc_segment *seg = self->area.seg;
     if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
         uint64_t word = acc_load_acquire(object_slot(seg, entry));
         return word == entry->word && twice_current(seg, entry, word, self->refresh_window, look);
     }
-    if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_look_now(seg, look)))) {
+    if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_look_now(seg, &look)))) {
         return false;
     }
     return acc_likely(acc_load_acquire(object_slot(seg, entry)) == entry->word);
@@ -87,7 +87,7 @@ static inline bool object_current(const AreaObject *self, const struct object_en
 /* The same for a place, where two copies may be rewritten as often as they like: whichever is selected
  * is judged when it is read. */
 static inline bool place_current(const AreaObject *self, const struct object_entry *entry,
-                                 struct acc_look *look) {
+                                 struct acc_look look) {
     if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
         return acc_load_acquire(object_slot(self->area.seg, entry)) == entry->word;
     }
@@ -122,7 +122,7 @@ static inline void raise_mark_of(uint64_t *slot) {
 
 /* The object of an entry, if it has one and that is current; counted. */
 static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry,
-                                   struct acc_look *look) {
+                                   struct acc_look look) {
     if (entry == NULL || acc_unlikely(!object_is_object(entry)) ||
         acc_unlikely(!object_current(self, entry, look))) {
         return NULL;

@@ -72,6 +72,12 @@ enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t 
     return ACC_OK;
 }
 
+void acc_area_watch(const struct acc_area *area) {
+    if (!area->seg->readonly) {
+        acc_store_release(&acc_area_slot(area->seg, area->id)->watched, 1u);
+    }
+}
+
 struct acc_area_slot *acc_area_find(const struct acc_segment *seg, const char *name, size_t size) {
     uint32_t id;
     return size <= ACC_AREA_NAME_MAX && find_slot(seg, name, size, &id) ? acc_area_slot(seg, id)

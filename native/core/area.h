@@ -25,6 +25,8 @@ static inline bool acc_area_entered(const struct acc_area *area) {
     return acc_likely(area->incarnation == acc_load_relaxed(area->incarnation_now));
 }
 
+/* It is held to a bound, so somebody has to listen for it; never taken back. */
+void acc_area_watch(const struct acc_area *area);
 /* The slot of a name, NULL if no area of that name was ever opened. */
 struct acc_area_slot *acc_area_find(const struct acc_segment *seg, const char *name, size_t size);
 

@@ -185,6 +185,15 @@ void acc_flight_overtake_slow(struct acc_segment *seg, uint32_t shard, uint32_t 
     }
 }
 
+void acc_flight_outdate_locked(struct acc_segment *seg, uint32_t record) {
+    struct acc_flight *flight = acc_flight_record(seg, record);
+    uint32_t control = acc_load_acquire(&flight->control);
+    /* Fails only if its leader ends it at this moment. */
+    if (acc_flight_live(control)) {
+        acc_cas32(&flight->control, control, control | ACC_FLIGHT_OVERTAKEN);
+    }
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static void wake(struct acc_segment *seg, struct acc_flight *flight, uint32_t token) {

@@ -49,6 +49,8 @@ struct acc_load {
 uint32_t acc_flight_find_locked(const struct acc_segment *seg, const struct acc_load *load);
 /* Is its leader dead, or his lease over?  (One that has just begun is not asked.) */
 bool acc_flight_gone_locked(const struct acc_segment *seg, uint32_t record);
+/* Nobody joins this one any more, and what it loads is not stored. */
+void acc_flight_outdate_locked(struct acc_segment *seg, uint32_t record);
 /* Begin a flight.  False: the group has no room. */
 bool acc_flight_claim_locked(struct acc_segment *seg, const struct acc_load *load,
                              enum acc_flight_state state, uint32_t lease,

@@ -49,13 +49,12 @@ struct acc_look acc_look_within(const struct acc_area *area, int64_t within) {
 void acc_area_bound(struct acc_area *area, double bound, double limit, enum acc_desync on_desync) {
     area->bound = units_up(bound);
     area->margin = area->bound - (uint32_t)units_down(limit) + acc_clock_lag();
+    area->limit = age_limit(units_down(limit));
     area->capped_age = on_desync == ACC_SERVE    ? ACC_ANY_AGE
                        : on_desync == ACC_BYPASS ? ACC_NO_AGE
-                                                 : age_limit(units_down(limit));
+                                                 : area->limit;
     area->judged = on_desync != ACC_SERVE;
-    if (!area->seg->readonly) {
-        acc_store_release(&acc_area_slot(area->seg, area->id)->watched, 1u);
-    }
+    acc_area_watch(area);
 }
 
 void acc_area_extend(struct acc_area_slot *slot, uint64_t until) {

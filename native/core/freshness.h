@@ -25,6 +25,11 @@
  * told that there is nothing to load would send each other round.  Both judge at their own time, and
  * fresh_until may rise and an item age in between, but each new round looks again.
  *
+ * A load that runs is as old as it has run: capped readers do not join one that is older than the
+ * limit, but load beside it, and it is not stored any more (load.c).  What a load stores that nobody
+ * would be given, because it took longer than the limit or because readers are given nothing, is
+ * handed to those who have joined, who would else load one after the other.
+ *
  * Crash: fresh_until is one word, raised by CAS.  Who dies before it leaves readers that are capped
  * the sooner; behind it, what it stands for has been applied. */
 #ifndef ACC_FRESHNESS_H

@@ -11,7 +11,9 @@
 #include <string.h>
 
 #define RING_BIT 63
-#define NOTE_TAG 0x80u /* beside every tag of a key (ASCII): no user's key is a note's */
+#define JOINED_ANYWAY 10 /* clock units: 40 ms */
+#define READ_SOON 25     /* clock units until those who wait have read what was stored: 100 ms */
+#define NOTE_TAG 0x80u   /* beside every tag of a key (ASCII): no user's key is a note's */
 
 static bool is_lock(const struct acc_key *key) {
     return key->tag == ACC_TAG_LOCK;
@@ -38,6 +40,17 @@ static bool fresh_beyond(const struct op *op, uint32_t window) {
     return end == 0 || (int32_t)(end - acc_now(op->area->seg)) > (int32_t)window;
 }
 
+/* May a capped reader not join it, because what it will answer is too old already?  One that has only
+ * just begun may be joined whatever the limit, or a limit of 0 would let everybody load at once. */
+static bool is_out_of_date(const struct op *op, uint32_t record) {
+    if (!acc_look_capped(&op->look) || is_lock(op->key)) {
+        return false;
+    }
+    uint32_t age = (uint32_t)op->look.now - acc_flight_record(op->area->seg, record)->started;
+    int64_t most = op->area->limit > JOINED_ANYWAY ? op->area->limit : JOINED_ANYWAY;
+    return (int32_t)age > most;
+}
+
 static enum acc_status enter_locked(struct op *op, enum acc_load_mode mode, uint32_t window,
                                     uint32_t lease, struct acc_ticket *out) {
     struct acc_segment *seg = op->area->seg;
@@ -46,12 +59,16 @@ static enum acc_status enter_locked(struct op *op, enum acc_load_mode mode, uint
         return ACC_PRESENT;
     }
     uint32_t record = acc_flight_find_locked(seg, &load);
-    if (record == ACC_NO_RECORD) {
-        return acc_flight_claim_locked(seg, &load, load.joinable, lease, out) ? ACC_OK : ACC_FULL;
-    }
-    if (acc_flight_gone_locked(seg, record)) {
+    if (record != ACC_NO_RECORD && acc_flight_gone_locked(seg, record)) {
         acc_flight_take_over_locked(seg, record, &load, lease, out);
         return ACC_OK;
+    }
+    if (record != ACC_NO_RECORD && is_out_of_date(op, record)) {
+        acc_flight_outdate_locked(seg, record);
+        record = ACC_NO_RECORD;
+    }
+    if (record == ACC_NO_RECORD) {
+        return acc_flight_claim_locked(seg, &load, load.joinable, lease, out) ? ACC_OK : ACC_FULL;
     }
     if (mode == ACC_LOAD_LEAD) {
         return ACC_LED;
@@ -121,12 +138,25 @@ static enum acc_flight_result hand_locked(struct op *op, const struct acc_ticket
     return ACC_RESULT_HANDED;
 }
 
+/* Will those who have waited be given it when they read it?  A capped reader may not. */
+static bool is_readable(const struct op *op, const struct acc_write *fill) {
+    if (!acc_look_capped(&op->look)) {
+        return true;
+    }
+    const struct acc_record record = {.loaded_at = fill->loaded_at - READ_SOON};
+    return acc_look_allows(&op->look, &record);
+}
+
 static enum acc_status finish_locked(struct op *op, const struct acc_ticket *ticket,
                                      const struct acc_write *fill, enum acc_flight_result *result) {
     enum acc_status status = acc_op_store(op, fill);
-    *result = status == ACC_OK           ? ACC_RESULT_STORED
-              : status == ACC_NOT_STORED ? hand_locked(op, ticket, fill)
-                                         : ACC_RESULT_DECLINED;
+    if (status == ACC_OK && is_readable(op, fill)) {
+        *result = ACC_RESULT_STORED;
+    } else if (status == ACC_OK || status == ACC_NOT_STORED) {
+        *result = hand_locked(op, ticket, fill);
+    } else {
+        *result = ACC_RESULT_DECLINED;
+    }
     return status;
 }
 

@@ -357,7 +357,14 @@ uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enu
             acc_add_release(&acc_link(seg)->next, (uint64_t)slots) + seg->geometry.outbox;
         if (take_slots(seg, entry.number, slots, mine) &&
             publish(seg, &entry, key == NULL ? 0 : key->hash, mine)) {
-            return entry.number;
+            /* Another thread may have taken this process out meanwhile: then the entry may have been
+             * passed over as a dead one's that was never shown.  (There the id, then the byte; here
+             * the state, then the id.) */
+            acc_fence_behind_cas();
+            if (acc_incarnation(seg) == mine) {
+                return entry.number;
+            }
+            break;
         }
     }
     owe(seg, area->id);

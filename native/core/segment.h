@@ -229,7 +229,8 @@ struct acc_area {
     uint64_t *fresh_until;
     uint32_t bound;  /* clock units, rounded up; 0: there is no second level to be in step with */
     uint32_t margin; /* past fresh_until less this, readers are capped */
-    int64_t capped_age; /* greatest age of what they are given then */
+    int64_t limit;   /* greatest age, then, of a load that they may join */
+    int64_t capped_age; /* and of what they are given; both as the lagging clock shows them */
     bool judged;        /* it can come to that */
 };
 

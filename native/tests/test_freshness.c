@@ -298,6 +298,40 @@ static void loads_age(void) {
     acc_segment_close(seg);
 }
 
+/* Capped readers join no load older than the limit; who has joined one is handed what nobody would be
+ * given. */
+static void loads_out_of_step(void) {
+    struct acc_segment *seg = new_private();
+    struct acc_area area = open_bound(seg, 2, 2, ACC_CAP);
+    struct test_key k;
+    const struct acc_key *key = text_key(&area, &k, "key");
+    struct acc_ticket old = lead(&area, key), patient = join(&area, key);
+    seg->clock_shift = 2 * SECOND + 10;
+    struct acc_ticket late = lead(&area, key), joined = join(&area, key);
+    CHECK(!late.taken_over);
+    CHECK(late.record != old.record);
+    CHECK_EQ(ACC_LEASE_OVERTAKEN, acc_flight_lease(seg, &old));
+    CHECK_STATUS(ACC_NOT_STORED, finish_bytes(&area, key, &old, "old", 3));
+    CHECK_EQ(ACC_RESULT_HANDED, result_of(&area, &patient));
+    const struct acc_write write = {.data = (const uint8_t *)"late",
+                                    .size = 4,
+                                    .code = ACC_CODE_BYTES,
+                                    .loaded_at = acc_now(seg) - 3 * SECOND};
+    CHECK_STATUS(ACC_OK, acc_load_finish(&area, key, &late, &write, ACC_LOCK_BUDGET_NS));
+    CHECK_EQ(ACC_STALE, age_of(&area, key, ACC_ANY_AGE));
+    CHECK_EQ(ACC_RESULT_HANDED, result_of(&area, &joined));
+    uint8_t *value, code;
+    uint32_t size;
+    CHECK_STATUS(ACC_OK, acc_load_take(&area, key, &joined, &value, &size, &code));
+    CHECK_EQ(4, size);
+    CHECK(memcmp(value, "late", 4) == 0);
+    free(value);
+    acc_flight_leave(seg, &patient);
+    acc_flight_leave(seg, &joined);
+    CHECK_SEGMENT(seg);
+    acc_segment_close(seg);
+}
+
 /* --- readers beside a listener ---------------------------------------------------------------- */
 
 /* The value of the one key is the time at which it was stored, and is out of date from the moment that
@@ -408,4 +442,4 @@ static void race(void) {
 
 RUN(60, TEST(fresh_up_to_the_unit), TEST(allowed_up_to_the_unit), TEST(roundings),
     TEST(only_raised), TEST(garbage), TEST(raised_by_many), TEST(no_bound), TEST(capped),
-    TEST(loaders_agree), TEST(loads_age), TEST(race))
+    TEST(loaders_agree), TEST(loads_age), TEST(loads_out_of_step), TEST(race))

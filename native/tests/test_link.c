@@ -319,18 +319,6 @@ static void applied_beside_another(void) {
     acc_segment_close(seg);
 }
 
-static void extended(void) {
-    struct acc_segment *seg = new_segment(2 * MIB, 1024);
-    struct acc_area_slot *slot = acc_area_slot(seg, open_area(seg, "a").id);
-    acc_link_extend(slot, 1000);
-    acc_link_extend(slot, 999);
-    CHECK_EQ(1000, slot->fresh_until);
-    slot->fresh_until = 1ull << 60; /* garbage would keep an area fresh for ever */
-    acc_link_extend(slot, 1001);
-    CHECK_EQ(1001, slot->fresh_until);
-    acc_segment_close(seg);
-}
-
 /* --- for people, garbage, forks --------------------------------------------------------------- */
 
 static void told_to_people(void) {
@@ -406,5 +394,5 @@ RUN(60, TEST(before_anybody_listens), TEST(read_within_the_bound), TEST(confirme
     TEST(settled_after_an_interruption), TEST(refused), TEST(opened_by_five_in_a_row),
     TEST(failures_of_the_caller), TEST(one_probe), TEST(pauses_double), TEST(lost_probe),
     TEST(closed_by_the_listener), TEST(one_probe_among_processes), TEST(applied),
-    TEST(applied_is_a_pair), TEST(applied_beside_another), TEST(extended), TEST(told_to_people),
-    TEST(garbage), TEST(forked_private_memory))
+    TEST(applied_is_a_pair), TEST(applied_beside_another), TEST(told_to_people), TEST(garbage),
+    TEST(forked_private_memory))

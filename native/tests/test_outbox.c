@@ -6,7 +6,7 @@
 static struct acc_area new_area(void) {
     struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
     struct acc_area area = open_area(seg, "a");
-    acc_area_slot(seg, area.id)->watched = 1;
+    acc_area_watch(&area);
     return area;
 }
 

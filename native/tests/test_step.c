@@ -16,7 +16,7 @@
 
 #include <sys/ptrace.h>
 
-enum { KEYS = 3000, VALUE_MAX = 10000, OP_KEY = 7, MARKER = SIGUSR2 };
+enum { KEYS = 3000, VALUE_MAX = 10000, HUGE_SIZE = 120000, OP_KEY = 7, MARKER = SIGUSR2 };
 
 static uint32_t points = 1;
 
@@ -28,6 +28,7 @@ enum command {
     SET_SMALL,
     SET_LARGE,
     SET_NEW,
+    SET_HUGE,
     ADD,
     FILL,
     DELETE,
@@ -89,8 +90,9 @@ struct stepper {
     uint64_t item_size;
     bool of_link;    /* the outbox is audited too */
     uint32_t unsent; /* entries of ours in it that are to be found, or owed */
+    bool damaged;    /* a ring is garbage until the operation has mended it */
     uint8_t *image;  /* as last seen */
-    uint8_t value[VALUE_MAX], buffer[VALUE_MAX];
+    uint8_t value[HUGE_SIZE], buffer[HUGE_SIZE];
 };
 
 /* --- the child -------------------------------------------------------------------------------- */
@@ -99,7 +101,9 @@ static enum acc_status write_in_child(struct acc_area *area, struct shared *shar
                                       uint8_t *value) {
     struct test_key key;
     struct acc_write write = {.data = value,
-                              .size = shared->command == SET_LARGE ? 3000 : 500,
+                              .size = shared->command == SET_LARGE  ? 3000
+                                      : shared->command == SET_HUGE ? HUGE_SIZE
+                                                                    : 500,
                               .code = ACC_CODE_BYTES,
                               .mode = shared->command == ADD    ? ACC_ADD
                                       : shared->command == FILL ? ACC_FILL
@@ -199,7 +203,7 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
         load_in_child(area, shared, value);
         return;
     }
-    if (shared->command <= FILL) {
+    if (shared->command <= FILL) { /* the writes, by their order above */
         shared->status = write_in_child(area, shared, value);
         return;
     }
@@ -237,7 +241,7 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
 static void run_child(const char *path, struct shared *shared) {
     struct acc_segment *seg = map_file(path);
     struct acc_area area;
-    uint8_t *value = malloc(VALUE_MAX);
+    uint8_t *value = malloc(HUGE_SIZE);
     ptrace(PTRACE_TRACEME, 0, NULL, NULL);
     if (acc_process_enter(seg, NULL) != ACC_OK || acc_area_open(seg, "step", 4, &area) != ACC_OK) {
         _exit(1);
@@ -342,7 +346,7 @@ static uint64_t read_version(struct stepper *s, struct acc_area *area, uint64_t 
     struct test_key key;
     uint64_t version = 0;
     number_key(area, &key, number);
-    struct got got = read_key(area, &key.key, s->buffer, VALUE_MAX, false);
+    struct got got = read_key(area, &key.key, s->buffer, sizeof s->buffer, false);
     if (got.status == ACC_NOT_FOUND) {
         return 0;
     }
@@ -355,7 +359,7 @@ static uint64_t read_version(struct stepper *s, struct acc_area *area, uint64_t 
 static bool is_fresh(struct stepper *s, struct acc_area *area) {
     struct test_key key;
     number_key(area, &key, OP_KEY);
-    struct got got = read_key(area, &key.key, s->buffer, VALUE_MAX, false);
+    struct got got = read_key(area, &key.key, s->buffer, sizeof s->buffer, false);
     return got.status == ACC_OK && got.age == ACC_FRESH;
 }
 
@@ -364,7 +368,7 @@ static void find_item(struct stepper *s) {
     struct test_key key;
     struct acc_view view;
     number_key(&s->area, &key, OP_KEY);
-    struct got got = read_key(&s->area, &key.key, s->buffer, VALUE_MAX, false);
+    struct got got = read_key(&s->area, &key.key, s->buffer, sizeof s->buffer, false);
     s->item = s->seg->base;
     s->item_size = 0;
     if (got.status == ACC_OK && acc_view_load(s->seg, 0, got.ring, got.offset, &view)) {
@@ -393,6 +397,10 @@ static void audit_image(struct stepper *s, bool must_be_there, uint64_t wanted) 
     acc_segment_forget_ahead(audit);
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
     CHECK_EQ(0, count_doubles(audit, 0));
+    for (uint32_t i = 0; i < g->areas; i++) {
+        const struct acc_area_slot *slot = acc_area_slot(audit, i);
+        CHECK(slot->state == 0 || (slot->name_size != 0 && slot->name[0] != '\0'));
+    }
     for (uint64_t number = 0; number < 40; number++) {
         read_version(s, &s->audit_area, number);
     }
@@ -556,6 +564,10 @@ static bool changed(struct stepper *s) {
     return differs || (copies && (s->copied < 100 || s->copied % 200 == 0));
 }
 
+static bool any_ring_unsound(const struct stepper *s) {
+    return !acc_ring_sound(s->seg, 0, ACC_SMALL) || !acc_ring_sound(s->seg, 0, ACC_MAIN);
+}
+
 /* One operation, looked at after each instruction that changed something.  `must_be_there`: OP_KEY
  * is never absent. */
 static void walk(struct stepper *s, enum command command, bool must_be_there) {
@@ -573,7 +585,7 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
     find_item(s);
     memcpy(s->image, s->seg->base, s->seg->geometry.size);
     while (step(s)) {
-        if (changed(s)) {
+        if (changed(s) && !(s->damaged && any_ring_unsound(s))) {
             s->images++;
             uint64_t version = read_version(s, &s->area, OP_KEY);
             CHECK(version == 0 || version == s->old_version || version == wanted);
@@ -621,11 +633,20 @@ static void set_and_rewrite(void) {
     end_stepper(s);
 }
 
+static void set_marks(struct stepper *s, uint8_t small, uint8_t main) {
+    for (uint32_t b = 0; b < s->seg->geometry.buckets; b++) {
+        struct acc_bucket *bucket = acc_bucket(s->seg, 0, b);
+        for (uint32_t i = 0; i < ACC_BUCKET_SLOTS; i++) {
+            bucket->mark[i] = acc_word_ring(bucket->word[i]) == ACC_SMALL ? small : main;
+        }
+    }
+}
+
 /* Is the key's item one of the six oldest of the ring? */
 static bool near_head(struct stepper *s, uint32_t ring) {
     struct test_key key;
     struct got got =
-        read_key(&s->area, number_key(&s->area, &key, OP_KEY), s->buffer, VALUE_MAX, false);
+        read_key(&s->area, number_key(&s->area, &key, OP_KEY), s->buffer, sizeof s->buffer, false);
     CHECK_STATUS(ACC_OK, got.status);
     uint64_t head = acc_shard(s->seg, 0)->ring[ring].head;
     return got.ring == ring && ((got.offset - head) & ACC_OFFSET_MASK) < 600;
@@ -636,18 +657,25 @@ static bool near_head(struct stepper *s, uint32_t ring) {
 static void set_into_full_rings(void) {
     struct stepper *s = new_stepper();
     fill_rings(s);
+    struct test_key key;
     for (int i = 0; i < (is_long() ? 12 : 1); i++) {
-        struct test_key key;
         acc_delete(&s->area, number_key(&s->area, &key, OP_KEY));
         walk(s, i % 2 == 0 ? SET_NEW : SET_LARGE, false);
         CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    /* What leaves small goes to main, and what is oldest there goes to its newest end, or out. */
+    for (int i = 0; i < 2; i++) {
+        acc_delete(&s->area, number_key(&s->area, &key, OP_KEY));
+        set_marks(s, 1, i == 0);
+        uint64_t head = acc_shard(s->seg, 0)->ring[ACC_MAIN].head;
+        walk(s, SET_LARGE, false);
+        CHECK(acc_shard(s->seg, 0)->ring[ACC_MAIN].head > head);
     }
     /* The key's old item is about the oldest in small, then in main, when it is written again. */
     for (uint32_t ring = 0; ring < (is_long() ? 2 : 1); ring++) {
         put(s, OP_KEY, 700);
         for (uint64_t number = KEYS; !near_head(s, ring); number++) {
             CHECK(number < 100000);
-            struct test_key key;
             put(s, number, 700);
             hit(&s->area, number_key(&s->area, &key, number - 100));
             if (ring == ACC_MAIN) {
@@ -656,8 +684,45 @@ static void set_into_full_rings(void) {
         }
         walk(s, SET_LARGE, false);
     }
+    /* All that is oldest in either ring is dead, and named by its word. */
+    acc_delete(&s->area, &key.key);
+    acc_area_clear(&s->area);
+    uint64_t head = acc_shard(s->seg, 0)->ring[ACC_MAIN].head;
+    walk(s, SET_NEW, false);
+    CHECK(acc_shard(s->seg, 0)->ring[ACC_MAIN].head > head);
     printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
            (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* What is oldest in main is moved to its newest end, and so large that there is no room for both. */
+static void move_through_memory(void) {
+    struct stepper *s = new_stepper();
+    struct acc_ring *main = &acc_shard(s->seg, 0)->ring[ACC_MAIN];
+    uint64_t number = 100;
+    put(s, number, 30000);
+    while (acc_ring_fits(s->seg, 0, ACC_MAIN, 100, s->seg->geometry.ring_units[ACC_MAIN] / 64)) {
+        put(s, ++number, 700);
+    }
+    CHECK_EQ(0, main->head);
+    set_marks(s, 1, 1);
+    walk(s, SET_LARGE, false);
+    CHECK(main->head >= 30000 / ACC_UNIT);
+    CHECK(read_version(s, &s->area, 100) != 0);
+    end_stepper(s);
+}
+
+/* A ring that is garbage is emptied: first no word names anything in it. */
+static void garbage_is_dropped(void) {
+    struct stepper *s = new_stepper();
+    for (uint64_t number = 0; number < 40; number++) {
+        put(s, number, 700);
+    }
+    acc_shard(s->seg, 0)->ring[ACC_SMALL].head = UINT64_MAX;
+    s->damaged = true;
+    walk(s, SET_NEW, false);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    CHECK_EQ(1, acc_shard(s->seg, 0)->resets);
     end_stepper(s);
 }
 
@@ -675,6 +740,46 @@ static void lap_ends(void) {
         walk(s, SET_NEW, false);
         CHECK_STATUS(ACC_OK, s->shared->status);
     }
+    end_stepper(s);
+}
+
+/* Larger than what is left on either side of the tail, though the ring is empty. */
+static void lap_skipped(void) {
+    struct stepper *s = new_stepper();
+    struct acc_ring *small = &acc_shard(s->seg, 0)->ring[ACC_SMALL];
+    uint32_t bits = s->seg->geometry.ring_bits[ACC_SMALL];
+    small->head = small->tail = small->mid =
+        (uint64_t)3 << bits | s->seg->geometry.ring_units[ACC_SMALL] / 2;
+    begin_command(s, SET_HUGE);
+    memcpy(s->image, s->seg->base, s->seg->geometry.size);
+    find_item(s);
+    while (small->head >> bits == 3 || small->tail >> bits == 3) { /* then comes the long copy */
+        CHECK(step(s));
+        if (changed(s)) {
+            audit_image(s, false, 0);
+        }
+    }
+    finish_command(s);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    end_stepper(s);
+}
+
+/* The first key that lies in its second bucket. */
+static void overflow(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    struct acc_home home = acc_home_of(s->seg, number_key(&s->area, &key, OP_KEY)->hash);
+    struct acc_bucket *first = acc_home_first(s->seg, &home);
+    for (uint64_t number = 100, n = 0; n < 5; number++) {
+        struct acc_home other = acc_home_of(s->seg, number_key(&s->area, &key, number)->hash);
+        if (acc_home_first(s->seg, &other) == first) {
+            put(s, number, 100);
+            n++;
+        }
+    }
+    CHECK(!acc_bucket_overflowed(first));
+    walk(s, SET_NEW, false);
+    CHECK(acc_bucket_overflowed(first));
     end_stepper(s);
 }
 
@@ -1179,7 +1284,11 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {
         TEST(set_and_rewrite),
         TEST(set_into_full_rings),
+        TEST(move_through_memory),
+        TEST(garbage_is_dropped),
         TEST(lap_ends),
+        TEST(lap_skipped),
+        TEST(overflow),
         TEST(other_operations),
         TEST(loads),
         TEST(claim_of_used_record),

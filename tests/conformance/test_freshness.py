@@ -18,6 +18,8 @@ from accelerator.process_local import (
     FORCE,
     NOT_STORED,
     REFRESH,
+    RESULT_HANDED,
+    RESULT_STORED,
     SERVE,
     STORED,
 )
@@ -435,6 +437,72 @@ class TestLoads:
         memory.clock.advance(1.5)
         assert STORED == flight.finish(*codec.encode(1), 600.0, 0.0)
         assert 1.5 <= cache._read("key")[2] + 0.01 < 2
+
+    @pytest.mark.parametrize("on_desync", [CAP, BYPASS])
+    def test_too_old_to_join(self, bound: Callable[..., Any], memory: Any, on_desync: int) -> None:
+        """Capped readers do not join a load older than the limit, and it is not stored."""
+        cache = bound(on_desync)
+        old, patient = cache._enter("key", LEASE), cache._enter("key", LEASE)
+        memory.clock.advance(BOUND - 0.1)
+        assert old.id == cache._enter("key", LEASE).id
+        memory.clock.advance(0.2)
+        new, joined = cache._enter("key", LEASE), cache._enter("key", LEASE)
+        assert (FLIGHT_LEADING, FLIGHT_JOINED) == (new.state, joined.state)
+        assert old.id != new.id == joined.id
+        assert old.overtaken
+        assert NOT_STORED == old.finish(*codec.encode(1), 600.0, 0.0)
+        assert (RESULT_HANDED, (1,)) == (patient.result(), patient.take())
+        assert STORED == new.finish(*codec.encode(2), 600.0, 0.0)
+        patient.leave()
+        joined.leave()
+
+    @pytest.mark.parametrize("limit", [0.0, BOUND])
+    def test_just_begun(self, bound: Callable[..., Any], limit: float) -> None:
+        """One that has only just begun is joined whatever the limit."""
+        cache = bound(limit=limit)
+        leader, joined = cache._enter("key", LEASE), cache._enter("key", LEASE)
+        assert leader.id == joined.id
+        leader.fail()
+        joined.leave()
+
+    def test_in_step_joins(self, bound: Callable[..., Any], step: Step, memory: Any) -> None:
+        """In step, or without a bound that holds, a load is joined whatever its age."""
+        for cache in (bound(), bound(SERVE)):
+            leader = cache._enter("key", LEASE)
+            memory.clock.advance(BOUND + 1)
+            step.heartbeat()
+            joined = cache._enter("key", LEASE)
+            assert leader.id == joined.id
+            leader.fail()
+            joined.leave()
+
+    @pytest.mark.parametrize(("on_desync", "took"), [(CAP, BOUND + 0.1), (BYPASS, 0.0)])
+    def test_handed(
+        self, bound: Callable[..., Any], memory: Any, on_desync: int, took: float
+    ) -> None:
+        """Who has joined is handed what is stored and nobody is given, instead of loading again."""
+        cache = bound(on_desync)
+        leader, joined = cache._enter("key", LEASE), cache._enter("key", LEASE)
+        memory.clock.advance(took)
+        assert STORED == leader.finish(*codec.encode(1), 600.0, 600.0)
+        assert read(cache, "key") is MISS
+        assert (1, True) == cache._read("key", stale=True)[0:5:4]
+        assert (RESULT_HANDED, (1,)) == (joined.result(), joined.take())
+        joined.leave()
+
+    def test_readable(self, bound: Callable[..., Any], step: Step, memory: Any) -> None:
+        """Who will be given what was stored reads it."""
+        cache = bound()
+        for heard in (False, True):
+            leader, joined = cache._enter("key", LEASE), cache._enter("key", LEASE)
+            memory.clock.advance(BOUND + 0.1 if heard else 0.5)
+            if heard:
+                step.heartbeat()
+            assert STORED == leader.finish(*codec.encode(1), 600.0, 0.0)
+            assert RESULT_STORED == joined.result()
+            assert 1 == read(cache, "key")
+            joined.leave()
+            cache.delete("key")
 
     def test_taken_over(self, bound: Callable[..., Any], memory: Any) -> None:
         """Who takes a lease over begins anew."""

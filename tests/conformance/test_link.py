@@ -221,6 +221,7 @@ class TestProbe:
             link.clock.advance(0.6 * pause)
             assert REMOTE_NO == link.read()
             link.clock.advance(0.61 * pause)
+        assert REMOTE_PROBE == link.read()
 
     def test_back_off_ends(self, link: Link) -> None:
         """A success makes the next pause a short one again."""
@@ -260,6 +261,7 @@ class TestProbe:
         link.clock.advance(5)
         assert REMOTE_PROBE == link.write()
         link.segment.remote_failed(since, True)
+        assert "half-open" == link.shown["breaker"]
         link.clock.advance(0.6)
         assert REMOTE_NO == link.write()
         link.clock.advance(0.41)

@@ -447,6 +447,14 @@ class TestRecent:
         clock.advance(10)
         assert [] == segment.outbox_recent(5.0)
 
+    def test_heard(self, cache: Any, segment: Any, clock: Any) -> None:
+        """Or when its message came back, the first time."""
+        number = sent(cache, "key")
+        for expected in ([number], []):
+            clock.advance(10)
+            segment.outbox_heard(number)
+            assert expected == numbers(segment.outbox_recent(5.0))
+
 
 class TestShown:
     def test_depth(self, cache: Any, segment: Any, clock: Any) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import redis
 
 from accelerator import remote
 from accelerator.config import Settings
 from accelerator.demo.fault_proxy import FaultProxy
-from accelerator.demo.redis_server import RedisServer, external_url
+from accelerator.demo.redis_server import HOST, RedisServer, external_url
 
 ORIGIN = bytes(range(16))
 
@@ -137,10 +139,41 @@ def proxy(server: RedisServer) -> Iterator[FaultProxy]:
         yield own
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[tuple[str, int]]:
+    """Where a cluster of two servers is, each with half of the slots."""
+    options = ("cluster-enabled", "yes")
+    with RedisServer(*options) as one, RedisServer(*options) as two:
+        one.command("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        two.command("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        two.command("CLUSTER", "SET-CONFIG-EPOCH", "2")
+        one.command("CLUSTER", "MEET", HOST, str(two.port))
+        deadline = time.monotonic() + 30.0
+        while not all(b"cluster_state:ok" in it.command("CLUSTER", "INFO") for it in (one, two)):
+            assert time.monotonic() < deadline, "the servers did not become a cluster"
+            time.sleep(0.01)
+        yield HOST, one.port
+
+
+@pytest.fixture(params=["server", "cluster"])
+def raw(request: pytest.FixtureRequest) -> Any:
+    """A plain client, to look behind the scenes: once of a server, and once of a cluster."""
+    if request.param == "cluster":
+        host, port = request.getfixturevalue("cluster")
+        made: Any = redis.RedisCluster(host, port, protocol=2)
+    else:
+        found = request.getfixturevalue("url").replace("valkey", "redis", 1)
+        made = redis.Redis.from_url(found, protocol=2)
+    with made:
+        yield made
+
+
 @pytest.fixture
-def backend(flavour: Callable[..., Any], url: str) -> Any:
-    """A client of the shared server, once for threads and once for a loop."""
-    return flavour(url)
+def backend(flavour: Callable[..., Any], raw: Any, request: pytest.FixtureRequest) -> Any:
+    """A client of the shared server or cluster, once for threads and once for a loop."""
+    if isinstance(raw, redis.RedisCluster):
+        return flavour(raw)
+    return flavour(request.getfixturevalue("url"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import accelerator
-from accelerator import message, runtime
+from accelerator import local, message, runtime
 from accelerator.demo.redis_server import RedisServer
 from accelerator.errors import RemoteError
 
@@ -41,26 +41,6 @@ listening = load("listening")
 wait_until = listening.wait_until
 AREA = listening.AREA
 BOUND = 2.0
-
-
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: RedisServer) -> RedisServer:
-    """An empty Redis."""
-    shared_server.command("FLUSHALL")
-    return shared_server
-
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    """One that may be killed and stopped."""
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -208,51 +188,110 @@ class TestConnection:
         mine.delete("key")
         assert wait_until(lambda: not theirs.has("key"))
 
-    def test_restart(self, own_server: RedisServer, make: Callable[..., Any]) -> None:
+    def test_restart(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """A restarted Redis is another history: nothing of before is served."""
-        host = make(own_server, reconnect=(0.05, 0.2))
+        host = make(server, reconnect=(0.05, 0.2))
         host.store("key")
-        own_server.restart()
+        server.restart()
         host.catch_up()
         assert not host.has("key")
 
-    def test_stopped(self, own_server: RedisServer, make: Callable[..., Any]) -> None:
+    def test_stopped(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """A Redis that is silent is noticed, and nothing is served that it could have changed."""
-        host = make(own_server, reconnect=(0.05, 0.2))
+        host = make(server, reconnect=(0.05, 0.2))
         host.store("key")
-        own_server.stop()
+        server.stop()
         try:
             stopped = time.monotonic()
             assert wait_until(lambda: host.memory.link()["connected_since"] is None)
             assert wait_until(lambda: not host.in_step())
             assert BOUND + 0.1 > time.monotonic() - stopped
         finally:
-            own_server.resume()
+            server.resume()
         host.catch_up()
 
-    def test_refusing(self, own_server: RedisServer, make: Callable[..., Any]) -> None:
+    def test_refusing(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """A Redis that takes no writes is not read either."""
-        host = make(own_server)
-        own_server.config("min-replicas-to-write", "1")
+        host = make(server)
+        server.config("min-replicas-to-write", "1")
         assert wait_until(lambda: host.memory.link()["refused"])
-        own_server.config("min-replicas-to-write", "0")
+        server.config("min-replicas-to-write", "0")
         assert wait_until(lambda: not host.memory.link()["refused"])
         host.catch_up()
 
-    def test_away_at_first(self, own_server: RedisServer) -> None:
+    def test_away_at_first(self, server: RedisServer) -> None:
         """Without Redis nothing waits and nothing fails; it is used as soon as it is there."""
-        own_server.kill()
-        host = listening.Host(own_server.url, reconnect=(0.05, 0.2))
+        server.kill()
+        host = listening.Host(server.url, reconnect=(0.05, 0.2))
         try:
             began = time.monotonic()
             host.listener.start()
             assert 0.05 > time.monotonic() - began
             assert wait_until(lambda: host.listener.leading)
             assert wait_until(lambda: host.memory.link()["next_retry_in"] is not None)
-            own_server.start()
+            server.start()
             host.catch_up()
         finally:
             host.close()
+
+    def test_stalled(self, server: RedisServer, make: Callable[..., Any]) -> None:
+        """A listener that did not get to run for long takes what has come, and loses nothing."""
+        other = make(server)
+        workers = Workers(server.url)
+        try:
+            workers.start(1)
+            leader = workers.wait_for_leader()
+            host = listening.Host(server.url, workers.memory)
+            assert wait_until(lambda: (0, 0) != workers.memory.area_state(AREA))
+            host.store("kept")
+            os.kill(leader, signal.SIGSTOP)
+            time.sleep(2.0)  # longer than any silence that is allowed
+            for number in range(1_000):
+                host.store(f"key{number}")
+                other.delete(f"key{number}")
+            os.kill(leader, signal.SIGCONT)
+            assert wait_until(lambda: not any(host.has(f"key{number}") for number in range(1_000)))
+            assert host.has("kept")
+            assert (0, 0) == (host.count("replayed"), workers.memory.link()["reconnects"])
+        finally:
+            workers.close()
+
+    def test_nothing_to_follow(self, server: RedisServer) -> None:
+        """Without an area that uses Redis there is no connection, and no work."""
+        host = listening.Host(server.url, areas=[])
+        try:
+            host.listener.start()
+            assert wait_until(lambda: host.listener.leading)
+            used = time.process_time()
+            time.sleep(0.5)  # nothing must happen
+            assert 0.1 > time.process_time() - used
+            assert None is host.memory.link()["connected_since"]
+            host.add(AREA)
+            host.catch_up()
+        finally:
+            host.close()
+
+    def test_long_replay(self, pair: tuple[Any, Any], server: RedisServer) -> None:
+        """Thousands of messages that were missed are read from the log at once."""
+        mine, theirs = pair
+        theirs.store("kept")
+        theirs.memory.areas.clear()
+        state = theirs.memory.area_state(AREA)
+        theirs.listener.stop()
+        client = mine.remote._own_client()
+        names = mine.remote.plans.names(AREA)
+        pipeline = client.pipeline(transaction=False)
+        for seq in range(state[1] + 1, state[1] + 10_001):
+            body = message.body(message.FORGET, [b"skey%d" % seq], [0])
+            data = b"1 %s %d %s" % (b"b" * 32, seq, body)
+            pipeline.execute_command("XADD", names.log, f"{seq}-0", "m", data)
+        pipeline.execute_command("SET", names.seq, state[1] + 10_000)
+        pipeline.execute()
+        theirs.memory.areas.append(AREA)
+        theirs.listener.start()
+        theirs.catch_up()
+        assert (10_000, 0) == (theirs.count("replayed"), theirs.count("flush"))
+        assert theirs.has("kept")
 
 
 class TestGarbage:
@@ -318,17 +357,17 @@ class TestGarbage:
 
 
 class TestOutbox:
-    def test_queued(self, own_server: RedisServer, make: Callable[..., Any]) -> None:
+    def test_queued(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """What could not be sent is sent when Redis is back: the other host drops its copy."""
-        mine = make(own_server, reconnect=(0.05, 0.2))
-        own_server.kill()
+        mine = make(server, reconnect=(0.05, 0.2))
+        server.kill()
         number = mine.areas[AREA]._note("key", message.FORGET)
         with contextlib.suppress(RemoteError):
             mine.delete("key")
         mine.memory.outbox_settle(number, False)
         assert 1 == mine.memory.link()["outbox_depth"]
-        own_server.start()
-        theirs = make(own_server)
+        server.start()
+        theirs = make(server)
         assert wait_until(lambda: 0 == mine.memory.link()["outbox_depth"])
         theirs.store("key")
         number = mine.areas[AREA]._note("key", message.SET)
@@ -353,13 +392,13 @@ class TestOutbox:
         assert wait_until(lambda: not any(map(theirs.has, keys)))
         assert wait_until(lambda: 0 == mine.memory.link()["outbox_depth"])
 
-    def test_failover(self, own_server: RedisServer, make: Callable[..., Any]) -> None:
+    def test_failover(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """After a change of the history own recent writes are sent again, as deletes."""
-        mine = make(own_server, reconnect=(0.05, 0.2))
+        mine = make(server, reconnect=(0.05, 0.2))
         note = mine.areas[AREA]._note("key", message.FORGET)
         mine.write(message.FORGET, "key", note=note)
         mine.memory.outbox_settle(note, True)
-        own_server.restart()
+        server.restart()
         mine.catch_up()
         names = mine.remote.plans.names(AREA)
         entries = mine.remote.log(AREA, 0, None, 10)
@@ -373,6 +412,8 @@ class Workers:
     """Processes over one segment, each with a listener; this process shares the segment too."""
 
     def __init__(self, url: str) -> None:
+        if not local.NATIVE:
+            pytest.skip("processes share through the native part")
         self.url = url
         self.name = f"listening-{uuid.uuid4().hex[:12]}"
         self.pids: list[int] = []

@@ -1,5 +1,6 @@
 """Every operation against a real server, for threads and for a loop."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -55,20 +56,19 @@ def text(backend: Any, key: Any) -> str | None:
 
 
 def told(backend: Any) -> list[tuple[int, int, list[bytes], list[int]]]:
-    """Everything in the log: number, kind, keys, notes."""
-    found = []
-    for seq, packed in backend.log(AREA, 0, None, 1000):
+    """Everything in the log: number (counted from 1), kind, keys, notes."""
+    found: list[Any] = []
+    entries = backend.log(AREA, 0, None, 1000)
+    for seq, packed in entries:
         version, origin, said, body = packed.split(b" ", 3)
         assert (b"1", ORIGIN.hex().encode(), seq) == (version, origin, int(said))
-        found.append((seq, *msgpack.unpackb(body)))
+        found.append((seq - entries[0][0] + 1, *msgpack.unpackb(body)))
     return found
 
 
-@pytest.fixture
-def raw(url: str) -> Any:
-    """A plain client, to look behind the scenes."""
-    with redis.Redis.from_url(url.replace("valkey", "redis"), protocol=2) as client:
-        yield client
+def tenths_of_milliseconds() -> int:
+    """What a counter that is not there starts at."""
+    return int(time.time() * 10_000)
 
 
 @pytest.fixture
@@ -131,8 +131,9 @@ class TestWrites:
     def test_set(self, backend: Any) -> None:
         """A value that was set is read; the answer says how many were there."""
         changes = [change(1, sealed("one"), note=5), change(2, sealed("two"), note=6)]
-        assert (1, 0) == backend.write(AREA, message.SET, changes, ORIGIN)
-        assert (2, 2) == backend.write(AREA, message.SET, changes, ORIGIN)
+        first, absent = backend.write(AREA, message.SET, changes, ORIGIN)
+        second, found = backend.write(AREA, message.SET, changes, ORIGIN)
+        assert (1, 0, 2) == (second - first, absent, found)
         assert ["one", "two"] == [text(backend, 1), text(backend, 2)]
         keys = [encode_key(1), encode_key(2)]
         assert [(1, message.SET, keys, [5, 6]), (2, message.SET, keys, [5, 6])] == told(backend)
@@ -149,14 +150,16 @@ class TestWrites:
     def test_large_batch(self, backend: Any) -> None:
         """A batch beyond what one script may take is several of them, each told."""
         changes = [change(key, sealed()) for key in range(2 * WRITE_CHUNK + 1)]
-        assert (3, 0) == backend.write(AREA, message.SET, changes, ORIGIN)
+        last, found = backend.write(AREA, message.SET, changes, ORIGIN)
+        assert (0, 2) == (found, last - backend.log(AREA, 0, None, 1)[0][0])
         assert [128, 128, 1] == [len(keys) for _, _, keys, _ in told(backend)]
-        assert (6, 257) == backend.write(AREA, message.FORGET, changes, ORIGIN)
+        assert 257 == backend.write(AREA, message.FORGET, changes, ORIGIN).found
 
     def test_large_values(self, backend: Any) -> None:
         """A script takes no more than a few MiB at a time."""
         changes = [change(key, seal(CODE_BYTES, bytes(1 << 20))) for key in range(10)]
-        assert (3, 0) == backend.write(AREA, message.SET, changes, ORIGIN)
+        last, found = backend.write(AREA, message.SET, changes, ORIGIN)
+        assert (0, 2) == (found, last - backend.log(AREA, 0, None, 1)[0][0])
 
     def test_unheard(self, backend: Any) -> None:
         """Without broadcast nobody is told, and no number is used."""
@@ -172,7 +175,7 @@ class TestWrites:
             assert "subscribe" == heard.get_message(timeout=5)["type"]
             put(backend, "a")
             published = heard.get_message(timeout=5)["data"]
-        assert [(1, published)] == backend.log(AREA, 1, 1, 10)
+        assert [published] == [packed for _, packed in backend.log(AREA, 0, None, 10)]
 
     def test_areas(self, backend: Any) -> None:
         """The same key in another area, and another namespace, is another value."""
@@ -450,11 +453,17 @@ class TestListener:
         with raw.pubsub() as heard:
             heard.subscribe("host")
             assert "subscribe" == heard.get_message(timeout=5)["type"]
+            before = tenths_of_milliseconds()
             replication, seqs = backend.beat([AREA, "others"], "host", 7)
             published = heard.get_message(timeout=5)["data"]
-        assert [2, 0] == seqs
-        assert raw.info("replication")["master_replid"] == replication
-        assert f"1 H 7 {replication} 2 0".encode() == published
+        assert backend.log(AREA, 0, None, 10)[-1][0] == seqs[0]
+        assert before <= seqs[1] <= tenths_of_milliseconds()
+        assert seqs == backend.beat([AREA, "others"], "host", 8)[1]
+        if isinstance(raw, redis.RedisCluster):
+            assert re.fullmatch("[0-9a-f]{40}", replication)
+        else:
+            assert raw.info("replication")["master_replid"] == replication
+        assert f"1 H 7 {replication} {seqs[0]} {seqs[1]}".encode() == published
 
     def test_no_areas(self, backend: Any) -> None:
         """A heartbeat of a host without areas is one, too."""
@@ -462,11 +471,12 @@ class TestListener:
 
     def test_log(self, backend: Any) -> None:
         """A part of the log is read by number, and no more than asked for."""
-        for _ in range(5):
-            forget(backend, "a")
-        assert [2, 3, 4] == [seq for seq, _ in backend.log(AREA, 2, 4, 10)]
-        assert [2, 3] == [seq for seq, _ in backend.log(AREA, 2, None, 2)]
-        assert [] == backend.log(AREA, 6, None, 10)
+        first, second, third, fourth, last = [forget(backend, "a").seq for _ in range(5)]
+        middle = backend.log(AREA, second, fourth, 10)
+        assert [second, third, fourth] == [seq for seq, _ in middle]
+        assert [second, third] == [seq for seq, _ in backend.log(AREA, second, None, 2)]
+        assert [] == backend.log(AREA, last + 1, None, 10)
+        assert 4 == last - first
 
     def test_connection(self, clients: Any, url: str) -> None:
         """A connection of the listener's own is authenticated and speaks RESP2."""
@@ -490,20 +500,29 @@ class TestEviction:
         assert [None, "value"] == [text(backend, "a"), text(backend, "b")]
 
     def test_number(self, backend: Any, raw: Any, names: Any) -> None:
-        """When the number begins anew, the log does, too: it holds nothing of another time."""
+        """A number that was lost starts far above all that were given, and so does the log."""
+        last = [forget(backend, "a").seq for _ in range(3)][-1]
+        time.sleep(0.01)
+        raw.delete(names.seq)
+        before = tenths_of_milliseconds()
+        after = forget(backend, "b").seq
+        assert last < before <= after
+        assert after == backend.log(AREA, 0, None, 10)[-1][0]
+
+    def test_number_back(self, backend: Any, raw: Any, names: Any) -> None:
+        """When the number went back, the log begins anew: it holds nothing of another time."""
         for _ in range(3):
             forget(backend, "a")
-        raw.delete(names.seq)
-        assert 1 == forget(backend, "b").seq
+        raw.set(names.seq, 100)
+        assert 101 == forget(backend, "b").seq
         assert [(1, message.FORGET, [b"sb"], [0])] == told(backend)
 
     def test_log(self, backend: Any, raw: Any, names: Any) -> None:
         """Without the log the number goes on."""
-        for _ in range(3):
-            forget(backend, "a")
+        last = [forget(backend, "a").seq for _ in range(3)][-1]
         raw.delete(names.log)
-        assert 4 == forget(backend, "b").seq
-        assert [4] == [seq for seq, *_ in told(backend)]
+        assert last + 1 == forget(backend, "b").seq
+        assert [last + 1] == [seq for seq, _ in backend.log(AREA, 0, None, 10)]
 
     def test_lease(self, backend: Any, raw: Any, names: Any) -> None:
         """Without its lease a load is refused."""
@@ -514,5 +533,5 @@ class TestEviction:
     def test_foreign_log(self, backend: Any, raw: Any, names: Any) -> None:
         """A log that is none is replaced."""
         raw.set(names.log, b"garbage")
-        assert 1 == forget(backend, "a").seq
-        assert [1] == [seq for seq, *_ in told(backend)]
+        seq = forget(backend, "a").seq
+        assert [seq] == [found for found, _ in backend.log(AREA, 0, None, 10)]

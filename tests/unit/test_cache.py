@@ -109,13 +109,7 @@ class TestOptions:
 
     @pytest.mark.parametrize(
         "options",
-        [
-            {"max_staleness": 5},
-            {"version": "2"},
-            {"key_converter": str},
-            {"mode": "both"},
-            {"mode": CacheMode.REMOTE},
-        ],
+        [{"key_converter": str}],
         ids=str,
     )
     def test_later(self, options: dict[str, Any]) -> None:
@@ -123,6 +117,14 @@ class TestOptions:
         with pytest.raises(ConfigError, match="support") as raised:
             LevelCache("area", **options)
         assert next(iter(options)) == raised.value.setting
+
+    @pytest.mark.parametrize("mode", ["both", CacheMode.REMOTE])
+    def test_needs_redis(self, mode: Any) -> None:
+        """A mode with Redis needs one: said when the settings are known, at the first use."""
+        cache = LevelCache("area", mode=mode)
+        with pytest.raises(ConfigError, match="redis is not given") as raised:
+            cache.get("key")
+        assert "mode" == raised.value.setting
 
     @pytest.mark.parametrize(
         "options", [{"remote_ttl": 10}, {"on_desync": "serve"}, {"broadcast_sets": True}], ids=str

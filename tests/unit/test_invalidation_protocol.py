@@ -18,6 +18,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from accelerator import message
 from accelerator.invalidation import protocol
 from accelerator.invalidation.protocol import Follower
 
@@ -166,6 +167,81 @@ class TestSchedules:
     def test_many(self, events: list[tuple[int, str]]) -> None:
         """Twenty seconds with up to 25 writes and faults."""
         world.check(Follower, tuple(events))
+
+
+class TestPrecision:
+    """What is dropped is what has to be: a cache that drops everything would be in step, too."""
+
+    def test_nothing_happens(self) -> None:
+        """In peace nothing is dropped after the first heartbeat."""
+        peace = world.World(Follower)
+        peace.run(1, {})
+        value = peace.memory.token
+        peace.run(20, {})
+        assert (value, {}) == (peace.memory.token, peace.memory.counts)
+
+    @pytest.mark.parametrize(
+        "fault", ["cut", "lose", "die", "stop", "hold", "beat_lost", "beat_late", "garbage"]
+    )
+    def test_replayed(self, fault: str) -> None:
+        """What was only missed is read from the log: nothing else is dropped."""
+        events = ((6, "other"), (6, fault), (9, "other"))
+        seen = world.check(Follower, events)
+        kept = seen.memory.token
+        assert 0 == seen.memory.counts.get("flush", 0)
+        assert 2 == kept  # as it was before the first heartbeat, and after
+
+    def test_own_set(self) -> None:
+        """A host's own set stays, and so does what it set last of two."""
+        seen = world.check(Follower, ((6, "own"), (9, "own")))
+        assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
+
+    def test_repair(self) -> None:
+        """Own writes are sent again when the history is another one, and then only."""
+        for fault, repairs in (("failover", 1), ("restart", 1), ("cut", 0), ("flushall", 0)):
+            assert repairs == world.check(Follower, ((6, "write"), (9, fault))).repairs, fault
+
+    def test_garbage(self) -> None:
+        """Garbage without an end is one replay a second, and drops nothing."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        before = peace.memory.token
+        asked = 0
+        for tenth in range(100):
+            now = peace.now + tenth / 10
+            follower.message(world.AREA, b"garbage", now)
+            for replay in follower.replays(now):
+                asked += 1
+                follower.replayed(replay, [], now)
+        assert (10, 100) == (asked, peace.memory.counts["receive_error_decode"])
+        assert before == peace.memory.token
+
+    def test_far_behind(self) -> None:
+        """Too much to be replayed is dropped as a whole, without reading the log."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        seq = peace.server.number() + protocol.LONGEST_REPLAY + 2
+        data = b"1 %s %d %s" % (world.OTHER, seq, message.body(message.FORGET, [b"sother"], [0]))
+        follower.message(world.AREA, data, peace.now)
+        assert [] == follower.replays(peace.now)
+        assert (1, seq) == (peace.memory.counts["flush"], peace.memory.state[1])
+
+    def test_unknown_key(self) -> None:
+        """A key that the segment refuses drops the area, and does not end the listener."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+
+        def refuse(*_: object) -> int:
+            raise ValueError
+
+        peace.memory.invalidate = refuse
+        before = peace.memory.token
+        peace.do_write()
+        peace.run(2, {})
+        assert 1 == peace.memory.counts["receive_error_apply"]
+        assert before < peace.memory.token
 
 
 # --- the mutants --------------------------------------------------------------------------------

@@ -248,14 +248,13 @@ class TestBadSettings:
         with pytest.raises(ConfigError):
             LevelCache().get("key")
 
-    def test_redis(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Redis is not there yet: an ERROR, and LOCAL mode; configure() refuses it."""
-        with pytest.raises(ConfigError, match="redis"):
+    def test_redis(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Redis without a name that other hosts know: an ERROR, and LOCAL mode."""
+        with pytest.raises(ConfigError, match="explicit name or namespace"):
             accelerator.configure(redis="redis://localhost")
-        accelerator.attach(name=name, redis="redis://localhost")
+        accelerator.attach(redis="redis://localhost", local="process")
         assert any("redis" in line for line in messages(caplog, logging.ERROR))
         assert "local" == LevelCache().diagnostic_snapshot()["mode"]
-        assert name == attachment().name
 
     def test_unexpected(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
@@ -265,7 +264,7 @@ class TestBadSettings:
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("a fault")
 
-        monkeypatch.setattr(runtime, "_without_redis", fail)
+        monkeypatch.setattr(runtime, "_with_sound_redis", fail)
         accelerator.attach(name=name)
         assert 1 <= len(messages(caplog, logging.ERROR))
         cache = LevelCache()

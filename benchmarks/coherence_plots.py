@@ -1,0 +1,123 @@
+"""Tables and plots of bench_staleness.py, bench_outage.py and bench_coherence.py."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plots import BOUND, OURS, THEIRS
+
+_LEAST = 0.001
+"""Seconds: what is younger lies on the lower edge of the plot."""
+_LANES = {"server": "Redis", "way": "the way to it", "host": "a host's listener"}
+
+
+def staleness_summary(document: Mapping[str, Any]) -> Iterator[str]:
+    """What came out, for a terminal."""
+    method = document["method"]
+    limit = method["bound_s"] + method["allowance_s"]
+    yield ""
+    yield (
+        f"{document['reads']} reads, {document['writes']} writes ({document['queued']} not taken "
+        f"at once), {sum(document['counts'].values())} faults, {document['loads']} loads"
+    )
+    yield f"reads that failed: {document['errors']}"
+    yield (
+        f"reads more than {limit:g} s older than Redis took the invalidation: "
+        f"{document['beyond']}; oldest: {document['worst_since_taken']:.3f} s"
+    )
+    yield (
+        f"the same since the commit: {document['beyond_since_commit']}; oldest: "
+        f"{document['worst_since_commit']:.3f} s"
+    )
+    yield (
+        f"plain pub/sub, since the commit: oldest {document['plain_worst']:.1f} s; beyond in "
+        f"{document['plain_beyond_tenths'] / 10:.1f} s of the run"
+    )
+    for one in document["examples"][:10]:
+        yield f"  {one}"
+
+
+def _begin() -> Any:
+    import matplotlib as mpl  # noqa: PLC0415  slow, and needed at the very end only
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "font.size": 9, "svg.hashsalt": "accelerator"})
+    import matplotlib.pyplot as plt  # noqa: PLC0415  after use()
+
+    return plt
+
+
+def _save(plt: Any, figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _place(document: Mapping[str, Any]) -> str:
+    machine, python = document["machine"], document["versions"]["python"]
+    return f"{machine['cpu']}, {machine['cores']} cores, Python {python}"
+
+
+def draw_staleness(document: Mapping[str, Any], path: Path) -> None:
+    """Staleness over time of both contestants; below, what was wrong when."""
+    plt = _begin()
+    method = document["method"]
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(12, 8), sharex=True, gridspec_kw={"height_ratios": (3, 2)}
+    )
+    record = document["record"]
+    for name, column, colour, width in (
+        ("plain pub/sub", "since_commit", THEIRS, 1.0),
+        ("accelerator", "since_commit", "#e0a396", 1.0),
+        ("accelerator", "since_taken", OURS, 1.4),
+    ):
+        at, stale = _peaks(record[name]["at"], record[name][column], 0.5)
+        since = "the commit" if column == "since_commit" else "Redis took the invalidation"
+        label = f"{name}, since {since}"
+        above.plot(at, [max(_LEAST, one) for one in stale], color=colour, lw=width, label=label)
+    above.axhline(method["bound_s"], color=BOUND, lw=1, ls="--")
+    above.annotate(
+        f"the bound, {method['bound_s']:g} s",
+        xy=(1.0, method["bound_s"]),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        color=BOUND,
+    )
+    above.set_yscale("log")
+    above.set_ylabel("oldest read of each half second, s")
+    above.yaxis.set_major_formatter("{x:g}")
+    above.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, frameon=False)
+    above.grid(axis="y", color="#e3e6ea")
+    _draw_faults(below, document["faults"])
+    below.set_xlabel("seconds")
+    for ax in (above, below):
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"Two hosts with {method['workers_a_host']} reading workers each, one Redis, a fault about "
+        f"every second\n{_place(document)}"
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
+    _save(plt, figure, path)
+
+
+def _draw_faults(ax: Any, faults: Sequence[Sequence[Any]]) -> None:
+    names = list(dict.fromkeys(what for what, *_ in sorted(faults, key=lambda one: one[1:2])))
+    for what, where, began, ended in faults:
+        if what == "slow listener" and where == "host":
+            continue
+        row = names.index(what)
+        ax.barh(row, max(ended - began, 0.3), left=began, height=0.7, color=BOUND)
+    ax.set_yticks(range(len(names)), names)
+    ax.grid(axis="x", color="#e3e6ea")
+
+
+def _peaks(
+    at: Sequence[float], values: Sequence[float], width: float
+) -> tuple[list[float], list[float]]:
+    """The highest value of each *width* seconds."""
+    found: dict[int, float] = {}
+    for time, value in zip(at, values, strict=True):
+        place = int(time / width)
+        found[place] = max(found.get(place, 0.0), value)
+    return [place * width for place in sorted(found)], [found[place] for place in sorted(found)]
