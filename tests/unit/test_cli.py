@@ -106,7 +106,7 @@ class TestStats:
     def test_redis(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
         """Whether Redis takes writes, who listens, and what is still to be told."""
         memory = shared.memory
-        LevelCache("users")._note("key", local.NOTE_FORGET)
+        memory.outbox_settle(LevelCache("users")._note("key", local.NOTE_FORGET), False)
         term = memory.lead(1.0)
         memory.link_confirm(time.monotonic())
         memory.link_note(local.LINK_CONNECTED)
