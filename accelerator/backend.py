@@ -484,6 +484,9 @@ class RemoteBackend(Protocol):
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id, and the areas' last numbers."""
 
+    def recheck(self, areas: Sequence[str], origin: bytes) -> list[str]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
+
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
 

@@ -61,12 +61,14 @@ class Looking(Binding):
 
         Args:
             keys: No two are equal.
-            within: Seconds that the answers may be behind the source of truth; None: the bound.
+            within: Seconds that the answers may be behind the source of truth, if that is less than what
+                the area allows; None: that.
             counted: They are reads of the application's.
         """
         second = self._second
         nothing: list[Copy | None] = [None] * len(keys)
-        if second is None or (within is not None and second.confirmed_age() > within):
+        limit = policy.shorter(within, self._config.max_staleness)
+        if second is None or (limit is not None and second.confirmed_age() > limit):
             return nothing
         since = oplog.started()
         encoded = [local.encode_key(key) for key in keys]

@@ -1,4 +1,4 @@
-"""The demo's command: arguments, the three phases in order, and cleaning up whatever happens."""
+"""The demo's command: arguments, which demo, and the three phases of the one on one host."""
 
 import argparse
 import asyncio
@@ -6,21 +6,21 @@ import contextlib
 import importlib.util
 import json
 import os
-import secrets
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from accelerator import segment
 from accelerator.demo.database import create_database
 from accelerator.demo.phase import Outcome, Plan, measure
-from accelerator.demo.report import TITLES, Claim, Report, judge, show
-from accelerator.demo.server import Server, ServerError, serve
+from accelerator.demo.redis_server import NoRedis
+from accelerator.demo.report import TITLES, Report, judge, show
+from accelerator.demo.server import Server, ServerError
 from accelerator.demo.shop import COUNTERS_NAME, DATABASE_NAME
+from accelerator.demo.stage import Stage
 from accelerator.demo.terminal import Terminal
+from accelerator.demo.two_hosts import TwoHosts
 
 CANNOT_RUN = 2
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str] | None) -> int:
     if problem is not None:
         terminal.line(problem)
         return CANNOT_RUN
-    demo = Demo(arguments, terminal)
+    demo = (TwoHosts if arguments.redis else Demo)(arguments, terminal)
     try:
         return asyncio.run(demo.run())
     except asyncio.CancelledError:
@@ -56,7 +56,7 @@ def run(argv: Sequence[str] | None) -> int:
         # Nobody reads the output any more; what is still buffered must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CANNOT_RUN
-    except (ServerError, OSError) as error:
+    except (ServerError, NoRedis, OSError) as error:
         terminal.line(f"The demo could not run: {error}")
         return CANNOT_RUN
 
@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
             " accelerator; put the same load on each, change prices, kill a worker, and report."
         ),
     )
+    parser.add_argument(
+        "--redis",
+        action="store_true",
+        help="show two hosts and one Redis: an update on one is seen on the other, also when"
+        " Redis stops or is killed",
+    )
     parser.add_argument("--quick", action="store_true", help="a short run, for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report's data to FILE")
     parser.add_argument(
@@ -79,9 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=_worker_count,
-        default=4,
         metavar="N",
-        help="Gunicorn workers (default: 4)",
+        help="Gunicorn workers (default: 4; with --redis 2 on each host)",
     )
     parser.add_argument(
         "--port", type=int, default=0, help="port of the shop (default: any free one)"
@@ -109,25 +114,20 @@ def _problem(arguments: argparse.Namespace) -> str | None:
     return None
 
 
-class Demo:
-    """One run of the demo."""
+class Demo(Stage):
+    """One run of the demo on one host."""
 
     def __init__(self, arguments: argparse.Namespace, terminal: Terminal) -> None:
-        self.interrupted_by: int | None = None
+        super().__init__(terminal)
         self._arguments = arguments
-        self._terminal = terminal
         self._plan = Plan(
             seconds=2.5 if arguments.quick else 9.0,
             products=400 if arguments.quick else 1500,
             visitors=16,
-            workers=arguments.workers,
+            workers=arguments.workers or 4,
             seed=arguments.seed,
         )
         self._segment_size = "4MiB" if arguments.quick else "16MiB"
-        # A name of its own: neither another demo's segment nor that of an application here.
-        self._segment = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
-        self._servers: list[Server] = []
-        self._end_of_stay: asyncio.Event | None = None
 
     async def run(self) -> int:
         """Measure, judge, report; the exit status."""
@@ -146,7 +146,7 @@ class Demo:
                     outcomes.append(await self._measure(cache, server, directory))
                     if self._arguments.keep_running and cache == "accelerator":
                         self._publish(Report(plan=plan, outcomes=outcomes, claims=judge(outcomes)))
-                        await self._stay(server)
+                        await self._stay(_STAYING.format(url=server.url))
         cleaning = self._judge_cleaning(directory)
         report = Report(plan=plan, outcomes=outcomes, claims=[*judge(outcomes), cleaning])
         if self._arguments.keep_running:
@@ -156,16 +156,6 @@ class Demo:
             self._terminal.line(_HINT.format(url=server.url, seconds=time.monotonic() - started))
         return 0 if report.held else 1
 
-    @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        """A directory for this run; it and the run's segment are removed at the end."""
-        with tempfile.TemporaryDirectory(prefix="accelerator-demo-") as name:
-            try:
-                (Path(name) / COUNTERS_NAME).mkdir()
-                yield Path(name)
-            finally:
-                segment.unlink(self._segment, os.geteuid(), force=True)
-
     @contextlib.asynccontextmanager
     async def _serve(self, cache: str, directory: Path) -> AsyncIterator[Server]:
         """The shop with one kind of cache, over a new database: all start from the same prices."""
@@ -173,14 +163,13 @@ class Demo:
         create_database(
             directory / DATABASE_NAME, products=self._plan.products, seed=self._plan.seed
         )
-        async with serve(
+        async with self._server(
             cache,
             directory,
             workers=self._plan.workers,
             port=self._arguments.port,
             environment={"ACCELERATOR_NAME": self._segment, "ACCELERATOR_SIZE": self._segment_size},
         ) as server:
-            self._servers.append(server)
             yield server
 
     async def _measure(self, cache: str, server: Server, directory: Path) -> Outcome:
@@ -205,41 +194,3 @@ class Demo:
         show(report, self._terminal)
         if self._arguments.json is not None:
             self._arguments.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
-
-    async def _stay(self, server: Server) -> None:
-        """Leave the server running until a signal comes."""
-        self._terminal.line(_STAYING.format(url=server.url))
-        self._end_of_stay = asyncio.Event()
-        await self._end_of_stay.wait()
-        self._end_of_stay = None
-
-    def _judge_cleaning(self, directory: Path) -> Claim:
-        """The claim that nothing of this run is left."""
-        left = [f"process {pid}" for server in self._servers for pid in server.remains()]
-        left += [
-            f"segment {info.file.path}"
-            for info in segment.survey(os.geteuid())
-            if info.file.name == self._segment
-        ]
-        left += [str(directory)] if directory.exists() else []
-        return Claim(
-            "cleaned-up",
-            "Nothing is left behind: no process, no shared segment, no file.",
-            not left,
-            f"left: {', '.join(left)}" if left else "nothing left behind",
-        )
-
-    def _catch_signals(self) -> None:
-        """Let the signals that end a program end this one in order."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def interrupt(number: int) -> None:
-            if self._end_of_stay is not None:
-                self._end_of_stay.set()
-                return
-            self.interrupted_by = number
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, interrupt, number)

@@ -87,6 +87,7 @@ class FaultProxy:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
+        self._process.terminate()  # a process forked since then may hold the other end of its input
         self._process.wait()
         self._process.stdout.close()
 

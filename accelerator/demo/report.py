@@ -151,7 +151,7 @@ def show(report: Report, terminal: Terminal) -> None:
             terminal.line()
             _show_kill(outcome.kill, terminal)
     terminal.line()
-    _show_claims(report, terminal)
+    show_claims(report.claims, terminal)
 
 
 def _show_table(outcomes: Sequence[Outcome], terminal: Terminal) -> None:
@@ -184,18 +184,19 @@ def _show_kill(kill: Kill, terminal: Terminal) -> None:
         terminal.line(f"{label:<{_LABEL_WIDTH}}{value:>{_COLUMN_WIDTH}}")
 
 
-def _show_claims(report: Report, terminal: Terminal) -> None:
+def show_claims(claims: Sequence[Claim], terminal: Terminal) -> None:
+    """Write which claims held, and what shows it."""
     terminal.line(terminal.strong("What the demo claims"))
-    for claim in report.claims:
+    for claim in claims:
         mark = terminal.good("held  ") if claim.held else terminal.bad("FAILED")
         terminal.line(f"  {mark}  {claim.text}")
         terminal.line(f"          {claim.evidence}")
-    failed = [claim.name for claim in report.claims if not claim.held]
+    failed = [claim.name for claim in claims if not claim.held]
     terminal.line()
     if failed:
         terminal.line(terminal.bad(f"Claims that did not hold: {', '.join(failed)}"))
     else:
-        terminal.line(terminal.good(f"All {len(report.claims)} claims held."))
+        terminal.line(terminal.good(f"All {len(claims)} claims held."))
 
 
 def _percent(share: float | None) -> str:

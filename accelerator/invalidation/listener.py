@@ -55,6 +55,8 @@ DEAD_AFTER: Final = 3
 OUTBOX_EVERY: Final = 0.1
 """Seconds between two looks into the outbox."""
 COMPLAINT_EVERY: Final = 10.0
+RECHECK_EVERY: Final = 60.0
+"""Seconds between two looks whether the server has begun anew."""
 PAUSE_AFTER_ERROR: Final = 0.5
 STOP_PATIENCE: Final = 1.0
 """Seconds that stop() waits at most for the thread: a call of Redis may take two time limits."""
@@ -246,6 +248,8 @@ class _Leadership:
         """Connections in a row on which no heartbeat came back."""
         self._beat_at = 0.0
         self._beaten_at = float("-inf")
+        self._recheck_at = float("-inf")
+        """When to look whether the server has begun anew; always before the first heartbeat."""
         self._linked = False
         """Whether Redis has executed the last heartbeat."""
         self._outbox_at = 0.0
@@ -365,6 +369,7 @@ class _Leadership:
             return
         channels = {self._remote.channel(area): area for area in new}
         self._areas.update((channel.encode(), area) for channel, area in channels.items())
+        self._recheck_at = float("-inf")
         if self._subscription is not None:
             try:
                 self._subscription.subscribe(channels)
@@ -411,6 +416,8 @@ class _Leadership:
         first, longest = self._pauses
         pause = min(longest, first * 2.0 ** min(self._failures, 30)) * random.uniform(0.5, 1.0)  # noqa: S311  no secret
         self._failures += 1
+        # Nobody reads what may be another server now, until a heartbeat behind this look tells.
+        self._recheck_at = self._beat_at = float("-inf")
         self._connect_at = time.monotonic() + pause
         self._memory.link_note(LINK_LOST, pause)
         self._complain(
@@ -445,9 +452,10 @@ class _Leadership:
             except OSError as error:
                 self._lose(type(error).__name__)
         self._prove()
-        sent = self._beaten_at = time.monotonic()
-        number, areas = self._follower.sending(sent)
         try:
+            self._recheck(now)
+            sent = self._beaten_at = time.monotonic()
+            number, areas = self._follower.sending(sent)
             self._remote.beat(areas, self._host_channel, number)
         except CacheError as error:
             self._unlinked(getattr(error, "reason", "setting"))
@@ -459,6 +467,20 @@ class _Leadership:
             self._linked = True
             self._connect_at = min(self._connect_at, time.monotonic() + self._pauses[0])
             self._outbox_at = 0.0
+
+    def _recheck(self, now: float) -> None:
+        """
+        See to it that nobody is given what a server has read from its disk.
+
+        Also now and then without cause, so that the time of the last look, which is noted there,
+        tells a server that has begun anew from one that ran already, and was promoted.
+        """
+        if now < self._recheck_at:
+            return
+        for area in self._remote.recheck(list(self._areas.values()), self._memory.origin):
+            self._complain(f"Redis has begun anew from its disk: area {area} is dropped there")
+        self._recheck_at = now + RECHECK_EVERY
+        self._prove()
 
     def _unlinked(self, why: str) -> None:
         self._linked = False

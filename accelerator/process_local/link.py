@@ -121,6 +121,8 @@ class Link:
         """When its answer came."""
         self._refused = False
         self._settled_from = 0.0
+        self._lost = 0.0
+        """When the listener's connection broke last."""
         self._connected_since: float | None = None
         self._connections = 0
         self._message_at: float | None = None
@@ -144,7 +146,7 @@ class Link:
         self._refused = True
 
     def note(self, event: int, value: float, now: float) -> None:
-        """Note what only diagnostics show."""
+        """Note what becomes of the listener's connection; the rest is for diagnostics."""
         if event == LINK_CONNECTED:
             self._connected_since = now
             self._connections += 1
@@ -152,6 +154,7 @@ class Link:
         elif event == LINK_LOST:
             self._connected_since = None
             self._retry_at = now + value
+            self._lost = now
         elif event == LINK_MESSAGE:
             self._message_at = now
         else:
@@ -198,7 +201,11 @@ class Link:
     def _is_current(self, bound: float, now: float) -> bool:
         if now < self._settled_from:
             return False
-        return self._confirmed is None or now <= self._confirmed + bound
+        if self._confirmed is None:
+            return True
+        # Another server, or one that has begun anew from its disk, is not believed before it has
+        # executed a write that was sent behind that.
+        return now <= self._confirmed + bound and self._confirmed >= self._lost
 
 
 def _age(then: float | None, now: float) -> float | None:

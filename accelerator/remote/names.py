@@ -34,7 +34,7 @@ class Names:
             channel carries it when it is not 0.
     """
 
-    __slots__ = ("_prefix", "beat", "channel", "gen", "log", "seq")
+    __slots__ = ("_prefix", "beat", "channel", "gen", "log", "run", "seq")
 
     def __init__(self, namespace: str, area: str, db: int = 0) -> None:
         space, escaped = escape(namespace.encode()), escape(area.encode())
@@ -46,6 +46,8 @@ class Names:
         """Stream of its last invalidations."""
         self.gen = f"{control}:gen"
         """Generation that its values carry: 8 random bytes."""
+        self.run = f"{control}:run"
+        """Which run of the server the values are of, and when that was looked at last."""
         self.beat = f"{control}:beat"
         """What heartbeats write, to see that writes are taken."""
         self.channel = f"accelerator:invalidation:{space}:{escaped}{_at(db)}"

@@ -338,6 +338,17 @@ class Plans:
         yield Batch([("PUBLISH", channel, text)])
         return replication, seqs
 
+    def recheck(self, areas: Sequence[str], origin: bytes) -> Plan[list[str]]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
+        said = _Said(message.CLEAR, [], [0], origin)
+        calls = []
+        for area in areas:
+            mine = self.names(area)
+            common = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), None)
+            calls.append(Call(scripts.RECHECK, [mine.seq, mine.log, mine.gen, mine.run], common))
+        replies = (yield Batch(calls)) if calls else []
+        return [area for area, cleared in zip(areas, replies, strict=True) if cleared]
+
     def log(
         self, area: str, first: int, last: int | None, limit: int
     ) -> Plan[list[tuple[int, bytes]]]:

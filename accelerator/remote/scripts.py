@@ -260,6 +260,31 @@ ANNOUNCE: Final = Script(_ANNOUNCE + "return announce()\n")
 CLEAR: Final = Script(_ANNOUNCE + "redis.call('SET', KEYS[3], ARGV[5])\nreturn announce()\n")
 """Renews the generation."""
 
+# A server that begins anew from its disk has forgotten what happened since it wrote that: what was
+# deleted is back.  It shows by its run id, which is not the one noted among the data, and by
+# having started since that was noted.  (After a failover the id differs, too; but that server ran
+# already, and lacks the last moments at most.)  Its uptime is in whole seconds, rounded down.
+RECHECK: Final = Script(
+    _ANNOUNCE
+    + """
+local info = redis.pcall('INFO', 'server')
+if type(info) ~= 'string' then return 0 end
+local id = string.match(info, 'run_id:(%x+)')
+local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
+if not id or not up then return 0 end
+local now = tonumber(redis.call('TIME')[1])
+local seen = redis.call('GET', KEYS[4])
+redis.call('SET', KEYS[4], id .. ' ' .. string.format('%.0f', now))
+if not seen then return 0 end
+local noted, at = string.match(seen, '^(%x+) (%d+)$')
+if noted == id or (noted and now - up < tonumber(at)) then return 0 end
+redis.call('SET', KEYS[3], ARGV[5])
+announce()
+return 1
+"""
+)
+"""KEYS seq, log, gen, run; renews the generation if the server began anew from its disk: 1."""
+
 GENERATION: Final = Script("""
 local gen = redis.call('GET', KEYS[1])
 if not gen or #gen ~= 8 then

@@ -188,6 +188,10 @@ class RedisRemote:
         """Write, and tell *channel*; the replication id and the areas' numbers."""
         return self._run(self.plans.beat(areas, channel, n), None, "beat")
 
+    def recheck(self, areas: Sequence[str], origin: bytes) -> list[str]:
+        """Forget the areas that a server has from its disk since it began anew; which those are."""
+        return self._run(self.plans.recheck(areas, origin), None, "recheck")
+
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
         return self._run(self.plans.log(area, first, last, limit), area, "log")

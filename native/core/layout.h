@@ -185,7 +185,8 @@ struct acc_link {
     uint64_t settled_from; /* behind an interruption it may not be read before; raised only */
     uint64_t refused;      /* since then it answers with errors; 0: it does not */
     uint64_t breaker;      /* level 4 | probing 1 | failures 8 | ms 51, see link.c */
-    uint64_t reserved2[3];
+    uint64_t lost;         /* the listener's connection broke then; raised only */
+    uint64_t reserved2[2];
 
     /* For people. */
     uint64_t connected;  /* since then; 0: not */

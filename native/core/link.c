@@ -11,6 +11,9 @@
  *                 reads, and the next confirmation raises both.
  *   refused       stored by who hears an error, cleared behind the raised confirmation.  Killed
  *                 between: refused for one heartbeat more.
+ *   lost          raised by who listens, at once: the server may be another one, or have begun anew
+ *                 from its disk, and is not read before it has executed a write that was sent behind
+ *                 that.  Killed before: as if it had not been noticed; the next who listens looks.
  *   heard         raised before the breaker is closed.  Killed between: the breaker's pause ends by
  *                 itself.
  *   breaker       all of its state in one word, so that every step is one CAS:
@@ -185,7 +188,9 @@ void acc_link_connected(struct acc_segment *seg) {
 void acc_link_lost(struct acc_segment *seg, uint64_t retry_ns) {
     struct acc_link *link = acc_link(seg);
     if (!seg->readonly) {
-        acc_store_relaxed(&link->next_retry, acc_now_ns(seg) + retry_ns);
+        uint64_t now = acc_now_ns(seg);
+        raise_to(&link->lost, now, now);
+        acc_store_relaxed(&link->next_retry, now + retry_ns);
         acc_store_release(&link->connected, (uint64_t)0);
     }
 }
@@ -204,7 +209,7 @@ static bool may_read(const struct acc_segment *seg, uint64_t bound_ns) {
     }
     uint64_t now = acc_now_ns(seg);
     return confirmed <= now && now - confirmed <= bound_ns &&
-           now >= acc_load_acquire(&link->settled_from);
+           now >= acc_load_acquire(&link->settled_from) && confirmed >= past(&link->lost, now);
 }
 
 enum acc_remote acc_link_ask(struct acc_segment *seg, uint64_t bound_ns, bool reading) {
@@ -301,9 +306,10 @@ uint32_t acc_link_check(const struct acc_segment *seg, acc_report *report, void 
     const struct acc_link *link = acc_link(seg);
     uint64_t breaker = acc_load_acquire(&link->breaker);
     const uint64_t past_words[] = {
-        acc_load_acquire(&link->confirmed), acc_load_acquire(&link->heard),
-        acc_load_acquire(&link->refused),   acc_load_acquire(&link->connected),
-        acc_load_acquire(&link->message),   acc_load_acquire(&link->settled_from),
+        acc_load_acquire(&link->confirmed),    acc_load_acquire(&link->heard),
+        acc_load_acquire(&link->refused),      acc_load_acquire(&link->connected),
+        acc_load_acquire(&link->message),      acc_load_acquire(&link->lost),
+        acc_load_acquire(&link->settled_from),
     };
     uint64_t now = acc_now_ns(seg);
     uint32_t violations = 0;

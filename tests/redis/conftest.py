@@ -1,11 +1,15 @@
 """Real servers for these tests, and the two kinds of clients under one roof."""
 
 import asyncio
+import importlib.util
 import inspect
 import os
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +21,22 @@ from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import HOST, RedisServer, external_url
 
 ORIGIN = bytes(range(16))
+
+
+def load(name: str, path: str) -> ModuleType:
+    """Import what is no test, once, under a name that forked workers know as well."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+hosts = load("hosts", "hosts.py")
+processes: Any = load("processes", "../process/conftest.py")
+calls, gates, crowd = processes.calls, processes.gates, processes.crowd
 
 
 class Awaited:
@@ -154,3 +174,49 @@ def backend(flavour: Callable[..., Any], raw: Any, request: pytest.FixtureReques
     if isinstance(raw, redis.RedisCluster):
         return flavour(raw)
     return flavour(request.getfixturevalue("url"))
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Names in Redis that no other test has."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def make_host(url: str, namespace: str) -> Iterator[Callable[..., Any]]:
+    """
+    Make hosts, in step with the shared server unless said otherwise; their workers end as it does.
+
+    Their time limit is long, as the machine may be busy; tests of faults give the usual one.
+    """
+    made: list[Any] = []
+
+    def make(
+        areas: Mapping[str, Any] | None = None,
+        *,
+        redis: str = url,
+        in_step: bool = True,
+        **settings: Any,
+    ) -> Any:
+        settings = {"redis_timeout": 5.0, "namespace": namespace, **settings}
+        host = hosts.Host(redis, areas or {"area": {}}, **settings)
+        made.append(host)
+        return host.wait_in_step() if in_step else host
+
+    yield make
+    for host in made:
+        host.close()
+
+
+@pytest.fixture
+def make_monitor() -> Iterator[Callable[..., Any]]:
+    """Watch the commands of a test's own server."""
+    made: list[Any] = []
+
+    def make(server: RedisServer) -> Any:
+        made.append(hosts.Monitor(server))
+        return made[-1]
+
+    yield make
+    for monitor in made:
+        monitor.close()

@@ -3,7 +3,9 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import time
 import traceback
 import uuid
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import accelerator
-from accelerator import runtime
+from accelerator import local, runtime
+from accelerator.demo.redis_server import RedisServer
+from accelerator.remote.names import Names
 
 SHM_DIR = Path("/dev/shm")
 PATIENCE = 60.0
@@ -122,7 +126,9 @@ class Host:
         return next(worker for worker in self.workers if worker.pid == pid)
 
     def wait_in_step(self) -> Self:
-        """Wait until every area is known to be current."""
+        """Wait until every worker is ready, and every area is known to be current."""
+        for worker in self.workers:
+            worker.call(link)
         for area in self.areas:
             until(lambda area=area: self.call(freshness, area) < 1.5)
         return self
@@ -130,6 +136,18 @@ class Host:
     def counters(self, area: str = "area") -> dict[str, int]:
         """Over all workers."""
         return dict(self.call(f"{area}.metrics_snapshot"))
+
+    def count(self, counter: str, area: str = "area") -> int:
+        """One of the counters."""
+        return self.counters(area)[counter]
+
+    def name_of(self, key: Any, area: str = "area") -> str:
+        """Name of a key's value in Redis."""
+        return Names(self.settings["namespace"], area).value(local.encode_key(key))
+
+    def names(self, area: str = "area") -> Names:
+        """Names of an area in Redis."""
+        return Names(self.settings["namespace"], area)
 
     def close(self) -> None:
         """End the workers and remove the segment."""
@@ -139,6 +157,58 @@ class Host:
             worker.kill()
         for path in SHM_DIR.glob(f"accelerator.*.{self.name}.*"):
             path.unlink()
+
+
+class Monitor:
+    """
+    The commands that a server executes, scripts' own among them, from now on.
+
+    Args:
+        server: With a Unix socket.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(server.socket)
+        self._lines = self._socket.makefile("rb")
+        self._socket.sendall(b"*1\r\n$7\r\nMONITOR\r\n")
+        assert b"+OK\r\n" == self._lines.readline()
+
+    def commands(self) -> list[list[str]]:
+        """What has come since the last call, each as its words."""
+        marker = f"marker-{uuid.uuid4().hex}"
+        self._server.command("ECHO", marker)
+        found: list[list[str]] = []
+        while True:
+            line = self._lines.readline().decode()
+            words = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
+            if words == ["ECHO", marker]:
+                return found
+            found.append(words)
+
+    def about(self, name: str) -> list[str]:
+        """Commands since the last call that name *name*, but for the calls of scripts."""
+        return [
+            words[0].upper()
+            for words in self.commands()
+            if name in words and not words[0].upper().startswith("EVAL")
+        ]
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+def publish(server: RedisServer, channel: str, data: bytes) -> None:
+    """Publish any bytes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(server.socket)
+        name = channel.encode()
+        head = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n" % (len(name), name, len(data))
+        connection.sendall(head + data + b"\r\n")
+        assert connection.recv(100).startswith(b":")
 
 
 def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
@@ -186,11 +256,25 @@ def freshness(area: str) -> float:
     return found
 
 
+def get_entry(key: Any, area: str = "area", **options: Any) -> Any:
+    """A value and what is known about it, in a worker."""
+    return _caches[area].get_entry(key, **options)
+
+
+def listening() -> bool:
+    """Whether this very worker listens for the host."""
+    second = runtime.current().second
+    assert second is not None
+    return second._listener.leading
+
+
 def _serve(pipe: Connection, settings: Mapping[str, Any], areas: Areas) -> None:
-    accelerator.attach(**settings, strict=True)
-    for area, options in areas.items():
+    runtime.swap(None)  # whatever the tests' own process uses
+    for area, options in areas.items():  # first: a new segment is laid out for their values
         _caches[area] = accelerator.LevelCache(area, **options)
-        _caches[area].peek("nothing")  # so that the host listens
+    accelerator.attach(**settings, strict=True)
+    for made in _caches.values():
+        made.peek("nothing")  # so that the host listens
     while True:
         try:
             what, arguments, keywords = pipe.recv()

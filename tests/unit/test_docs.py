@@ -22,15 +22,20 @@ from accelerator import (
     ReadOptions,
     cache,
     cli,
+    keeping,
     local,
     lock,
+    looking,
     operations,
     reads,
     testing,
     twins,
+    writing,
 )
 from accelerator.config import AreaConfig, Settings
+from accelerator.demo import redis_server
 from accelerator.errors import CacheError
+from accelerator.invalidation import listener
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -92,6 +97,8 @@ def literal(cell: str) -> Any:
     return ast.literal_eval(cell.strip("`"))
 
 
+REDIS = "redis://localhost:6379/0"
+"""Where the examples have their Redis."""
 BLOCKS = [block for page in ALL_PAGES for block in blocks_of(page)]
 EXAMPLES = [block for block in BLOCKS if block.language == "python"]
 COMMANDS = [
@@ -99,11 +106,24 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(scope="session")
+def redis_of_examples() -> Iterator[str]:
+    """A server instead of the one that the examples speak of."""
+    try:
+        with redis_server.redis_url() as url:
+            yield url
+    except redis_server.NoRedis as problem:
+        pytest.skip(str(problem))
+
+
 class TestExamples:
     @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.name)
-    def test_runs(self, example: Block, tmp_path: Path) -> None:
+    def test_runs(self, example: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
         """Each example stands alone, and what it asserts holds."""
-        (tmp_path / "example.py").write_text(example.text, encoding="utf-8")
+        text = example.text
+        if REDIS in text:
+            text = text.replace(REDIS, request.getfixturevalue("redis_of_examples"))
+        (tmp_path / "example.py").write_text(text, encoding="utf-8")
         environment = {**os.environ, "ACCELERATOR_LOCAL": "process"}
         done = subprocess.run(
             [sys.executable, "-W", "error", "example.py"],
@@ -321,10 +341,12 @@ class TestMetrics:
     def test_operations(self) -> None:
         """The names of operations in the log."""
         page = prose_of(DOCS / self.PAGE)
-        source = "".join(map(inspect.getsource, (operations, reads, twins, lock)))
+        modules = (operations, writing, looking, keeping, reads, twins, lock, listener)
+        source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
-        logs = r"(?:succeeded|failed)\(self\.(?:_cache\.)?_config\.area, "
-        calls = rf"(?:{logs}|_(?:busy|encode)\()\"(\w+)\""
+        logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
+        steps = r"_(?:busy|encode|deleting|decided|incrementing|published)\(\s*"
+        calls = rf"(?:{logs}|{steps})\"(\w+)\""
         actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
         assert actual == set(names_in(sentence))
 
