@@ -182,6 +182,7 @@ class Caches:
         slot: Number of the process among all.
         settings: For attach().
         areas: Options of each.
+        slow_loads: Share of loads that take a while.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class Caches:
         slot: int,
         settings: dict[str, Any],
         areas: Mapping[str, Mapping[str, Any]] = AREAS,
+        slow_loads: float = 0.0,
     ) -> None:
         import accelerator  # noqa: PLC0415  the controlling process does not need it
         from accelerator import runtime  # noqa: PLC0415
@@ -205,6 +207,7 @@ class Caches:
         self.memory: Any = attachment.memory
         self.second: Any = attachment.second
         self._chance = random.Random(slot)
+        self._slow_loads = slow_loads
 
     def load(self, name: str) -> dict[str, int]:
         """Ask the source of truth, as the loader of an area."""
@@ -214,7 +217,7 @@ class Caches:
     def version(self, key: int) -> int:
         """Ask the source of truth; some of its answers are on their way for a while."""
         version = self._ledger.version(key)
-        if self._chance.random() < SLOW_LOADS:
+        if self._chance.random() < self._slow_loads:
             time.sleep(self._chance.uniform(0, SLOW_LOAD))
         return version
 
@@ -227,7 +230,7 @@ class Caches:
 
 def reader(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
     """Read as a worker does, until the experiment is over."""
-    caches = Caches(ledger, slot, settings)
+    caches = Caches(ledger, slot, settings, slow_loads=SLOW_LOADS)
     plain = Plain(settings["redis"], caches.version)
     chance = random.Random(os.getpid())
     complaint = Complaint()
@@ -252,7 +255,7 @@ def reader(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> No
 
 def writer(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
     """Commit, and tell the cache, until the experiment is over."""
-    caches = Caches(ledger, slot, settings)
+    caches = Caches(ledger, slot, settings, slow_loads=SLOW_LOADS)
     chance = random.Random(os.getpid())
     own = [key for key in range(KEYS) if (key % 4 == 3) == (host == 1)]
     publisher = PlainPublisher(settings["redis"])

@@ -30,6 +30,10 @@ def staleness_summary(document: Mapping[str, Any]) -> Iterator[str]:
         f"{document['worst_since_commit']:.3f} s"
     )
     yield (
+        f"of these, while no host alone was cut off from Redis: "
+        f"{document['beyond_since_commit_together']}; oldest: {document['worst_together']:.3f} s"
+    )
+    yield (
         f"plain pub/sub, since the commit: oldest {document['plain_worst']:.1f} s; beyond in "
         f"{document['plain_beyond_tenths'] / 10:.1f} s of the run"
     )
