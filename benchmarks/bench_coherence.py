@@ -125,12 +125,10 @@ def _leave(*_: object) -> None:
     raise SystemExit
 
 
-def reading(
-    sights: Sights, pace: float
-) -> Callable[[Ledger, int, int, dict[str, Any]], None]:
+def reading(sights: Sights, pace: float) -> Callable[[Ledger, int, int, dict[str, Any]], None]:
     """Make a worker that reads one key; SIGTERM ends it as Gunicorn ends a worker."""
 
-    def read(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
+    def read(ledger: Ledger, slot: int, _host: int, settings: dict[str, Any]) -> None:
         import accelerator  # noqa: PLC0415
 
         harness.exact_sleep()
@@ -179,7 +177,7 @@ def _delete_all(ledger: Ledger, cache: Any, name: str, tries: int) -> None:
         time.sleep(PACE)
 
 
-def watching(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
+def watching(ledger: Ledger, _slot: int, host: int, settings: dict[str, Any]) -> None:
     """Note who listens; uses no area, and so never listens itself."""
     import accelerator  # noqa: PLC0415
     from accelerator import runtime  # noqa: PLC0415

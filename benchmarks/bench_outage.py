@@ -29,7 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import coherence_plots
 import harness
@@ -203,7 +203,7 @@ def reading(
 def writing(rate: float) -> Callable[[Ledger, int, int, dict[str, Any]], None]:
     """Make a process that commits and deletes."""
 
-    def write(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
+    def write(ledger: Ledger, slot: int, _host: int, settings: dict[str, Any]) -> None:
         caches = Caches(ledger, slot, settings, {"hot": {}})
         chance = random.Random(os.getpid())
         while not ledger.stopped:
@@ -232,7 +232,7 @@ class _Rig:
             self._stack.callback(host.close)
             host.start()
 
-    def __enter__(self) -> "_Rig":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,7 +272,7 @@ def _stopped(arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"  {number + 1} of {arguments.rounds}", flush=True)
         rig.finish()
     rounds = [_stop_figures(calls.records(), reads.records(), *stop) for stop in stops]
-    return _stopped_result(rounds, reads.records())
+    return _stopped_result(arguments, rounds, reads.records())
 
 
 def _stop_figures(calls: Any, reads: Any, began: float, ended: float) -> dict[str, Any]:
@@ -288,9 +288,7 @@ def _stop_figures(calls: Any, reads: Any, began: float, ended: float) -> dict[st
     open_reads = [
         read[1] - read[0] for read in reads if opened < read[0] and read[1] < opened + FIRST_PROBE
     ]
-    probes = [
-        call for call in within if call[2] == _FAILED and opened + FIRST_PROBE <= call[1]
-    ]
+    probes = [call for call in within if call[2] == _FAILED and opened + FIRST_PROBE <= call[1]]
     return {
         "opened": opened - began,
         "failed": len(first),
@@ -309,9 +307,13 @@ def _stop_figures(calls: Any, reads: Any, began: float, ended: float) -> dict[st
     }
 
 
-def _stopped_result(rounds: list[dict[str, Any]], reads: Any) -> dict[str, Any]:
+def _stopped_result(
+    arguments: argparse.Namespace, rounds: list[dict[str, Any]], reads: Any
+) -> dict[str, Any]:
     opened = [one for one in rounds if one["opened"] is not None]
     errors = sum(read[2] for read in reads)
+    # Each of the other workers has a call under way when the fifth fails.
+    allowed = FAILURES + arguments.workers - 1
     most = max((one["failed"] for one in opened), default=0)
     after = sum(one["begun_after_opening"] for one in opened)
     longest = max((one["longest_s"] for one in opened), default=0.0)
@@ -322,8 +324,13 @@ def _stopped_result(rounds: list[dict[str, Any]], reads: Any) -> dict[str, Any]:
         "rounds": rounds,
         "claims": [
             claim("reads that failed", int(errors), 0, held=errors == 0),
-            claim("times the host gave Redis up", len(opened), len(rounds), held=len(opened) == len(rounds)),
-            claim("failing calls, most of a round", most, "5 and those in flight", held=True),
+            claim(
+                "times the host gave Redis up",
+                len(opened),
+                len(rounds),
+                held=len(opened) == len(rounds),
+            ),
+            claim("failing calls, most of a round", most, allowed, held=most <= allowed),
             claim("failing calls begun after the fifth had failed", after, 0, held=after == 0),
             claim("longest failing call, s", longest, CALL_LIMIT, held=longest <= CALL_LIMIT),
             claim("a skipped call, p99, s", skipped, OPEN_LIMIT, held=skipped <= OPEN_LIMIT),
@@ -384,9 +391,7 @@ def _killed_result(
     for began, ended, _ in reads:
         seconds[int(began - ledger.began)].append(ended - began)
     within = [end - begin for begin, end, _ in _between(reads, down + 1.0, up)]
-    stale = [
-        point.stale for slot in range(SLOTS) for _, point in ledger.points(OURS, slot)
-    ]
+    oldest = max(point.stale for slot in range(SLOTS) for _, point in ledger.points(OURS, slot))
     late = ledger.late_count()
     return {
         "down_at": down - ledger.began,
@@ -400,7 +405,7 @@ def _killed_result(
             claim("loads of a host, most", max(loads), limit, held=max(loads) <= limit),
             claim("reads that failed", errors, 0, held=errors == 0),
             claim(f"reads older than {BOUND + ALLOWANCE:g} s", late, 0, held=late == 0),
-            claim("oldest read, s", max(stale), BOUND + ALLOWANCE, held=True),
+            claim("oldest read, s", oldest, BOUND + ALLOWANCE, held=oldest <= BOUND + ALLOWANCE),
             claim("p99 of the reads without Redis, s", _quantile(within, 0.99), None, held=True),
         ],
     }

@@ -6,8 +6,8 @@ How old the values are that readers get, while Redis and everything around it mi
 
 Two hosts (segments) on one machine, each with a proxy of its own in front of one Redis.  On each
 host one process commits new versions to a source of truth and then tells the cache, and the workers
-read the same hot keys all the time.  About every second something fails.  The same workers read
-the same keys from a dict that a plain Redis subscription keeps up to date, through the same proxies.
+read the same hot keys all the time.  About every second something fails.  The same workers read the
+same keys from a dict that a plain Redis subscription keeps up to date, through the same proxies.
 
 Writes JSON (machine, versions, method, every fault, the record) and an SVG plot beside it.
 Ends with status 1 if a read was older than promised.

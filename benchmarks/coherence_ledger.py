@@ -173,7 +173,7 @@ class Ledger:
             return 0.0
         return max(0.0, now - self._commits[key * VERSIONS + version + 1])
 
-    def writes(self) -> "Iterator[tuple[int, int, float, float, float, int]]":
+    def writes(self) -> Iterator[tuple[int, int, float, float, float, int]]:
         """Key, version, times of commit, call and return, and status of each write."""
         for key in range(self.keys):
             for version in range(1, self.version(key) + 1):
@@ -195,7 +195,7 @@ class Ledger:
         self._box[end % _BOX] = key * VERSIONS + version
         self._box_ends[1] = end + 1
 
-    def posted(self) -> "Iterator[tuple[int, int]]":
+    def posted(self) -> Iterator[tuple[int, int]]:
         """Keys and versions of which this host's cache is to be told."""
         while self._box_ends[0] < self._box_ends[1]:
             begin = int(self._box_ends[0])
@@ -232,7 +232,7 @@ class Ledger:
                 self._late[at + offset] = value
         self._late_count[slot] = count + 1
 
-    def points(self, contestant: int, slot: int) -> "Iterator[tuple[float, Point]]":
+    def points(self, contestant: int, slot: int) -> Iterator[tuple[float, Point]]:
         """The record of one worker: seconds since the beginning, and what was read."""
         base = (slot * 2 + contestant) * _BUCKETS * _POINT
         for bucket in range(_BUCKETS):
