@@ -138,9 +138,7 @@ def _forked(run: Any) -> int:
     return pid
 
 
-def _run(
-    arguments: argparse.Namespace, ledger: Ledger, hosts: list[Host], faults: Faults
-) -> None:
+def _run(arguments: argparse.Namespace, ledger: Ledger, hosts: list[Host], faults: Faults) -> None:
     chance = random.Random(7)
     pauses = schedule(chance)
     began = time.monotonic()

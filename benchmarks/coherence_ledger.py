@@ -207,8 +207,7 @@ class Ledger:
         at = ((slot * 2 + contestant) * _BUCKETS + bucket) * _POINT
         points = self._points
         points[at] += 1
-        if ended - began > points[at + 5]:
-            points[at + 5] = ended - began
+        points[at + 5] = max(points[at + 5], ended - began)
         if version < 0:
             points[at + 6] += 1
             return
