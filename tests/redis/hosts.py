@@ -126,7 +126,9 @@ class Host:
         return next(worker for worker in self.workers if worker.pid == pid)
 
     def wait_in_step(self) -> Self:
-        """Wait until every area is known to be current."""
+        """Wait until every worker is ready, and every area is known to be current."""
+        for worker in self.workers:
+            worker.call(link)
         for area in self.areas:
             until(lambda area=area: self.call(freshness, area) < 1.5)
         return self

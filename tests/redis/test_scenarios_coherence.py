@@ -247,8 +247,8 @@ class TestCoherence:
         self, make_host: MakeHost, server: RedisServer, how: str
     ) -> None:
         """
-        30: the worker that listens is killed, or stopped: another takes over within 750 ms, what was
-        published in between is not lost, and there is one subscriber per host again.
+        30: the worker that listens is killed, or stopped: another takes over within 750 ms, what
+        was published in between is not lost, and there is one subscriber per host again.
         """
         a, b = make_host(redis=server.url, workers=3), make_host(redis=server.url)
         b.call("set", "key", "old")
@@ -474,6 +474,7 @@ class TestRedisIsAway:
         """
         host = make_host(redis=server.url, workers=3, freshness_bound=60, **BRIEF)
         server.kill()
+        until(lambda: host.link()["connected_since"] is None)  # no heartbeat is under way
         for _ in range(4):
             for worker in host.workers:
                 worker.call("delete", "key")
