@@ -134,8 +134,8 @@ class TwoHosts(Stage):
             )
             if redis is None:
                 self._terminal.line(
-                    "Redis is yours, so it is neither stopped nor killed.  Some small keys stay in\n"
-                    f"it, all of them named {self._segment}:..."
+                    "Redis is yours, so it is neither stopped nor killed.  Some small keys stay\n"
+                    f"in it, all of them named {self._segment}:..."
                 )
             async with self._hosts(directory, url) as servers:
                 story = await self._tell(servers, redis)
