@@ -137,9 +137,7 @@ class Clocks:
         return max(0.0, now - following[0]) if following else 0.0
 
 
-def _taken(
-    seen: list[tuple[float, float]], called: float, returned: float, status: int
-) -> float:
+def _taken(seen: list[tuple[float, float]], called: float, returned: float, status: int) -> float:
     if not called:
         return float("inf")  # its writer was killed before it could tell anybody
     place = bisect.bisect_left(seen, (called, 0.0))

@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render(file: segment.SegmentFile, stats: dict[str, Any]) -> str:
     """The same for people."""
-    return "\n".join([*_segment(file, stats["segment"]), *_processes(stats), *_areas(stats)])
+    parts = _segment(file, stats["segment"]), _processes(stats), _redis(stats), _areas(stats)
+    return "\n".join(line for part in parts for line in part)
 
 
 def _segment(file: segment.SegmentFile, numbers: dict[str, Any]) -> list[str]:
@@ -81,6 +82,31 @@ def _processes(stats: dict[str, Any]) -> list[str]:
     return [f"processes {len(living)}"] + [
         f"  pid {each['pid']}, attached {each['attached']:.0f} s ago" for each in living
     ]
+
+
+def _redis(stats: dict[str, Any]) -> list[str]:
+    """What the host knows of Redis; nothing if it has none."""
+    link, leader = stats["link"], stats["leader"]
+    if not leader["term"]:
+        return []
+    confirmed = link["confirmed_age"]
+    said = "has not answered yet" if confirmed is None else f"took a write {confirmed:.1f} s ago"
+    state = [said, f"breaker {link['breaker']}", f"outbox {link['outbox_depth']}"]
+    if link["refused"]:
+        state.insert(1, "refuses writes now")
+    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link, leader))}"]
+
+
+def _listener(link: dict[str, Any], leader: dict[str, Any]) -> list[str]:
+    if not leader["pid"]:
+        return ["nobody listens"]
+    shown = [f"listener pid {leader['pid']}", f"term {leader['term']}"]
+    since, retry = link["connected_since"], link["next_retry_in"]
+    if since is not None:
+        shown.append(f"connected for {since:.0f} s")
+    else:
+        shown.append("not connected" if retry is None else f"connects in {retry:.1f} s")
+    return [*shown, f"{link['reconnects']} reconnects"]
 
 
 def _areas(stats: dict[str, Any]) -> list[str]:

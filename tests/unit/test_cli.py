@@ -68,6 +68,13 @@ class TestFlights:
         assert "flights 0" == capsys.readouterr().out.splitlines()[1]
 
 
+def redis_lines(shown: str) -> list[str]:
+    """The lines about Redis."""
+    lines = shown.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("redis "))
+    return lines[first : first + 2]
+
+
 class TestStats:
     def test_people(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
         """Segment, processes, areas, in columns that line up."""
@@ -95,6 +102,26 @@ class TestStats:
         assert str(segment.own_file(shared.name).path) == shown["path"]
         assert 1 == shown["areas"]["users"]["set"]
         assert shared.memory.size == shown["segment"]["size"]
+
+    def test_redis(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whether Redis takes writes, who listens, and what is still to be told."""
+        memory = shared.memory
+        memory.outbox_settle(LevelCache("users")._note("key", local.NOTE_FORGET), False)
+        term = memory.lead(1.0)
+        memory.link_confirm(time.monotonic())
+        memory.link_note(local.LINK_CONNECTED)
+        assert 0 == cli.main(["stats", "--name", shared.name])
+        head, listener = redis_lines(capsys.readouterr().out)
+        assert head.startswith("redis took a write ")
+        assert head.endswith("breaker closed, outbox 1")
+        assert f"  listener pid {os.getpid()}, term {term}, connected for 0 s" in listener
+        memory.link_refused()
+        memory.link_note(local.LINK_LOST, 30.0)
+        memory.lead_resign(term)
+        assert 0 == cli.main(["stats", "--name", shared.name])
+        head, listener = redis_lines(capsys.readouterr().out)
+        assert "refuses writes now" in head
+        assert listener.startswith("  nobody listens")
 
     def test_of_the_dead(self, dead: str, capsys: pytest.CaptureFixture[str]) -> None:
         """A segment without processes can be looked at, and is not entered by that."""

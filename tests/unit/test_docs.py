@@ -118,9 +118,7 @@ def redis_of_examples() -> Iterator[str]:
 
 class TestExamples:
     @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.name)
-    def test_runs(
-        self, example: Block, tmp_path: Path, request: pytest.FixtureRequest
-    ) -> None:
+    def test_runs(self, example: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
         """Each example stands alone, and what it asserts holds."""
         text = example.text
         if REDIS in text:
