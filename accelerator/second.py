@@ -6,6 +6,7 @@ One per attachment.  Nothing is connected, and no thread starts, before an area 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
+        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
@@ -77,9 +79,28 @@ class SecondLevel:
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
+        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
+
+    def _check_told(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
+        """
+        Read nothing while Redis has not heard of all that this host has changed.
+
+        It may be well and have missed a single delete: what it has of that key is what the delete
+        was about, and no reader on this host must be given that any more.  The delete was queued
+        before it returned, so whoever reads after that sees it in the outbox, or, when it is no
+        longer there, reads what Redis has after it.
+
+        Raises:
+            RemoteError: Something is queued.
+        """
+        if not wanted.reading or self.bound < self._memory.confirmed_age() < math.inf:
+            return  # it is not read then anyway, and the outbox may be long
+        if self._memory.outbox_due(1) or name in self._memory.outbox_owed():
+            why = "as it has not yet been told of all changes of this host"
+            raise self._guard.skipped(area, name, wanted.method, why)
 
     def write(self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
         """How an explicit change is asked for."""
