@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
+
+
+_LOOK_AT: Final = 256
+"""Entries of the outbox that are looked through for one key."""
 
 
 class SecondLevel:
@@ -101,6 +105,26 @@ class SecondLevel:
         if self._memory.outbox_due(1) or name in self._memory.outbox_owed():
             why = "as it has not yet been told of all changes of this host"
             raise self._guard.skipped(area, name, wanted.method, why)
+
+    def check_decidable(self, area: local.AreaBase, name: str, op: str, key: bytes) -> None:
+        """
+        Let Redis decide about a key only when it knows what this host has done to it.
+
+        Else it would decide about what was deleted, and the delete, told later, undo its decision.
+
+        Raises:
+            RemoteError: A change of the key is queued.
+        """
+        if self._memory.confirmed_age() > self.bound:
+            return  # Redis is away, and the outbox may be long
+        due = self._memory.outbox_due(_LOOK_AT)
+        if (
+            any(each == name and known in {b"", key} for _, each, _, known in due)
+            or len(due) == _LOOK_AT
+            or name in self._memory.outbox_owed()
+        ):
+            why = "as it has not yet been told of an earlier change of the key"
+            raise self._guard.skipped(area, name, op, why)
 
     def write(self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
         """How an explicit change is asked for."""

@@ -1,12 +1,13 @@
 """A change that Redis has missed, though it is well: the host does not get what was before."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from accelerator import LevelCache, testing
+from accelerator import BackendError, LevelCache, testing
 from accelerator.demo.fault_proxy import FaultProxy
 
 
@@ -73,6 +74,28 @@ class TestOwnHost:
 
         until(settled)
         assert cache.get("key") is None
+
+    def test_decided(self, host: testing.Isolated, proxy: FaultProxy, cache: LevelCache) -> None:
+        """Redis does not count on from what was deleted, nor is its count deleted later."""
+        cache.incr("count", 5)
+        lose(proxy, lambda: cache.delete("count"))
+        answers = []
+
+        def is_counted() -> bool:
+            with contextlib.suppress(BackendError):
+                answers.append(cache.incr("count"))
+            return bool(answers)
+
+        until(is_counted)
+        until(lambda: host.memory.link()["outbox_depth"] == 0)
+        assert [1, 2] == [*answers, cache.incr("count")]
+
+    def test_others_decided(
+        self, host: testing.Isolated, proxy: FaultProxy, cache: LevelCache
+    ) -> None:
+        """What is queued of one key does not keep others from being counted."""
+        lose(proxy, lambda: cache.delete("key"))
+        assert 1 == cache.incr("count")
 
     def test_read_again(self, host: testing.Isolated, proxy: FaultProxy, cache: LevelCache) -> None:
         """When all is told, Redis is read again."""
