@@ -72,7 +72,7 @@ class Binding(local.AreaBase):
             # The table of areas is full: reads must go on all the same.
             self._tell("areas", "%s; it caches in memory of this process, alone", error)
             if self._second is not None:
-                self._second = attachment.second_over(runtime.spare_memory())
+                self._second = runtime.spare_second()
             self._bind_to(runtime.spare_memory())
         if self._second is not None:
             self._second.start()

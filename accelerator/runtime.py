@@ -69,10 +69,6 @@ class Attachment:
     second: SecondLevel | None = None
     """Redis behind it, if the settings have one; nothing is connected before it is used."""
 
-    def second_over(self, memory: local.Segment) -> SecondLevel | None:
-        """The same Redis behind other memory."""
-        return second_level(memory, self.settings)
-
     @property
     def shared(self) -> bool:
         """Whether other processes see what this one stores."""
@@ -98,12 +94,16 @@ class _Runtime:
         self.former: Attachment | None = None
         self.max_value_size = _MAX_VALUE_SIZE
         self.spare: local.Segment | None = None
+        self.spare_second: SecondLevel | None = None
         self.complained: set[str | None] = set()
 
     def use(self, attachment: Attachment | None) -> None:
         """Make every cache bind anew at its next operation."""
         self.former = self.attachment  # kept: other threads may be inside its memory right now
         self.attachment = attachment
+        second, self.spare_second = self.spare_second, None
+        if second is not None:
+            second.stop()
         for reference in self.caches.valuerefs():
             cache = reference()
             if cache is not None:
@@ -256,6 +256,15 @@ def spare_memory() -> local.Segment:
         if _runtime.spare is None:
             _runtime.spare = local.private_segment(PRIVATE_SIZE, _runtime.max_value_size)
         return _runtime.spare
+
+
+def spare_second() -> SecondLevel | None:
+    """Redis behind the spare memory: one for all areas there, as it has a thread."""
+    memory = spare_memory()
+    with _runtime.lock.held():
+        if _runtime.spare_second is None and _runtime.attachment is not None:
+            _runtime.spare_second = second_level(memory, _runtime.attachment.settings)
+        return _runtime.spare_second
 
 
 def swap(attachment: Attachment | None) -> Attachment | None:
