@@ -23,6 +23,7 @@ from accelerator import local, segment
 from accelerator.config import Settings, derived_name
 from accelerator.entry import CacheMode
 from accelerator.errors import CacheError, ConfigError, NotAttached
+from accelerator.lazy import Importing
 from accelerator.observability import diagnostics as view
 
 if TYPE_CHECKING:
@@ -394,7 +395,8 @@ def second_level(memory: local.Segment, settings: Settings) -> SecondLevel | Non
     """Make what stands for Redis behind *memory*; None: the settings have none."""
     if settings.redis is None:
         return None
-    from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is Redis
+    with Importing():
+        from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is Redis
 
     return SecondLevel(memory, settings)
 

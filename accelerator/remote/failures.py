@@ -38,7 +38,10 @@ def failure(
     """
     if isinstance(error, RemoteError):
         return error
-    reason = reason_of(error)
+    try:
+        reason = reason_of(error)
+    except ImportError:  # the interpreter ends: nothing can be imported, nor sent, any more
+        reason = "connection"
     message = f"{_MESSAGES[reason]} ({type(error).__name__})"
     return RemoteError(message, reason=reason, late=late, area=area, operation=operation)
 

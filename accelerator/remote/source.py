@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from accelerator.config.settings import Settings, redacted_url
 from accelerator.errors import ConfigError
+from accelerator.lazy import Importing
 from accelerator.remote.bounded import bounded
 
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
@@ -80,6 +81,10 @@ class Source:
 
     def client(self) -> Any:
         """Make a client for threads."""
+        with Importing():
+            return self._client()
+
+    def _client(self) -> Any:
         from redis import connection  # noqa: PLC0415  see above
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.client import Redis  # noqa: PLC0415
@@ -98,6 +103,10 @@ class Source:
 
     def async_client(self) -> Any:
         """Make a client for one event loop."""
+        with Importing():
+            return self._async_client()
+
+    def _async_client(self) -> Any:
         from redis.asyncio import connection  # noqa: PLC0415  see above
         from redis.asyncio.client import Redis  # noqa: PLC0415
         from redis.asyncio.retry import Retry  # noqa: PLC0415

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
     ),
