@@ -40,6 +40,8 @@ class Copy(NamedTuple):
     """Seconds that it is still fresh; not above 0: it is stale; None: it does not expire."""
     stale_left: float
     """Seconds that it is usable as stale after that."""
+    confirmed: float
+    """When Redis was last known to do as it is told, before it was asked (time.monotonic())."""
 
     @property
     def is_fresh(self) -> bool:
@@ -73,6 +75,8 @@ class Looking(Binding):
             return nothing
         since = oplog.started()
         encoded = [local.encode_key(key) for key in keys]
+        # It may have said nothing yet.
+        confirmed = time.monotonic() - min(second.confirmed_age(), 2 * second.bound)
         unsent = second.unsent(self._config.area)  # before Redis is asked
         if unsent is None or not unsent.isdisjoint(encoded):
             self._count(_SKIPPED)
@@ -86,7 +90,7 @@ class Looking(Binding):
             oplog.failed(self._config.area, "get", error.kind, since)
             return nothing
         copies = [
-            None if one is None or key in unsent else self._opened(one)
+            None if one is None or key in unsent else self._opened(one, confirmed)
             for key, one in zip(encoded, found, strict=True)
         ]
         if counted:
@@ -96,7 +100,7 @@ class Looking(Binding):
             self._count(_NEGATIVE_HIT, sum(copy.value is None for copy in fresh))
         return copies
 
-    def _opened(self, stored: Stored) -> Copy | None:
+    def _opened(self, stored: Stored, confirmed: float) -> Copy | None:
         """Decode a copy; None if it cannot be, which is counted: the next load replaces it."""
         second = self._second
         assert second is not None
@@ -109,22 +113,20 @@ class Looking(Binding):
             return None
         age = max(0.0, time.time() - opened.loaded_at)
         left = opened.fresh_left(stored.left)
-        return Copy(value, opened.code, opened.payload, age, left, opened.stale)
+        return Copy(value, opened.code, opened.payload, age, left, opened.stale, confirmed)
 
     def _lives_of_copy(self, copy: Copy) -> tuple[float | None, float, float]:
         """
         Life, stale life and age in memory of what Redis has.
 
-        It lives no longer here than there.  It is as current as the last word of Redis, not as this
-        very moment: see link.
+        It lives no longer here than there.  It is as current as the last word of Redis before it was
+        asked, not as this very moment, nor as what Redis has said meanwhile: see link.
         """
         config = self._config
         configured = config.null_ttl if copy.value is None else config.local_ttl
         life = policy.shorter(policy.jittered(configured, config.ttl_jitter_ratio), copy.left)
-        second = self._second
-        assert second is not None
-        confirmed = min(second.confirmed_age(), 2 * second.bound)  # it may have said nothing yet
-        return life, min(config.stale_life, copy.stale_left), max(copy.age, confirmed)
+        behind = time.monotonic() - copy.confirmed
+        return life, min(config.stale_life, copy.stale_left), max(copy.age, behind)
 
     def _finding(self, key: Any) -> Steps[Reading | None]:
         """Look for a fresh value in both tiers, without moving or counting it as a read."""

@@ -65,6 +65,42 @@ def look_without_local(change: str, *arguments: Any) -> Any:
     return hosts.cache().get("key"), hosts.cache().mget(["key", "other"])
 
 
+def fetch_slowly() -> tuple[float, float]:
+    """
+    Fetch a copy, and be held up with it until Redis has been heard of twice again.
+
+    Gives for how long that was, and how old the copy is said to be.
+    """
+    second = runtime.current().second
+    assert second is not None
+    opened, area = hosts.cache()._opened, hosts.cache()
+    held = 0.0
+
+    def hold(*arguments: Any) -> Any:
+        nonlocal held
+        copy = opened(*arguments)
+        began = time.monotonic()
+        for _ in range(2):
+            confirmed = time.monotonic() - second.confirmed_age()
+            until(lambda: time.monotonic() - second.confirmed_age() > confirmed + 0.1)
+        held = time.monotonic() - began
+        return copy
+
+    area._opened = hold
+    area.get("key")
+    del area._opened
+    return held, area.get_entry("key").age
+
+
+class TestHeldUp:
+    def test_age_of_a_copy(self, make_host: MakeHost) -> None:
+        """A copy is as old as the question, whatever has been heard of Redis since."""
+        host, other = make_host(freshness_bound=4.0), make_host(freshness_bound=4.0)
+        other.call("set", "key", "value")
+        held, age = host.call(fetch_slowly)
+        assert held <= age
+
+
 class TestQueued:
     @pytest.mark.parametrize("change", ["delete", "mdelete"])
     def test_deleted_for_the_whole_host(self, make_host: MakeHost, change: str) -> None:
