@@ -119,8 +119,8 @@ class Looking(Binding):
         """
         Life, stale life and age in memory of what Redis has.
 
-        It lives no longer here than there.  It is as current as the last word of Redis before it was
-        asked, not as this very moment, nor as what Redis has said meanwhile: see link.
+        It lives no longer here than there.  It is as current as the last word of Redis before it
+        was asked, not as this very moment, nor as what Redis has said meanwhile: see link.
         """
         config = self._config
         configured = config.null_ttl if copy.value is None else config.local_ttl
