@@ -1,7 +1,7 @@
 """
 One explicit change of an area that lies in Redis too: the order of its steps.
 
-Set, delete, expire, clear::
+Set, delete, expire, clear, in parts of at most ``PART`` keys::
 
     1. a note in the outbox of this host, for each key
     2. the segment: what is there is replaced, or goes
@@ -29,7 +29,8 @@ from accelerator.errors import BackendError
 from accelerator.observability import oplog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import TypeVar
 
     from accelerator.looking import Looking
     from accelerator.policy import Lives
@@ -37,9 +38,19 @@ if TYPE_CHECKING:
     from accelerator.second import RemoteArea
     from accelerator.steps import Ask, Steps
 
+    T = TypeVar("T")
+
 _PUBLISH: Final = COUNTER["invalidation_publish"]
 _PUBLISH_FAILURES: Final = COUNTER["invalidation_publish_failures"]
 _QUEUED: Final = COUNTER["invalidation_queued"]
+
+PART: Final = 128
+"""
+Keys that are noted, and then changed, at a time: as many as one script of Redis writes.
+
+A batch that noted all its keys first would fill the outbox, whatever its size: then the notes of
+others are lost, and whole areas cleared.
+"""
 
 Item = tuple[Any, tuple[int, bytes] | None, "Lives"]
 """Key, encoded value (None: it is to be forgotten), lives."""
@@ -78,19 +89,19 @@ class ExplicitChange:
             Whether all of it is done, here and in Redis; what is not has been logged.
         """
         is_told = self._tells_of_sets if broadcast is None else broadcast
+        is_done = True
+        for part in _parts(items):
+            is_done &= yield from self._setting_part(part, is_told)
+        return is_done
+
+    def _setting_part(self, items: Sequence[Item], is_told: bool) -> Steps[bool]:
+        area = self._area
+        stored = []
         with self._notes:
             changes = [self._noted(*item) for item in items]
-            stored = [
-                self._area._put(
-                    self._op,
-                    key,
-                    encoded if change.value else None,
-                    lives,
-                    self._since,
-                    change.note,
-                )
-                for change, (key, encoded, lives) in zip(changes, items, strict=True)
-            ]
+            for change, (key, encoded, lives) in zip(changes, items, strict=True):
+                kept = encoded if change.value is not None else None
+                stored.append(area._put(self._op, key, kept, lives, self._since, change.note))
             wanted = self._second.writing(message.SET, changes, broadcast=is_told)
             # A set is not sent later: the old copy is deleted instead.
             found = yield from self._publishing(wanted, len(changes), failed_as="error")
@@ -98,19 +109,30 @@ class ExplicitChange:
         return all(stored) and found is not None
 
     def deleting(self, keys: Sequence[Any], on_error: str) -> Steps[int]:
-        """Forget keys; how many of them were there.  See _told()."""
+        """Forget keys; how many of them were there.  See _check_taken()."""
+        found = 0
+        is_taken = True
+        for part in _parts(keys):
+            here, there = yield from self._deleting_part(part)
+            found += max(here, there or 0)
+            is_taken &= there is not None
+        self._check_taken(is_taken, on_error)
+        return found
+
+    def _deleting_part(self, keys: Sequence[Any]) -> Steps[tuple[int, int | None]]:
+        """Forget in both tiers; how many keys each of them had, None if Redis was not told."""
         area = self._area
         with self._notes:
             changes = [self._second.change(key, self._note(key, local.NOTE_FORGET)) for key in keys]
-            found_here = sum(map(area._delete, keys))
+            here = sum(map(area._delete, keys))
             wanted = self._second.writing(message.FORGET, changes, broadcast=self._tells)
-            found = yield from self._publishing(wanted, len(changes))
+            there = yield from self._publishing(wanted, len(changes))
             area._forget_again(keys)
-            self._settle(found)
-        return max(found_here, self._told(found, on_error))
+            self._settle(there)
+        return here, there
 
     def expiring(self, key: Any, on_error: str) -> Steps[bool]:
-        """End the life of a key; whether it was fresh.  See _told()."""
+        """End the life of a key; whether it was fresh.  See _check_taken()."""
         area = self._area
         encoded = local.encode_key(key)
         with self._notes:
@@ -119,10 +141,11 @@ class ExplicitChange:
             found = yield from self._publishing(self._second.expiring(encoded, note), 1)
             area._memory.invalidate(self._config.area, [encoded], expire=True)
             self._settle(found)
-        return self._told(found, on_error) > 0 or was_fresh_here
+        self._check_taken(found is not None, on_error)
+        return bool(found) or was_fresh_here
 
     def clearing(self, on_error: str) -> Steps[None]:
-        """Forget the whole area.  See _told()."""
+        """Forget the whole area.  See _check_taken()."""
         area = self._area
         with self._notes:
             note = self._notes.add(area._note_clear())
@@ -130,7 +153,7 @@ class ExplicitChange:
             found = yield from self._publishing(self._second.clearing(note), 1)
             area._memory.clear_area(self._config.area)
             self._settle(found)
-        self._told(found, on_error)
+        self._check_taken(found is not None, on_error)
 
     def telling(self, keys: Sequence[Any]) -> Steps[None]:
         """Have other hosts forget what they have of keys of which Redis has new values."""
@@ -193,21 +216,20 @@ class ExplicitChange:
         if found is not None:
             self._notes.sent()
 
-    def _told(self, found: int | None, on_error: str) -> int:
+    def _check_taken(self, is_taken: bool, on_error: str) -> None:
         """
-        Say how many keys Redis knew.
+        Tell the caller that Redis does not know yet, if that is what it wants.
 
         Raises:
-            BackendError: It has not been told yet, and *on_error* is "raise".
+            BackendError: It has not taken all of it, and *on_error* is "raise".
         """
-        if found is None and on_error == "raise":
+        if not is_taken and on_error == "raise":
             raise BackendError(
                 "Redis did not take it: it is done on this host, and queued until Redis is back",
                 queued=True,
                 area=self._config.area,
                 operation=self._op,
             )
-        return found or 0
 
     # --- decided where the truth is -------------------------------------------------------------
 
@@ -269,8 +291,13 @@ class ExplicitChange:
         return answer
 
 
+def _parts(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut what is changed together."""
+    return (things[start : start + PART] for start in range(0, len(things), PART))
+
+
 class Notes:
-    """What one change has written into the outbox.  What is not sent in the end is queued."""
+    """What one part of a change has noted in the outbox.  What is not sent in the end is queued."""
 
     def __init__(self, memory: local.Segment) -> None:
         self._memory = memory
@@ -283,13 +310,16 @@ class Notes:
 
     def sent(self) -> None:
         """Redis has taken all of it."""
-        while self._open:
-            self._memory.outbox_settle(self._open[-1], True)
-            self._open.pop()
+        self._settle(True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for note in self._open:
-            self._memory.outbox_settle(note, False)
+        self._settle(False)
+
+    def _settle(self, sent: bool) -> None:
+        while self._open:
+            # Taken off the list only then: a signal's exception in between is no reason to forget.
+            self._memory.outbox_settle(self._open[-1], sent)
+            self._open.pop()

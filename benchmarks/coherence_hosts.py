@@ -16,11 +16,10 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import coherence_ledger
 import harness
 from coherence_ledger import DELETED, KEYS, OURS, PLAIN, Ledger
 
@@ -41,6 +40,10 @@ ELSEWHERE: Final = 0.15
 """Share of the deletes that the other host's cache is told of."""
 SHM: Final = Path("/dev/shm")
 
+AREAS: Final[Mapping[str, Mapping[str, Any]]] = {"deleted": {}, "set": {}}
+
+Role = Callable[[Ledger, int, int, dict[str, Any]], None]
+
 
 def name_of(key: int) -> str:
     """The key as the cache knows it."""
@@ -60,8 +63,9 @@ class Host:
         url: Of Redis, as this host reaches it.
         namespace: Of both hosts.
         ledger: What is shared.
-        workers: How many of them read; one more writes.
-        bound: The setting freshness_bound.
+        roles: What each of its processes does; called with the ledger, the number of the process
+            among all, the number of the host, and its settings.
+        settings: More of them.
     """
 
     def __init__(
@@ -70,8 +74,8 @@ class Host:
         url: str,
         namespace: str,
         ledger: Ledger,
-        workers: int,
-        bound: float,
+        roles: Sequence[Role],
+        **settings: Any,
     ) -> None:
         self.number = number
         self.letter = "AB"[number]
@@ -81,10 +85,11 @@ class Host:
             "namespace": namespace,
             "redis": url,
             "size": "8MiB",
-            "freshness_bound": bound,
             "strict": True,
+            **settings,
         }
-        self._slots = range(number * (workers + 1), (number + 1) * (workers + 1))
+        self._roles = roles
+        self._slots = range(number * len(roles), (number + 1) * len(roles))
         self._pids: dict[int, int] = {}
 
     def start(self) -> None:
@@ -93,7 +98,7 @@ class Host:
             self._fork(slot)
 
     def _fork(self, slot: int) -> None:
-        role = writer if slot == self._slots[-1] else reader
+        role = self._roles[slot - self._slots[0]]
         sys.stdout.flush()
         pid = os.fork()
         if pid:
@@ -104,6 +109,8 @@ class Host:
             harness.die_with_parent()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             role(self._ledger, slot, self.number, self._settings)
+            status = 0
+        except SystemExit:
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -166,10 +173,26 @@ class Host:
 # --- in the processes -----------------------------------------------------------------------------
 
 
-class _Caches:
-    """The areas, and their loader."""
+class Caches:
+    """
+    The areas of a process, and their loader.
 
-    def __init__(self, ledger: Ledger, slot: int, settings: dict[str, Any]) -> None:
+    Args:
+        ledger: The source of truth.
+        slot: Number of the process among all.
+        settings: For attach().
+        areas: Options of each.
+        slow_loads: Share of loads that take a while.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slot: int,
+        settings: dict[str, Any],
+        areas: Mapping[str, Mapping[str, Any]] = AREAS,
+        slow_loads: float = 0.0,
+    ) -> None:
         import accelerator  # noqa: PLC0415  the controlling process does not need it
         from accelerator import runtime  # noqa: PLC0415
 
@@ -177,10 +200,14 @@ class _Caches:
         self._slot = slot
         accelerator.attach(**settings)
         self.areas = {
-            area: accelerator.LevelCache(area, loader=self.load) for area in ("deleted", "set")
+            area: accelerator.LevelCache(area, loader=self.load, **options)
+            for area, options in areas.items()
         }
-        self._memory = runtime.current().memory
+        attachment = runtime.current()
+        self.memory: Any = attachment.memory
+        self.second: Any = attachment.second
         self._chance = random.Random(slot)
+        self._slow_loads = slow_loads
 
     def load(self, name: str) -> dict[str, int]:
         """Ask the source of truth, as the loader of an area."""
@@ -190,7 +217,7 @@ class _Caches:
     def version(self, key: int) -> int:
         """Ask the source of truth; some of its answers are on their way for a while."""
         version = self._ledger.version(key)
-        if self._chance.random() < SLOW_LOADS:
+        if self._chance.random() < self._slow_loads:
             time.sleep(self._chance.uniform(0, SLOW_LOAD))
         return version
 
@@ -198,12 +225,12 @@ class _Caches:
         return self.areas[area_of(key)]
 
     def leader(self) -> float:
-        return float(self._memory.leader()["pid"])
+        return float(self.memory.leader()["pid"])
 
 
 def reader(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
     """Read as a worker does, until the experiment is over."""
-    caches = _Caches(ledger, slot, settings)
+    caches = Caches(ledger, slot, settings, slow_loads=SLOW_LOADS)
     plain = Plain(settings["redis"], caches.version)
     chance = random.Random(os.getpid())
     complaint = Complaint()
@@ -228,7 +255,7 @@ def reader(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> No
 
 def writer(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> None:
     """Commit, and tell the cache, until the experiment is over."""
-    caches = _Caches(ledger, slot, settings)
+    caches = Caches(ledger, slot, settings, slow_loads=SLOW_LOADS)
     chance = random.Random(os.getpid())
     own = [key for key in range(KEYS) if (key % 4 == 3) == (host == 1)]
     publisher = PlainPublisher(settings["redis"])
@@ -251,7 +278,7 @@ def writer(ledger: Ledger, slot: int, host: int, settings: dict[str, Any]) -> No
             tell(ledger, caches, key, version, queued)
 
 
-def tell(ledger: Ledger, caches: _Caches, key: int, version: int, queued: "Queued") -> None:
+def tell(ledger: Ledger, caches: Caches, key: int, version: int, queued: "Queued") -> None:
     """Tell the cache of a commit."""
     from accelerator import BackendError  # noqa: PLC0415
 
@@ -261,7 +288,8 @@ def tell(ledger: Ledger, caches: _Caches, key: int, version: int, queued: "Queue
         try:
             cache.delete(name, on_error="raise")
         except BackendError as error:
-            assert error.queued
+            if not error.queued:
+                raise
             ledger.returned(key, version, queued=True)
         else:
             ledger.returned(key, version, queued=False)
@@ -273,7 +301,7 @@ def tell(ledger: Ledger, caches: _Caches, key: int, version: int, queued: "Queue
 class Queued:
     """Whether a set was queued: this process is the only one of its host that sets."""
 
-    def __init__(self, caches: _Caches) -> None:
+    def __init__(self, caches: Caches) -> None:
         self._cache = caches.areas["set"]
         self._count = self._read()
 
@@ -359,6 +387,3 @@ class PlainPublisher:
             key = self._keys.get()
             with contextlib.suppress(redis.RedisError, OSError):
                 client.publish(PLAIN_CHANNEL, key)
-
-
-__all__ = ["Host", "coherence_ledger", "name_of", "reader", "writer"]

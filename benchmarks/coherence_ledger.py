@@ -82,20 +82,22 @@ class Ledger:
 
     Args:
         bound: Seconds; reads that are older are recorded one by one.
+        keys: How many there are.
     """
 
-    def __init__(self, bound: float) -> None:
+    def __init__(self, bound: float, keys: int = KEYS) -> None:
         memory = _Memory()
         self.bound = bound
+        self.keys = keys
         self.began = time.monotonic()
         self._flags = memory.part("d", 8)
         self.leaders = memory.part("d", 8)
         """Process that listens, by host."""
-        self._versions = memory.part("q", KEYS)
-        self._commits = memory.part("d", KEYS * VERSIONS)
-        self._called = memory.part("d", KEYS * VERSIONS)
-        self._returned = memory.part("d", KEYS * VERSIONS)
-        self._status = memory.part("q", KEYS * VERSIONS)
+        self._versions = memory.part("q", keys)
+        self._commits = memory.part("d", keys * VERSIONS)
+        self._called = memory.part("d", keys * VERSIONS)
+        self._returned = memory.part("d", keys * VERSIONS)
+        self._status = memory.part("q", keys * VERSIONS)
         self._points = memory.part("d", SLOTS * 2 * _BUCKETS * _POINT)
         self._late_count = memory.part("q", SLOTS)
         self._late = memory.part("d", SLOTS * LATE * len(Late._fields))
@@ -161,15 +163,19 @@ class Ledger:
         self._returned[at] = time.monotonic()
         self._status[at] = QUEUED if queued else ACCEPTED
 
+    def returned_at(self, key: int, version: int) -> float:
+        """When the cache had been told of a version; 0: not yet."""
+        return float(self._returned[key * VERSIONS + version])
+
     def staleness(self, key: int, version: int, now: float) -> float:
         """Seconds for which *version* had been outdated at *now*."""
         if version >= self._versions[key]:
             return 0.0
         return max(0.0, now - self._commits[key * VERSIONS + version + 1])
 
-    def writes(self) -> "Iterator[tuple[int, int, float, float, float, int]]":
+    def writes(self) -> Iterator[tuple[int, int, float, float, float, int]]:
         """Key, version, times of commit, call and return, and status of each write."""
-        for key in range(KEYS):
+        for key in range(self.keys):
             for version in range(1, self.version(key) + 1):
                 at = key * VERSIONS + version
                 yield (
@@ -189,7 +195,7 @@ class Ledger:
         self._box[end % _BOX] = key * VERSIONS + version
         self._box_ends[1] = end + 1
 
-    def posted(self) -> "Iterator[tuple[int, int]]":
+    def posted(self) -> Iterator[tuple[int, int]]:
         """Keys and versions of which this host's cache is to be told."""
         while self._box_ends[0] < self._box_ends[1]:
             begin = int(self._box_ends[0])
@@ -226,7 +232,7 @@ class Ledger:
                 self._late[at + offset] = value
         self._late_count[slot] = count + 1
 
-    def points(self, contestant: int, slot: int) -> "Iterator[tuple[float, Point]]":
+    def points(self, contestant: int, slot: int) -> Iterator[tuple[float, Point]]:
         """The record of one worker: seconds since the beginning, and what was read."""
         base = (slot * 2 + contestant) * _BUCKETS * _POINT
         for bucket in range(_BUCKETS):

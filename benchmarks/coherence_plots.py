@@ -30,6 +30,10 @@ def staleness_summary(document: Mapping[str, Any]) -> Iterator[str]:
         f"{document['worst_since_commit']:.3f} s"
     )
     yield (
+        f"of these, while no host alone was cut off from Redis: "
+        f"{document['beyond_since_commit_together']}; oldest: {document['worst_together']:.3f} s"
+    )
+    yield (
         f"plain pub/sub, since the commit: oldest {document['plain_worst']:.1f} s; beyond in "
         f"{document['plain_beyond_tenths'] / 10:.1f} s of the run"
     )
@@ -121,3 +125,47 @@ def _peaks(
         place = int(time / width)
         found[place] = max(found.get(place, 0.0), value)
     return [place * width for place in sorted(found)], [found[place] for place in sorted(found)]
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+
+def claims(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """Each claim with what was measured, for a terminal."""
+    for name in names:
+        yield ""
+        yield name
+        for one in document[name]["claims"]:
+            limit = "" if one["limit"] is None else f" (limit {figure(one['limit'])})"
+            verdict = "" if one["held"] else "   MISSED"
+            yield f"  {one['claim']}: {figure(one['value'])}{limit}{verdict}"
+
+
+def figure(value: Any) -> str:
+    """A number as one reads it."""
+    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value}"
+
+
+def draw_outage(document: Mapping[str, Any], path: Path) -> None:
+    """The p99 and the slowest read of each second, around the time without Redis."""
+    plt = _begin()
+    killed, method = document["killed"], document["method"]
+    figure_, ax = plt.subplots(figsize=(10, 4.2))
+    ax.axvspan(killed["down_at"], killed["up_at"], color="#f0e4e1", label="without Redis")
+    milli = [1000 * one for one in killed["max_s"]]
+    ax.plot(killed["seconds"], milli, color=THEIRS, lw=1, label="slowest")
+    milli = [1000 * one for one in killed["p99_s"]]
+    ax.plot(killed["seconds"], milli, color=OURS, lw=1.6, label="p99")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_xlabel("seconds")
+    ax.set_ylabel("reads of each second, ms")
+    ax.legend(loc="upper right", ncols=3, frameon=False)
+    ax.grid(axis="y", color="#e3e6ea")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure_.suptitle(
+        f"Redis killed for {method['down_s']:g} s: two hosts, {method['workers_a_host']} workers "
+        f"each, {method['keys']} hot keys\n{_place(document)}"
+    )
+    figure_.tight_layout(rect=(0, 0, 1, 0.98))
+    _save(plt, figure_, path)

@@ -235,7 +235,9 @@ async def _serve(target: str, tls: list[str]) -> None:
             _reset_on_close(writer)
             writer.transport.abort()
             return
-        await _Link(state, (reader, writer), server).run()
+        # Cancelled at the end of the process; asyncio would complain about that on Python 3.11.
+        with contextlib.suppress(asyncio.CancelledError):
+            await _Link(state, (reader, writer), server).run()
 
     server = await asyncio.start_server(accept, HOST, 0, ssl=_tls(*tls) if tls else None)
     _say({"port": server.sockets[0].getsockname()[1]})

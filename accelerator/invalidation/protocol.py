@@ -20,6 +20,10 @@ does not matter for that, only for how soon *known* catches up.  What the argume
   (Within a history, a counter that was lost starts again far above: see the write script.)
 - A heartbeat's numbers are at least those known when it was sent.  Less means that the counter was
   lost; then nothing of what is known is worth anything.
+- After an interruption it waits until the link has *settled* (see the segment's link): a host that
+  could not tell Redis of its writes meanwhile tells it before then.  So where Redis was away from
+  all hosts, nobody who hears of it again serves what was old when it went away, although Redis has
+  not been told yet.  (A host that alone is cut off tells nobody; that no other host can know.)
 - The log does not say which history it is of, and a failover may come between a heartbeat and the
   replay that it asked for.  So what a replay has raised counts only for heartbeats sent after it:
   if they still tell the same history, the log was of that one.
@@ -157,6 +161,7 @@ class Follower:
         count: Called with area, name of a counter, and by how much it rises.
         repair: Called before anything is forgotten of a history that ended: to send once more the
             deletes of own recent writes, which may be missing in what goes on instead.
+        settled: Tells whether all hosts have had time to send what they could not.
     """
 
     def __init__(
@@ -168,12 +173,14 @@ class Follower:
         term: int,
         count: Callable[[str, str, int], None],
         repair: Callable[[], None],
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._memory = memory
         self._origin = origin
         self._bound = bound
         self._count = count
         self._repair = repair
+        self._settled = settled
         self._areas: dict[str, _Area] = {}
         self._beats: dict[int, _Beat] = {}
         # Two leaders hear each other's heartbeats, and must not take them for their own.
@@ -248,8 +255,9 @@ class Follower:
         ]
         if any(_history_ended(asked, seq, heard.replication) for asked, seq in answers):
             self._start_over()
+        settled = self._settled()
         for asked, seq in answers:
-            if self._judge(asked.area, heard.replication, seq, heard.number):
+            if self._judge(asked.area, heard.replication, seq, heard.number) and settled:
                 self._memory.area_extend(asked.area.name, beat.sent + self._bound)
         return True
 

@@ -2,17 +2,21 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from accelerator import message
+import accelerator
+from accelerator import message, testing
 from accelerator.codec import CODE_BYTES
 from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import RedisServer
@@ -220,6 +224,24 @@ class TestProcesses:
         assert asyncio.run(many()) <= 129
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Look every few milliseconds until something holds."""
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+def documented_user(server: RedisServer) -> str:
+    """Make the user of the documentation; gives a URL with it."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "use-redis.md"
+    if not page.exists():
+        pytest.skip("only the package is here")
+    [line] = re.findall(r"^(ACL SETUSER .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    server.command(*line.split())
+    return server.tcp_url.replace("//", "//shop:PASSWORD@")
+
+
 class TestClients:
     def test_ready(self, server: RedisServer, clients: Any) -> None:
         """A ready client says where and who; limits, retries and connections are ours."""
@@ -256,18 +278,9 @@ class TestClients:
 
     def test_user(self, server: RedisServer, clients: Any) -> None:
         """An ACL user with the rights that the documentation names, and no others, is enough."""
-        rights = (
-            "+get +mget +set +del +getrange +setrange +pttl +pexpire +persist +incr +incrby +time"
-        )
-        rights += " +xadd +xrange +publish +subscribe +eval +evalsha +multi +exec +select"
-        server.command(
-            *["ACL", "SETUSER", "cache", "on", ">secret", "resetkeys", "resetchannels"],
-            *("~ours:*", "&accelerator:*", "-@all"),
-            *rights.split(),
-        )
-        url = server.tcp_url.replace("//", "//cache:secret@")
-        backend = clients.connect(url, namespace="ours")
-        channel = "accelerator:heartbeat:ours:00"
+        url = documented_user(server)
+        backend = clients.connect(url, namespace="shop")
+        channel = "accelerator:heartbeat:shop:00"
         assert 0 == backend.write("a", message.SET, CHANGES, ORIGIN).found
         assert backend.touch("a", KEYS[0], 9.0, 0.0, 0, ORIGIN)
         assert 1 == backend.expire("a", KEYS[:1], [0], ORIGIN)
@@ -275,7 +288,28 @@ class TestClients:
         assert [True] == backend.fill("a", [Fill(KEYS[0], VALUE, 9.0, lease)])
         told = backend.log("a", 0, None, 9)
         assert 3 == len(told)
-        assert ("?", [told[-1][0]]) == backend.beat(["a"], channel, 1)
+        replication, seqs = backend.beat(["a"], channel, 1)
+        assert re.fullmatch("[0-9a-f]{40}", replication)
+        assert [told[-1][0]] == seqs
+
+    def test_listening_user(self, server: RedisServer) -> None:
+        """They are enough for the listener, too: nothing is refused."""
+        url = documented_user(server)
+        server.command("ACL", "LOG", "RESET")
+        with testing.isolated(redis=url, namespace="shop", redis_timeout=5.0) as own:
+            cache = accelerator.LevelCache("a")
+            cache.set("key", 1)
+            cache.incr("key")
+            cache.delete("key")
+            cache.clear()
+            # Some heartbeats, so that each kind of command has been sent.
+            until(lambda: own.memory.link()["confirmed_age"] is not None)
+            until(lambda: cache.diagnostic_snapshot()["invalidation_listener_started"])
+            term = own.memory.leader()["term"]
+            until(lambda: cache._freshness() < 0.1)
+            assert term == own.memory.leader()["term"]
+            assert 0 == own.memory.link()["reconnects"]
+        assert b"*0\r\n" == server.command("ACL", "LOG")
 
     def test_database(self, server: RedisServer, clients: Any) -> None:
         """Databases of one server are apart, channels included."""

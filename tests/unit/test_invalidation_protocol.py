@@ -169,6 +169,34 @@ class TestSchedules:
         world.check(Follower, tuple(events))
 
 
+class TestSettling:
+    def test_waits(self) -> None:
+        """After an interruption nothing is in step before the link has settled."""
+        memory = world.Memory(types.SimpleNamespace(read=lambda: None))
+        settled = [False]
+        follower = Follower(
+            memory,
+            origin=world.OWN,
+            bound=2.0,
+            term=1,
+            count=memory.count,
+            repair=lambda: None,
+            settled=lambda: settled[0],
+        )
+        follower.watch([world.AREA])
+        follower.connected()
+        follower.confirmed(world.AREA)
+
+        def beat(at: float) -> float:
+            number, _ = follower.sending(at)
+            assert follower.heartbeat(b"1 H %d %s 5" % (number, b"a" * 40))
+            return float(memory.fresh_until)
+
+        assert -1.0 == beat(10.0)
+        settled[0] = True
+        assert 12.5 == beat(10.5)
+
+
 class TestPrecision:
     """What is dropped is what has to be: a cache that drops everything would be in step, too."""
 
