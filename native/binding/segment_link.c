@@ -254,7 +254,8 @@ static PyObject *invalidate(struct acc_segment *seg, uint32_t id, PyObject *keys
     if (PyTuple_GET_SIZE(keys) <= FEW_KEYS && !expire) {
         found = forget_keys(&area, keys, false); /* takes no lock */
     } else {
-        Py_BEGIN_ALLOW_THREADS found = forget_keys(&area, keys, expire);
+        Py_BEGIN_ALLOW_THREADS
+            found = forget_keys(&area, keys, expire);
         Py_END_ALLOW_THREADS
     }
     return PyLong_FromUnsignedLongLong(found);
@@ -292,8 +293,10 @@ PyObject *segment_lead(PyObject *op, PyObject *arg) {
     uint32_t term = acc_leader_claim(seg, 0);
     while (term == 0 && acc_incarnation(seg) != 0 && !seg->readonly &&
            (now = acc_clock_ns()) < end) {
-        Py_BEGIN_ALLOW_THREADS term = acc_leader_claim(seg, end - now);
-        Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
+        Py_BEGIN_ALLOW_THREADS
+            term = acc_leader_claim(seg, end - now);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() != 0) {
             acc_leader_resign(seg, term);
             return NULL;
         }
@@ -384,12 +387,14 @@ PyObject *segment_link(PyObject *op, PyObject *unused) {
     const struct acc_segment *seg = seg_of(op);
     struct acc_link_info link;
     struct acc_outbox_info outbox;
-    Py_BEGIN_ALLOW_THREADS link = acc_link_look(seg);
-    outbox = acc_outbox_look(seg);
-    Py_END_ALLOW_THREADS PyObject *retry =
-        link.next_retry == 0         ? Py_NewRef(Py_None)
-        : link.next_retry > link.now ? PyFloat_FromDouble(seconds_of(link.next_retry - link.now))
-                                     : PyFloat_FromDouble(0.0);
+    Py_BEGIN_ALLOW_THREADS
+        link = acc_link_look(seg);
+        outbox = acc_outbox_look(seg);
+    Py_END_ALLOW_THREADS
+    PyObject *retry = link.next_retry == 0 ? Py_NewRef(Py_None)
+                      : link.next_retry > link.now
+                          ? PyFloat_FromDouble(seconds_of(link.next_retry - link.now))
+                          : PyFloat_FromDouble(0.0);
     return Py_BuildValue(
         "{s:N,s:N,s:O,s:O,s:s,s:I,s:d,s:N,s:K,s:N,s:N,s:K,s:N,s:K}", "confirmed_age",
         age_of(link.confirmed, link.now), "heard_age", age_of(link.heard, link.now), "refused",
@@ -516,8 +521,10 @@ PyObject *segment_outbox_due(PyObject *op, PyObject *args) {
     if (!PyArg_ParseTuple(args, "|I:outbox_due", &limit) || !writable(seg)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS status = acc_outbox_due(seg, limit, &entries, &count);
-    Py_END_ALLOW_THREADS return entry_list(seg, status, entries, count);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_outbox_due(seg, limit, &entries, &count);
+    Py_END_ALLOW_THREADS
+    return entry_list(seg, status, entries, count);
 }
 
 PyObject *segment_outbox_recent(PyObject *op, PyObject *arg) {
@@ -529,8 +536,10 @@ PyObject *segment_outbox_recent(PyObject *op, PyObject *arg) {
     if (!ns_from(arg, &ns)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS status = acc_outbox_recent(seg, ns, &entries, &count);
-    Py_END_ALLOW_THREADS return entry_list(seg, status, entries, count);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_outbox_recent(seg, ns, &entries, &count);
+    Py_END_ALLOW_THREADS
+    return entry_list(seg, status, entries, count);
 }
 
 PyObject *segment_outbox_heard(PyObject *op, PyObject *arg) {
