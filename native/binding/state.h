@@ -317,6 +317,9 @@ PyObject *segment_remote_ask(PyObject *op, PyObject *args);
 PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
+
+/* --- segment_outbox.c ------------------------------------------------------------------------- */
+
 PyObject *segment_outbox_settle(PyObject *op, PyObject *args);
 PyObject *segment_outbox_due(PyObject *op, PyObject *args);
 PyObject *segment_outbox_recent(PyObject *op, PyObject *arg);
