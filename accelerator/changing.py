@@ -10,7 +10,8 @@ Set, delete, expire, clear, in parts of at most ``PART`` keys::
        between 2 and 3
     5. the notes are settled: sent if Redis has taken it, queued if not
 
-Whoever listens for this host sends what is queued, and what a dead owner has noted, as a delete.
+Whoever listens for this host sends what is queued, and what a dead owner has noted: a clear as a
+clear, all else as a delete.
 Killed before 2, it is a delete too many.  Killed between 2 and 5, the host has the change or misses
 the key, and Redis is told to forget it, which also makes up for 4.  Stopped there by an exception
 (also a cancelled task: nobody knows what Redis has done), the notes are queued.
