@@ -11,10 +11,10 @@ Set, delete, expire, clear, in parts of at most ``PART`` keys::
     5. the notes are settled: sent if Redis has taken it, queued if not
 
 Whoever listens for this host sends what is queued, and what a dead owner has noted: a clear as a
-clear, all else as a delete.
-Killed before 2, it is a delete too many.  Killed between 2 and 5, the host has the change or misses
-the key, and Redis is told to forget it, which also makes up for 4.  Stopped there by an exception
-(also a cancelled task: nobody knows what Redis has done), the notes are queued.
+clear, all else as a delete.  Killed before 2, it is a delete too many.  Killed between 2 and 5, the
+host has the change or misses the key, and Redis is told to forget it, which also makes up for 4.
+Stopped there by an exception (also a cancelled task: nobody knows what Redis has done), the notes
+are queued.
 
 Add, touch, incr are decided by Redis, and nothing is done here before: the copy in the segment goes
 when Redis has answered.  Killed in between, it goes when the message of the script comes back.
