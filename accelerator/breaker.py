@@ -78,14 +78,16 @@ class Guard:
         """Ask; whether this call is the host's one probe."""
         answer = self._words.remote_ask(self._bound, reading)
         if answer == REMOTE_NO:
-            meter._count(_SKIPPED)
-            raise RemoteError(
-                "Redis was not asked, as it is known to be away",
-                reason="skipped",
-                area=area,
-                operation=operation,
-            )
+            raise self.skipped(meter, area, operation, "as it is known to be away")
         return answer == REMOTE_PROBE
+
+    @staticmethod
+    def skipped(meter: Meter, area: str, operation: str, why: str) -> RemoteError:
+        """Count a call that is not made; gives the error that says so."""
+        meter._count(_SKIPPED)
+        return RemoteError(
+            f"Redis was not asked, {why}", reason="skipped", area=area, operation=operation
+        )
 
     def leave(self, meter: Meter, started: float, probe: bool, error: BaseException | None) -> None:
         """Count, and report how it went."""

@@ -61,8 +61,8 @@ class Looking(Binding):
 
         Args:
             keys: No two are equal.
-            within: Seconds that the answers may be behind the source of truth, if that is less than what
-                the area allows; None: that.
+            within: Seconds that the answers may be behind the source of truth; None, or if the area
+                allows less: as the area says.
             counted: They are reads of the application's.
         """
         second = self._second

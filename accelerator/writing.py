@@ -304,7 +304,10 @@ class Writing(Looking):
         """
         second = self._second
         assert second is not None
+        _, what, *_ = wanted
+        key = what if isinstance(what, bytes) else what.key
         try:
+            second.check_decidable(self, self._config.area, op, key)
             answer = yield Ask(method, (*wanted, second.origin), more)
         except BackendError as error:
             oplog.failed(self._config.area, op, error.kind, since)

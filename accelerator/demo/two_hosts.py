@@ -130,12 +130,12 @@ class TwoHosts(Stage):
             self._terminal.line(
                 f"Two hosts: two segments, {self._workers} Gunicorn workers each,"
                 f" one database, one Redis.\n"
-                f"The bound: no answer is older than {BOUND:g} s, whatever happens to Redis."
+                f"The bound: no answer is more than {BOUND:g} s behind, whatever happens to Redis."
             )
             if redis is None:
                 self._terminal.line(
-                    "Redis is yours, so it is neither stopped nor killed.  Some small keys stay in\n"
-                    f"it, all of them named {self._segment}:..."
+                    "Redis is yours, so it is neither stopped nor killed.\n"
+                    f"Some small keys stay in it, all of them named {self._segment}:..."
                 )
             async with self._hosts(directory, url) as servers:
                 story = await self._tell(servers, redis)
