@@ -160,7 +160,7 @@ def draw_outage(document: Mapping[str, Any], path: Path) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("seconds")
     ax.set_ylabel("reads of each second, ms")
-    ax.legend(loc="upper right", ncols=3, frameon=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
     ax.grid(axis="y", color="#e3e6ea")
     ax.spines[["top", "right"]].set_visible(False)
     figure_.suptitle(
