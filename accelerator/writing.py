@@ -19,15 +19,26 @@ from accelerator.observability import oplog
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import TypeVar
 
     from accelerator.policy import Lives
     from accelerator.remote import Change
     from accelerator.steps import Steps
 
+    T = TypeVar("T")
+
 _PUBLISH: Final = COUNTER["invalidation_publish"]
 _PUBLISH_FAILURES: Final = COUNTER["invalidation_publish_failures"]
 _QUEUED: Final = COUNTER["invalidation_queued"]
+
+PART: Final = 128
+"""
+Keys that are noted, and then written, at a time: as many as one script of Redis writes.
+
+A batch that noted all its keys first would fill the outbox, whatever its size: then the notes of
+others are lost, and whole areas cleared.
+"""
 
 Item = tuple[Any, tuple[int, bytes] | None, "Lives"]
 """Key, encoded value (None: it is to be forgotten), lives."""
@@ -45,14 +56,21 @@ class Writing(Looking):
             stored = [self._put(op, *item, since) for item in items]
         else:
             told = self._is_broadcast(broadcast, sets=True)
-            with Notes(self._memory) as notes:
-                pairs = [self._put_noted(op, *item, since, notes) for item in items]
-                stored = [is_stored for is_stored, _ in pairs]
-                changes = [change for _, change in pairs]
-                sent = yield from self._published(op, message.SET, changes, notes, since, told)
-                stored.append(sent is not None)
+            stored = []
+            for part in _parts(items):
+                stored.append((yield from self._setting_part(op, part, since, told)))
         if all(stored):
             oplog.succeeded(self._config.area, op, "ok", since)
+
+    def _setting_part(
+        self, op: str, items: Sequence[Item], since: float, broadcast: bool
+    ) -> Steps[bool]:
+        """Store in both tiers; False if one of them has lost any of it."""
+        with Notes(self._memory) as notes:
+            pairs = [self._put_noted(op, *item, since, notes) for item in items]
+            changes = [change for _, change in pairs]
+            sent = yield from self._published(op, message.SET, changes, notes, since, broadcast)
+        return sent is not None and all(is_stored for is_stored, _ in pairs)
 
     def _put(
         self, op: str, key: Any, encoded: tuple[int, bytes] | None, lives: Lives, since: float
@@ -100,19 +118,32 @@ class Writing(Looking):
             found = sum(map(self._delete, keys))
         else:
             _check_on_error(on_error)
-            with Notes(self._memory) as notes:
-                changes = [
-                    second.change(self._config, key, notes.add(self._note(key, local.NOTE_FORGET)))
-                    for key in keys
-                ]
-                found = sum(map(self._delete, keys))
-                told = self._is_broadcast(None)
-                sent = yield from self._published(op, message.FORGET, changes, notes, since, told)
-            self._forget_again(keys)
-            found = max(found, self._sent(op, sent, on_error))
+            found, unsent = 0, False
+            for part in _parts(keys):
+                here, there = yield from self._deleting_part(op, part, since)
+                found += max(here, there or 0)
+                unsent = unsent or there is None
+            self._sent(op, None if unsent else found, on_error)
         result = "ok" if op.startswith("m") else "found" if found else "absent"
         oplog.succeeded(self._config.area, op, result, since)
         return found
+
+    def _deleting_part(
+        self, op: str, keys: Sequence[Any], since: float
+    ) -> Steps[tuple[int, int | None]]:
+        """Forget in both tiers; how many keys each of them had, None if Redis was not told."""
+        second = self._second
+        assert second is not None
+        with Notes(self._memory) as notes:
+            changes = [
+                second.change(self._config, key, notes.add(self._note(key, local.NOTE_FORGET)))
+                for key in keys
+            ]
+            found = sum(map(self._delete, keys))
+            told = self._is_broadcast(None)
+            sent = yield from self._published(op, message.FORGET, changes, notes, since, told)
+        self._forget_again(keys)
+        return found, sent
 
     def _forget_again(self, keys: Sequence[Any]) -> None:
         """Drop what was fetched from Redis before it knew."""
@@ -337,6 +368,11 @@ class Writing(Looking):
                 operation=op,
             )
         return found or 0
+
+
+def _parts(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut what is written together."""
+    return (things[start : start + PART] for start in range(0, len(things), PART))
 
 
 class Notes:

@@ -512,6 +512,15 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 
 /* --- in --------------------------------------------------------------------------------------- */
 
+static bool is_in_segment(AreaObject *self, const struct acc_key *key) {
+    struct acc_home home = acc_home_of(self->area.seg, key->hash);
+    struct acc_found found;
+    struct acc_look look = acc_look(&self->area);
+    enum acc_status status = acc_read_find_bounded(&self->area, &home, key, &found);
+    return status == ACC_OK && acc_found_live(&self->area, &found, key->hash) &&
+           acc_look_age(self->area.seg, &look, &found.view.record) == ACC_FRESH;
+}
+
 int area_contains(PyObject *op, PyObject *key_object) {
     AreaObject *self = (AreaObject *)op;
     uint8_t buffer[KEY_BUFFER];
@@ -519,15 +528,7 @@ int area_contains(PyObject *op, PyObject *key_object) {
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
         return -1;
     }
-    if ((self->flags & AREA_OFF) != 0) {
-        return 0;
-    }
-    struct acc_home home = acc_home_of(self->area.seg, key.hash);
-    struct acc_found found;
-    struct acc_look look = acc_look(&self->area);
-    enum acc_status status = acc_read_find_bounded(&self->area, &home, &key, &found);
-    if (status == ACC_OK && acc_found_live(&self->area, &found, key.hash) &&
-        acc_look_age(self->area.seg, &look, &found.view.record) == ACC_FRESH) {
+    if ((self->flags & AREA_OFF) == 0 && is_in_segment(self, &key)) {
         return 1;
     }
     if ((self->flags & AREA_PLAIN_MISS) != 0) {

@@ -164,6 +164,7 @@ void acc_link_confirm(struct acc_segment *seg, uint64_t sent) {
     } else if (acc_load_acquire(&link->settled_from) > now + SETTLE_NS) {
         raise_to(&link->settled_from, now + SETTLE_NS, now + SETTLE_NS);
     }
+    raise_to(&link->lost, 0, now); /* garbage */
     raise_to(&link->confirmed, sent, now);
     raise_to(&link->heard, now, acc_now_ns(seg));
     acc_store_release(&link->refused, (uint64_t)0);

@@ -36,7 +36,7 @@ def load(name: str, path: str) -> ModuleType:
 
 hosts = load("hosts", "hosts.py")
 processes: Any = load("processes", "../process/conftest.py")
-calls, gates, crowd = processes.calls, processes.gates, processes.crowd
+calls, gates, crowd, fork = processes.calls, processes.gates, processes.crowd, processes.fork
 
 
 class Awaited:

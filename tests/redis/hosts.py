@@ -183,7 +183,8 @@ class Monitor:
         found: list[list[str]] = []
         while True:
             line = self._lines.readline().decode()
-            words = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
+            quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
+            words = [word.encode().decode("unicode_escape") for word in quoted]
             if words == ["ECHO", marker]:
                 return found
             found.append(words)
