@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
-
-
-_LOOK_AT: Final = 256
-"""Entries of the outbox that are looked through for one key."""
 
 
 class SecondLevel:
@@ -75,7 +71,6 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
-        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
@@ -83,28 +78,22 @@ class SecondLevel:
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
-        self._check_told(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
 
-    def _check_told(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
+    def unsent(self, area: str) -> frozenset[bytes] | None:
         """
-        Read nothing while Redis has not heard of all that this host has changed.
+        Give the encoded keys whose change Redis has not heard of yet; None: it may be any of them.
 
         It may be well and have missed a single delete: what it has of that key is what the delete
         was about, and no reader on this host must be given that any more.  The delete was queued
-        before it returned, so whoever reads after that sees it in the outbox, or, when it is no
-        longer there, reads what Redis has after it.
-
-        Raises:
-            RemoteError: Something is queued.
+        before it returned, so whoever asks after that is told so, or, when it is no longer queued,
+        reads what Redis has after it.
         """
-        if not wanted.reading or self.bound < self._memory.confirmed_age() < math.inf:
-            return  # it is not read then anyway, and the outbox may be long
-        if self._memory.outbox_due(1) or name in self._memory.outbox_owed():
-            why = "as it has not yet been told of all changes of this host"
-            raise self._guard.skipped(area, name, wanted.method, why)
+        if self.bound < self._memory.confirmed_age() < math.inf:
+            return frozenset()  # it is not asked then anyway, and the outbox may be long
+        return self._memory.outbox_unsent(area)
 
     def check_decidable(self, area: local.AreaBase, name: str, op: str, key: bytes) -> None:
         """
@@ -115,14 +104,8 @@ class SecondLevel:
         Raises:
             RemoteError: A change of the key is queued.
         """
-        if self._memory.confirmed_age() > self.bound:
-            return  # Redis is away, and the outbox may be long
-        due = self._memory.outbox_due(_LOOK_AT)
-        if (
-            any(each == name and known in {b"", key} for _, each, _, known in due)
-            or len(due) == _LOOK_AT
-            or name in self._memory.outbox_owed()
-        ):
+        unsent = self.unsent(name)
+        if unsent is None or key in unsent:
             why = "as it has not yet been told of an earlier change of the key"
             raise self._guard.skipped(area, name, op, why)
 
