@@ -159,9 +159,7 @@ class Reads(Operations):
             degraded=attachment.degraded,
             metrics=metrics,
             load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
-            remote=None
-            if self._second is None
-            else self._second.describe_area(self, self._config.area),
+            remote=None if self._second is None else self._second.describe(self),
         )
 
     # --- what the hit methods call when something is not plain ----------------------------------
@@ -313,7 +311,7 @@ class Reads(Operations):
     def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int]) -> None:
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
-            life, stale_life, age = self._lives_of_copy(copy)
+            life, stale_life, age = copy.lives_here(self._config)
             self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
