@@ -365,6 +365,14 @@ class Segment:
 
         True: it is of a set whose item still is the key's (or was stored last): not to be applied.
         """
+    def outbox_given_up(self, number: int, /) -> bool:
+        """Whether the caller of this write was told that Redis did not take it."""
+    def outbox_unsent(self, area: str, /) -> frozenset[bytes] | None:
+        """
+        Encoded keys of an area whose change is queued, so that Redis has what is old.
+
+        None: any key may be one.
+        """
     def outbox_owed(self) -> list[str]:
         """Names of the areas that owe a clear, because entries were overwritten unsent."""
     def outbox_paid(self, area: str, /) -> None:

@@ -254,6 +254,12 @@ class LocalMemory(Protocol):
     def outbox_heard(self, number: int, /) -> bool:
         """An own message has come back; whether it need not be applied."""
 
+    def outbox_given_up(self, number: int, /) -> bool:
+        """Whether the caller of this write was told that L2 did not take it."""
+
+    def outbox_unsent(self, area: str, /) -> frozenset[bytes] | None:
+        """Encoded keys of an area whose change is queued; None: it may be any of them."""
+
     def outbox_owed(self) -> list[str]:
         """Areas that owe a clear."""
 

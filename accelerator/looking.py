@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _REMOTE_HIT: Final = COUNTER["remote_hit"]
 _REMOTE_MISS: Final = COUNTER["remote_miss"]
 _NEGATIVE_HIT: Final = COUNTER["negative_hit"]
+_SKIPPED: Final = COUNTER["l2_skipped"]
 _UNDECODABLE: Final = COUNTER["l2_undecodable"]
 
 FROM_REMOTE: Final = -1
@@ -88,6 +89,11 @@ class Looking(Binding):
             return nothing
         since = oplog.started()
         encoded = [local.encode_key(key) for key in keys]
+        unsent = second.unsent()  # before Redis is asked
+        if unsent is None or not unsent.isdisjoint(encoded):
+            self._count(_SKIPPED)
+        if unsent is None or unsent.issuperset(encoded):
+            return nothing
         try:
             found: list[Stored | None] = yield Ask(
                 "get", (self._config.area, encoded), reading=True
@@ -95,7 +101,10 @@ class Looking(Binding):
         except BackendError as error:
             oplog.failed(self._config.area, "get", error.kind, since)
             return nothing
-        copies = [None if one is None else self._opened(second, one) for one in found]
+        copies = [
+            None if one is None or key in unsent else self._opened(second, one)
+            for key, one in zip(encoded, found, strict=True)
+        ]
         if counted:
             fresh = [copy for copy in copies if copy is not None and copy.is_fresh]
             self._count(_REMOTE_HIT, len(fresh))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
-
-
-_LOOK_AT: Final = 256
-"""Entries of the outbox that are looked through for one key."""
 
 
 class SecondLevel:
@@ -80,7 +76,7 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
-        self._check_told(area, name, wanted)
+        self._check_decidable(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
@@ -88,48 +84,38 @@ class SecondLevel:
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
-        self._check_told(area, name, wanted)
+        self._check_decidable(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
 
-    def _check_told(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
+    def unsent(self, area: str) -> frozenset[bytes] | None:
         """
-        Ask nothing of Redis that it would answer from before what this host has changed.
+        Give the encoded keys whose change Redis has not heard of yet; None: it may be any of them.
 
         It may be well and have missed a single delete.  What it has of that key is what the delete
         was about: no reader on this host must be given that any more, and what is decided on it
         would be undone by the delete, told later.  The delete was queued before it returned, so
-        whoever asks after that sees it in the outbox, or, when it is no longer there, is answered
-        from after it.
+        whoever asks after that is told so, or, when it is no longer queued, is answered from after
+        it.
+        """
+        if self.bound < self._memory.confirmed_age() < math.inf:
+            return frozenset()  # it is not asked then anyway, and the outbox may be long
+        return self._memory.outbox_unsent(area)
+
+    def _check_decidable(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
+        """
+        Let Redis decide about a key only when it knows what this host has done to it.
 
         Raises:
-            RemoteError: Something is queued: for a read, anything at all; for a decision, a change
-                of its key.
+            RemoteError: A change of the key is queued.
         """
-        if wanted.reading:
-            self._check_nothing_queued(area, name, wanted.method)
-        elif wanted.decides_about is not None:
-            self._check_not_queued(area, name, wanted.method, wanted.decides_about)
-
-    def _check_nothing_queued(self, area: local.AreaBase, name: str, method: str) -> None:
-        if self.bound < self._memory.confirmed_age() < math.inf:
-            return  # it is not read then anyway, and the outbox may be long
-        if self._memory.outbox_due(1) or name in self._memory.outbox_owed():
-            why = "as it has not yet been told of all changes of this host"
-            raise self._guard.skipped(area, name, method, why)
-
-    def _check_not_queued(self, area: local.AreaBase, name: str, method: str, key: bytes) -> None:
-        if self._memory.confirmed_age() > self.bound:
-            return  # Redis is away, and the outbox may be long
-        due = self._memory.outbox_due(_LOOK_AT)
-        if (
-            any(each == name and known in {b"", key} for _, each, _, known in due)
-            or len(due) == _LOOK_AT
-            or name in self._memory.outbox_owed()
-        ):
+        if wanted.decides_about is None:
+            return
+        unsent = self.unsent(name)
+        if unsent is None or wanted.decides_about in unsent:
             why = "as it has not yet been told of an earlier change of the key"
-            raise self._guard.skipped(area, name, method, why)
+            raise self._guard.skipped(area, name, wanted.method, why)
 
     # --- for an operator ------------------------------------------------------------------------
 
@@ -177,6 +163,10 @@ class RemoteArea:
     def confirmed_age(self) -> float:
         """Seconds since Redis last did what this host asked it for; see SecondLevel."""
         return self._second.confirmed_age()
+
+    def unsent(self) -> frozenset[bytes] | None:
+        """Give the keys whose change Redis has not heard of yet; see SecondLevel."""
+        return self._second.unsent(self._config.area)
 
     # --- asking ---------------------------------------------------------------------------------
 

@@ -233,6 +233,7 @@ class _Leadership:
             term=self._term,
             count=self._count,
             repair=self._repair,
+            forget=self._resender.forget,
             settled=lambda: bool(memory.link()["settled"]),
         )
         self._subscription: Subscription | None = None

@@ -74,6 +74,7 @@ class Memory(Protocol):
     def area_applied(self, area: str, replication: int, seq: int, /) -> None: ...  # noqa: D102
     def area_extend(self, area: str, until: float, /) -> None: ...  # noqa: D102
     def outbox_heard(self, number: int, /) -> bool: ...  # noqa: D102
+    def outbox_given_up(self, number: int, /) -> bool: ...  # noqa: D102
 
 
 class Replay(NamedTuple):
@@ -162,6 +163,8 @@ class Follower:
         repair: Called before anything is forgotten of a history that ended: to send once more the
             deletes of own recent writes, which may be missing in what goes on instead.
         settled: Tells whether all hosts have had time to send what they could not.
+        forget: Called with area and keys of own sets that Redis took after their callers had been
+            told that it had not: they may have undone what came later, and are to be deleted.
     """
 
     def __init__(
@@ -174,12 +177,14 @@ class Follower:
         count: Callable[[str, str, int], None],
         repair: Callable[[], None],
         settled: Callable[[], bool] = lambda: True,
+        forget: Callable[[str, list[bytes]], None] = lambda _area, _keys: None,
     ) -> None:
         self._memory = memory
         self._origin = origin
         self._bound = bound
         self._count = count
         self._repair = repair
+        self._forget = forget
         self._settled = settled
         self._areas: dict[str, _Area] = {}
         self._beats: dict[int, _Beat] = {}
@@ -348,8 +353,15 @@ class Follower:
         A delete is done again: its sender may have died between Redis and its second drop.  A set
         is not if the copy here is the very one that it stored.
         """
+        late = [note != 0 and self._memory.outbox_given_up(note) for note in message.notes]
         heard = [note != 0 and self._memory.outbox_heard(note) for note in message.notes]
         if message.kind != SET:
+            return message.keys
+        if any(late):
+            # A connection that was given up carried it on: maybe past a delete that was done since.
+            self._forget(
+                area.name, [key for key, is_late in zip(message.keys, late, strict=True) if is_late]
+            )
             return message.keys
         keys = [key for key, same in zip(message.keys, heard, strict=True) if not same]
         if len(keys) < len(message.keys):

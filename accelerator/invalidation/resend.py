@@ -62,6 +62,8 @@ class Resender:
         self._remote = remote
         self._origin = origin
         self._prove = prove
+        self._late: dict[str, dict[bytes, None]] = {}
+        """By area the keys that are to be deleted; see forget()."""
         self._repair_from: float | None = None
         self._repair_asked = 0.0
 
@@ -73,7 +75,10 @@ class Resender:
             RemoteError: Redis does not take it.  It stays queued.
             Deposed: See *prove*.
         """
+        self._send_late()
         due = self._memory.outbox_due(PORTION)
+        for number, *_ in due:
+            self._memory.outbox_settle(number, False)  # a dead one's, too: nobody waits for it
         for area in [] if due else self._memory.outbox_owed():
             self._prove()
             self._remote.clear(area, 0, self._origin)
@@ -87,6 +92,22 @@ class Resender:
         if due:
             LOG.info("sent %d invalidations that had been queued", len(due))
         return len(due) == PORTION
+
+    def forget(self, area: str, keys: Sequence[bytes]) -> None:
+        """Have keys deleted that an own set has come to too late; what is newer goes with it."""
+        self._late.setdefault(area, {}).update(dict.fromkeys(keys))
+
+    def _send_late(self) -> None:
+        # Not in the outbox, so a leader that is killed just now leaves them as they are.
+        while self._late:
+            area, keys = next(iter(self._late.items()))
+            part = list(itertools.islice(keys, PORTION))
+            self._prove()
+            self._send_part(area, [(0, key) for key in part], clear=False)
+            for key in part:
+                del keys[key]
+            if not keys:
+                del self._late[area]
 
     def ask_for_repair(self, seconds: float) -> None:
         """Have the deletes of own writes that Redis took within the last *seconds* sent again."""

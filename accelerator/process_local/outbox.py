@@ -15,7 +15,7 @@ import itertools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator.process_local.constants import NOTE_EXPIRE
+from accelerator.process_local.constants import NOTE_CLEAR, NOTE_EXPIRE
 
 if TYPE_CHECKING:
     from accelerator.process_local.items import AreaState, Place
@@ -121,6 +121,8 @@ class Outbox:
         """Those PENDING or QUEUED.  None ever comes back, so they too are in order."""
         self._taken = Newest()
         """What L2 has taken.  Never of an entry that is gone."""
+        self._given_up: OrderedDict[int, None] = OrderedDict()
+        """The last that were QUEUED, whatever has become of them."""
         self._owed: dict[AreaState, bool] = {}
         """Areas that owe a clear, and whether the listener has seen all that they owe it for."""
 
@@ -149,6 +151,9 @@ class Outbox:
             self._take(entry, SENT, now)
         else:
             entry.state = QUEUED
+            self._given_up[number] = None
+            while len(self._given_up) > ENTRIES_MAX:
+                self._given_up.popitem(last=False)
 
     # --- the listener ---
 
@@ -181,6 +186,21 @@ class Outbox:
         if entry is not None:
             self._take(entry, HEARD, now)
         return entry
+
+    def is_given_up(self, number: int) -> bool:
+        """Tell whether an entry was ever QUEUED."""
+        return number in self._given_up
+
+    def unsent(self, area: AreaState) -> frozenset[bytes] | None:
+        """List the keys of an area whose entries are QUEUED; None: it may be any of them."""
+        queued = [
+            entry
+            for entry in list(self._waiting.values())
+            if entry.area is area and entry.state == QUEUED
+        ]
+        if area in self._owed or any(entry.kind == NOTE_CLEAR for entry in queued):
+            return None
+        return frozenset(entry.key for entry in queued)
 
     def owed(self) -> list[str]:
         """List the areas that owe a clear."""

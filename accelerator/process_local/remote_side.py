@@ -277,6 +277,17 @@ class RemoteSide(ABC):
             item = self.current(entry.place)
             return item is not None and item.version == entry.version
 
+    def outbox_given_up(self, number: int) -> bool:
+        """Tell whether the caller of this write was told that L2 did not take it."""
+        with self.lock():
+            return self._outbox.is_given_up(number)
+
+    def outbox_unsent(self, area: str) -> frozenset[bytes] | None:
+        """List the encoded keys of an area whose change is queued; None: it may be any of them."""
+        with self.lock():
+            known = self._areas.get(area)
+            return frozenset() if known is None else self._outbox.unsent(known)
+
     def outbox_owed(self) -> list[str]:
         """List the areas that owe a clear, as entries were lost."""
         with self.lock():

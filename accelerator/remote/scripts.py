@@ -15,6 +15,9 @@ announcement after it.  The arguments are the same both ways::
     ARGV[6]  the fingerprint that a value must have to count as known, 4 bytes; "" for any
     ARGV[7]  and so on: what the operation wants
 
+Somebody else may have put anything under our names.  What is no string where one should be counts
+as absent, and the next write replaces it: one such key must not stop what is sent for all others.
+
 Values are read by the offsets of envelope.py, counted from 1 as Lua does.
 """
 
@@ -53,8 +56,8 @@ class Joined(NamedTuple):
 
 _WITH_CONTROL: Final = """
 local first = 3
-local gen = redis.call('GET', KEYS[3])
-if not gen or #gen ~= 8 then
+local gen = redis.pcall('GET', KEYS[3])
+if type(gen) ~= 'string' or #gen ~= 8 then
   gen = ARGV[5]
   redis.call('SET', KEYS[3], gen)
 end
@@ -86,7 +89,8 @@ _ANNOUNCE: Final = (
     + """
 local function announce()
   if ARGV[1] == '' then return 0 end
-  local seq = redis.call('INCR', KEYS[1])
+  local seq = redis.pcall('INCR', KEYS[1])
+  if type(seq) ~= 'number' then seq = 1 end
   local text = string.format('%.0f', seq)
   if seq == 1 then text = start(KEYS[1]) end
   local message = ARGV[2] .. text .. ' ' .. ARGV[3]
@@ -104,8 +108,9 @@ end
 
 _VALUES: Final = f"""
 local function header(key)
-  local head = redis.call('GETRANGE', key, 0, 27)
-  if #head < 28 or string.byte(head, 1) ~= {MAGIC} or string.byte(head, 2) ~= {FORMAT}
+  local head = redis.pcall('GETRANGE', key, 0, 27)
+  if type(head) ~= 'string' or #head < 28
+      or string.byte(head, 1) ~= {MAGIC} or string.byte(head, 2) ~= {FORMAT}
       or string.sub(head, 21, 28) ~= gen then
     return nil
   end
@@ -273,7 +278,8 @@ local id = string.match(info, 'run_id:(%x+)')
 local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
 if not id or not up then return 0 end
 local now = tonumber(redis.call('TIME')[1])
-local seen = redis.call('GET', KEYS[4])
+local seen = redis.pcall('GET', KEYS[4])
+if type(seen) == 'table' then seen = '' end
 redis.call('SET', KEYS[4], id .. ' ' .. string.format('%.0f', now))
 if not seen then return 0 end
 local noted, at = string.match(seen, '^(%x+) (%d+)$')
@@ -286,8 +292,8 @@ return 1
 """KEYS seq, log, gen, run; renews the generation if the server began anew from its disk: 1."""
 
 GENERATION: Final = Script("""
-local gen = redis.call('GET', KEYS[1])
-if not gen or #gen ~= 8 then
+local gen = redis.pcall('GET', KEYS[1])
+if type(gen) ~= 'string' or #gen ~= 8 then
   gen = ARGV[1]
   redis.call('SET', KEYS[1], gen)
 end
@@ -299,8 +305,8 @@ return gen
 LEASE: Final = Script("""
 local tokens = {}
 for i, key in ipairs(KEYS) do
-  local token = redis.call('GET', key)
-  if not token then
+  local token = redis.pcall('GET', key)
+  if type(token) ~= 'string' then
     token = ARGV[i + 1]
     redis.call('SET', key, token, 'PX', ARGV[1])
   elseif redis.call('PTTL', key) < tonumber(ARGV[1]) then
@@ -318,7 +324,7 @@ for i = 1, #KEYS / 2 do
   local value, lease = KEYS[2 * i - 1], KEYS[2 * i]
   local at = 3 * (i - 1)
   stored[i] = 0
-  if redis.call('GET', lease) == ARGV[at + 1] then
+  if redis.pcall('GET', lease) == ARGV[at + 1] then
     if ARGV[at + 3] == '0' then
       redis.call('SET', value, ARGV[at + 2])
     else
@@ -341,7 +347,9 @@ local info = redis.pcall('INFO', 'replication')
 local id = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or '?'
 local seqs = {{}}
 for i = 2, #KEYS do
-  seqs[i - 1] = redis.call('GET', KEYS[i]) or start(KEYS[i])
+  local seq = redis.pcall('GET', KEYS[i])
+  if type(seq) ~= 'string' or not string.match(seq, '^%d+$') then seq = start(KEYS[i]) end
+  seqs[i - 1] = seq
 end
 if ARGV[1] ~= '' then
   local message = '1 H ' .. ARGV[2] .. ' ' .. id

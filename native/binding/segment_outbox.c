@@ -103,6 +103,44 @@ PyObject *segment_outbox_heard(PyObject *op, PyObject *arg) {
     return PyBool_FromLong(acc_outbox_heard(seg_of(op), number));
 }
 
+PyObject *segment_outbox_given_up(PyObject *op, PyObject *arg) {
+    uint64_t number;
+    if (!number_from(arg, &number)) {
+        return NULL;
+    }
+    return PyBool_FromLong(acc_outbox_given_up(seg_of(op), number));
+}
+
+PyObject *segment_outbox_unsent(PyObject *op, PyObject *arg) {
+    struct acc_segment *seg = seg_of(op);
+    struct acc_area_slot *slot;
+    struct acc_outbox_entry *entries = NULL;
+    uint32_t count = 0;
+    bool whole = false;
+    enum acc_status status = ACC_OK;
+    if (!area_from(seg, arg, &slot)) {
+        return NULL;
+    }
+    if (slot != NULL) {
+        Py_BEGIN_ALLOW_THREADS /* it is long when Redis was away */
+            status = acc_outbox_unsent(seg, id_of(seg, slot), &entries, &count, &whole);
+        Py_END_ALLOW_THREADS
+    }
+    PyObject *keys = status != ACC_OK ? PyErr_NoMemory()
+                     : whole          ? Py_NewRef(Py_None)
+                                      : PyFrozenSet_New(NULL);
+    for (uint32_t i = 0; keys != NULL && !whole && i < count; i++) {
+        PyObject *key = PyBytes_FromStringAndSize((const char *)entries[i].key,
+                                                  (Py_ssize_t)entries[i].key_size);
+        if (key == NULL || PySet_Add(keys, key) != 0) {
+            Py_CLEAR(keys);
+        }
+        Py_XDECREF(key);
+    }
+    free(entries);
+    return keys;
+}
+
 PyObject *segment_outbox_owed(PyObject *op, PyObject *unused) {
     (void)unused;
     return names_of(seg_of(op), acc_outbox_owed);

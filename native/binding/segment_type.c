@@ -549,6 +549,8 @@ static PyMethodDef segment_methods[] = {
     {"outbox_due", segment_outbox_due, METH_VARARGS, NULL},
     {"outbox_recent", segment_outbox_recent, METH_O, NULL},
     {"outbox_heard", segment_outbox_heard, METH_O, NULL},
+    {"outbox_given_up", segment_outbox_given_up, METH_O, NULL},
+    {"outbox_unsent", segment_outbox_unsent, METH_O, NULL},
     {"outbox_owed", segment_outbox_owed, METH_NOARGS, NULL},
     {"outbox_paid", segment_outbox_paid, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -25,6 +25,9 @@
  * Stopped anywhere: while it holds slots in WRITING others pass them by; with a number and no slot,
  * it finds a later lap in the slot when it wakes, and takes another number.
  *
+ * An entry that was QUEUED keeps GIVEN_UP as its owner when it moves on: whoever wrote it was told
+ * that Redis did not take it, and what a connection still carried of it comes too late.
+ *
  * Notes (the item that was stored) are written under the key's shard lock beside the published
  * entry, and carry a check with its number: a torn one, or one of an entry that has gone, is none,
  * and then the message is applied as a delete, which is always right.
@@ -44,6 +47,8 @@ enum state { EMPTY, WRITING, PENDING, QUEUED, SENT, HEARD, PART };
 #define LAP_MASK 0x7fffffffu
 #define TRIES 16  /* numbers before an append gives up: each was lost to somebody stopped */
 #define ROUNDS 64 /* looks at one slot: a change means that another got something done */
+#define GIVEN_UP OWNER_MASK /* for an owner, of what is SENT or HEARD: it was QUEUED before */
+#define UNSENT_MOST 1024u   /* keys of an area that are told one by one */
 
 /* --- numbers and control words ---------------------------------------------------------------- */
 
@@ -399,8 +404,12 @@ static bool move_on(struct acc_segment *seg, uint64_t number, enum state to) {
             acc_store_relaxed(&slot->settled,
                               acc_now_ns(seg)); /* a hint: killed behind it, no harm */
         }
+        uint32_t mark = to < SENT        ? 0
+                        : from == QUEUED ? GIVEN_UP
+                        : from < SENT    ? 0
+                                         : owner_in(seen);
         /* A failed CAS: another has moved it on, and it only ever moves on. */
-        if (acc_cas64(&slot->control, seen, control_of(seg, number, 0, to))) {
+        if (acc_cas64(&slot->control, seen, control_of(seg, number, mark, to))) {
             return true;
         }
     }
@@ -446,6 +455,18 @@ bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
                 entry.kind == ACC_NOTE_SET && holds_noted(seg, &entry, hash);
     move_on(seg, number, HEARD);
     return skip;
+}
+
+bool acc_outbox_given_up(const struct acc_segment *seg, uint64_t number) {
+    uint64_t control = acc_load_acquire(&slot_of(seg, number)->control);
+    uint64_t age = next_number(seg) - number; /* 1: the newest */
+    if (number < seg->geometry.outbox || age - 1 >= seg->geometry.outbox ||
+        lap_in(control) != lap_of(seg, number)) {
+        return false; /* never given out, or nobody knows any more */
+    }
+    enum state state = state_in(control);
+    return state == EMPTY || state == QUEUED || /* EMPTY: dropped, as a newer one spoke for it */
+           ((state == SENT || state == HEARD) && owner_in(control) == GIVEN_UP);
 }
 
 /* --- going through the ring ------------------------------------------------------------------- */
@@ -666,6 +687,45 @@ enum acc_status acc_outbox_recent(struct acc_segment *seg, uint64_t ns,
     enum acc_status status = copy_entries(seg, numbers, found, found, out, count);
     free(numbers);
     return status;
+}
+
+/* Add an entry to those that are told.  False: no memory. */
+static bool tell(struct acc_outbox_entry **out, uint32_t *count,
+                 const struct acc_outbox_entry *entry) {
+    if ((*count & (*count - 1)) == 0) { /* 0, or a power of two: full */
+        void *more = realloc(*out, (*count == 0 ? 1 : 2 * (size_t)*count) * sizeof **out);
+        if (more == NULL) {
+            return false;
+        }
+        *out = more;
+    }
+    (*out)[(*count)++] = *entry;
+    return true;
+}
+
+/* Whoever queued an entry has returned, or is about to; whoever died with it PENDING never will. */
+enum acc_status acc_outbox_unsent(struct acc_segment *seg, uint32_t area,
+                                  struct acc_outbox_entry **out, uint32_t *count, bool *whole) {
+    const struct acc_area_slot *slot = acc_area_slot(seg, area);
+    uint64_t end = next_number(seg), hash;
+    *out = NULL;
+    *count = 0;
+    *whole = acc_load_acquire(&slot->owed) != acc_load_acquire(&slot->paid);
+    for (uint64_t number = skip_settled(seg, end); number != end && !*whole; number++) {
+        bool present;
+        uint64_t control = control_at(seg, number, &present);
+        struct acc_outbox_entry entry;
+        if (!present || state_in(control) != QUEUED ||
+            read_entry(seg, number, control, &entry, &hash) != FOUND || entry.area != area) {
+            continue;
+        }
+        if (entry.kind == ACC_NOTE_CLEAR || *count == UNSENT_MOST) {
+            *whole = true;
+        } else if (!tell(out, count, &entry)) {
+            return ACC_ESYS;
+        }
+    }
+    return ACC_OK;
 }
 
 struct acc_outbox_info acc_outbox_look(const struct acc_segment *seg) {

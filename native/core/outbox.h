@@ -22,6 +22,10 @@ void acc_outbox_settle(struct acc_segment *seg, uint64_t number, bool sent);
  * very write stored still is what readers of the key find. */
 bool acc_outbox_heard(struct acc_segment *seg, uint64_t number);
 
+/* Was the caller of this write told that it was not taken?  A message of it is then one that comes
+ * late: what was written since may have been overwritten by it. */
+bool acc_outbox_given_up(const struct acc_segment *seg, uint64_t number);
+
 struct acc_outbox_entry {
     uint64_t number;
     uint32_t area;
@@ -37,6 +41,12 @@ enum acc_status acc_outbox_due(struct acc_segment *seg, uint32_t limit,
 /* Those that were settled as sent within the last `ns`, oldest first. */
 enum acc_status acc_outbox_recent(struct acc_segment *seg, uint64_t ns,
                                   struct acc_outbox_entry **out, uint32_t *count);
+
+/* The entries of an area whose callers were told that they are to be sent again: until they are, the
+ * second level has what was forgotten here.  *whole: any key may be such a one.  The caller frees
+ * *out, whatever is returned.  ACC_ESYS: no memory. */
+enum acc_status acc_outbox_unsent(struct acc_segment *seg, uint32_t area,
+                                  struct acc_outbox_entry **out, uint32_t *count, bool *whole);
 
 /* Does the area owe a clear?  Telling so remembers how much, for acc_outbox_paid(). */
 bool acc_outbox_owed(struct acc_segment *seg, uint32_t area);

@@ -512,3 +512,76 @@ class TestFork:
         assert 0 == os.waitpid(pid, 0)[1]
         assert [number] == numbers(segment.outbox_due())
         assert origin == segment.origin
+
+
+class TestUnsent:
+    """What L2 has yet to hear of, for whoever reads there."""
+
+    def test_queued(self, cache: Any, segment: Any) -> None:
+        """Keys whose change is queued, until it is sent; not one whose call has not returned."""
+        assert frozenset() == segment.outbox_unsent("area")
+        numbers = [queued(cache, key, kind) for key, kind in (("a", NOTE_SET), ("b", NOTE_EXPIRE))]
+        cache._note("under way", NOTE_FORGET)
+        sent(cache, "sent")
+        assert {encode("a"), encode("b")} == segment.outbox_unsent("area")
+        settle(cache, numbers[0], sent=True)
+        assert {encode("b")} == segment.outbox_unsent("area")
+        settle(cache, numbers[1], sent=True)
+        assert frozenset() == segment.outbox_unsent("area")
+
+    def test_long_key(self, cache: Any, segment: Any) -> None:
+        """A key that takes more than one slot is told in full."""
+        queued(cache, "k" * 500)
+        assert {encode("k" * 500)} == segment.outbox_unsent("area")
+
+    def test_other_area(self, cache: Any, segment: Any) -> None:
+        """Other areas have nothing to do with it, known or not."""
+        queued(cache, "key")
+        assert frozenset() == segment.outbox_unsent("nobody's")
+
+    def test_clear(self, cache: Any, segment: Any) -> None:
+        """A clear that is queued is about every key."""
+        number = int(cache._note_clear())
+        settle(cache, number, sent=False)
+        assert segment.outbox_unsent("area") is None
+        settle(cache, number, sent=True)
+        assert frozenset() == segment.outbox_unsent("area")
+
+    def test_owed(self, cache: Any, segment: Any) -> None:
+        """Nor is any key to be believed in an area that owes a clear; to look pays nothing."""
+        overflow(cache, segment)
+        segment.outbox_owed()
+        queued(cache, "one more")
+        assert segment.outbox_unsent("area") is None
+        segment.outbox_paid("area")
+        assert segment.outbox_unsent("area") is None
+
+
+class TestGivenUp:
+    """Whose message comes late."""
+
+    def test_states(self, cache: Any, segment: Any) -> None:
+        """What was queued is given up, whatever becomes of it; nothing else is."""
+        pending = int(cache._note("pending", NOTE_SET))
+        given_up = queued(cache, "key", NOTE_SET)
+        taken = sent(cache, "taken", NOTE_SET)
+        assert segment.outbox_given_up(given_up)
+        settle(cache, given_up, sent=True)
+        assert segment.outbox_given_up(given_up)
+        segment.outbox_heard(given_up)
+        assert segment.outbox_given_up(given_up)
+        assert not segment.outbox_given_up(pending)
+        for number in (pending, taken):
+            segment.outbox_heard(number)
+            assert not segment.outbox_given_up(number)
+
+    def test_needless(self, cache: Any, segment: Any) -> None:
+        """Also one that a newer write has made needless to send."""
+        given_up = queued(cache, "key", NOTE_SET)
+        sent(cache, "key")
+        assert [] == segment.outbox_due()
+        assert segment.outbox_given_up(given_up)
+
+    def test_unknown(self, segment: Any) -> None:
+        """Of a number that is no entry's nothing is known."""
+        assert [False] * 3 == [segment.outbox_given_up(number) for number in (0, 1, 1 << 40)]
