@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
+
+
+LISTENER_TIMEOUT: Final = 0.2
+"""Longest ``redis_timeout`` of the listener, in seconds: one that waits longer is replaced."""
 
 
 class SecondLevel:
@@ -42,7 +47,10 @@ class SecondLevel:
         self._remote = remote.connect(settings)
         self._guard = Guard(memory, self.bound)
         # With connections of its own, as it is in a thread of its own.
-        self._listener = Listener(memory, remote.connect(settings), settings)
+        limit = min(settings.redis_timeout, LISTENER_TIMEOUT)
+        self._listener = Listener(
+            memory, remote.connect(replace(settings, redis_timeout=limit)), settings
+        )
 
     @property
     def origin(self) -> bytes:
