@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig
     from accelerator.policy import Lives
-    from accelerator.second import SecondLevel
+    from accelerator.second import RemoteArea, SecondLevel
     from accelerator.steps import Ask
 
     T = TypeVar("T")
@@ -50,8 +50,8 @@ class Binding(local.AreaBase):
     _memory: local.Segment
     """What the area is bound to."""
     _mode: CacheMode = CacheMode.LOCAL
-    _second: SecondLevel | None = None
-    """Redis, where the area's mode uses it."""
+    _second: RemoteArea | None = None
+    """What it is in Redis; None: its mode does not use it, or there is none."""
     _codec: codec.Codec
 
     @property
@@ -64,7 +64,7 @@ class Binding(local.AreaBase):
         attachment = runtime.current()
         config = self._config
         self._mode = config.mode_under(attachment.settings)
-        self._second = attachment.second if self._mode.uses_remote else None
+        self._second = self._remote_area(attachment.second)
         self._codec = codec.make(config.codec, attachment.settings.secret)
         try:
             self._bind_to(attachment.memory)
@@ -72,10 +72,15 @@ class Binding(local.AreaBase):
             # The table of areas is full: reads must go on all the same.
             self._tell("areas", "%s; it caches in memory of this process, alone", error)
             if self._second is not None:
-                self._second = runtime.spare_second()
+                self._second = self._remote_area(runtime.spare_second())
             self._bind_to(runtime.spare_memory())
         if self._second is not None:
             self._second.start()
+
+    def _remote_area(self, second: SecondLevel | None) -> RemoteArea | None:
+        if second is None or not self._mode.uses_remote:
+            return None
+        return second.area(self._config)
 
     def _bind_to(self, memory: local.Segment) -> None:
         config = self._config
@@ -142,12 +147,12 @@ class Binding(local.AreaBase):
     def _ask(self, wanted: Ask) -> Any:
         second = self._second
         assert second is not None, "without a second level nothing is asked"
-        return second.ask(self, self._config.area, wanted)
+        return second.ask(self, wanted)
 
     async def _aask(self, wanted: Ask) -> Any:
         second = self._second
         assert second is not None, "without a second level nothing is asked"
-        return await second.aask(self, self._config.area, wanted)
+        return await second.aask(self, wanted)
 
     # --- values and lives -----------------------------------------------------------------------
 
@@ -187,6 +192,35 @@ class Binding(local.AreaBase):
                 operation=op,
             )
         return code, payload
+
+    def _put(  # noqa: PLR0917  called in two places
+        self,
+        op: str,
+        key: Any,
+        encoded: tuple[int, bytes] | None,
+        lives: Lives,
+        since: float,
+        note: int = 0,
+    ) -> bool:
+        """
+        Store in the segment, or forget what has nothing to be stored there.
+
+        Args:
+            op: Name of the operation in logs.
+            key: The key.
+            encoded: Code and payload; None: it is to be forgotten.
+            lives: Of the value.
+            since: When the operation began.
+            note: Number of an entry of the outbox that is to name the item; 0: there is none.
+
+        Returns:
+            False if an explicit write was lost, which has been logged.
+        """
+        if encoded is None or lives.local == 0:
+            self._delete(key)  # in REMOTE mode, too: it overtakes loads that run
+            return True
+        status = self._store(key, *encoded, lives.local, self._config.stale_life, note=note)
+        return self._judge(op, status, since)
 
     # --- what became of it ----------------------------------------------------------------------
 

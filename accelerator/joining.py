@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from accelerator.backend import Reading
     from accelerator.entry import ReadOptions
     from accelerator.operations import Operations
+    from accelerator.remote import Lease
 
 STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 LED: Final = COUNTER["load_led"]
@@ -85,7 +86,7 @@ class Wanted:
         """When the loader was."""
         self.payload: tuple[int, bytes] | None = None
         """Code and bytes that those who wait are given when Redis has them."""
-        self.lease: Any = None
+        self.lease: Lease | None = None
         """What Redis must still know of when it is to store what is loaded."""
 
     @property

@@ -9,10 +9,11 @@ neither flight nor value, would load again.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from accelerator import flight, local
+from accelerator import flight, local, policy
 from accelerator.binding import COUNTER
+from accelerator.codec import CODE_NULL
 from accelerator.errors import BackendError, SerializationError
 from accelerator.joining import STALE_FALLBACK, Joining, Wanted
 from accelerator.observability import oplog
@@ -21,6 +22,7 @@ from accelerator.steps import Ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from accelerator.backend import Reading
     from accelerator.looking import Copy
     from accelerator.policy import Lives
     from accelerator.remote import Fill
@@ -28,6 +30,17 @@ if TYPE_CHECKING:
 
 _LEASE_LOST: Final = COUNTER["load_lease_lost"]
 _FILL_REFUSED: Final = COUNTER["l2_fill_refused"]
+
+
+class Loaded(NamedTuple):
+    """What a loader has answered for one key."""
+
+    wanted: Wanted
+    value: Any
+    life: tuple[Any, ...]
+    """Its life, if the loader or the call says one."""
+    skips: bool
+    """The loader said that it is not to be stored."""
 
 
 class Keeping(Joining):
@@ -77,7 +90,8 @@ class Keeping(Joining):
     def _keep_copy(self, one: Wanted, copy: Copy) -> None:
         """End a flight with what Redis has, which must not live longer here than there."""
         if self.cache._mode.uses_local:
-            self._finish(one, copy.code, copy.payload, *self.cache._lives_of_copy(copy))
+            encoded = copy.code, copy.payload
+            self._finish(one, encoded, *copy.lives_here(self.config))
         else:
             one.flight.hand(copy.code, copy.payload)
         if one.found is None:
@@ -87,8 +101,7 @@ class Keeping(Joining):
         """Begin to load: Redis is to note it, and a delete takes the note away."""
         for one in group:
             one.asked = time.monotonic()
-        second = self.cache._second
-        if second is None:
+        if self.cache._second is None:
             return
         keys = [local.encode_key(one.key) for one in group]
         try:
@@ -100,43 +113,50 @@ class Keeping(Joining):
 
     # --- after the loader -----------------------------------------------------------------------
 
-    def keeping(
-        self, loaded: Sequence[tuple[Wanted, Any, tuple[Any, ...], bool]], *, late: bool
-    ) -> Steps[None]:
+    def keeping(self, loaded: Sequence[Loaded], *, late: bool) -> Steps[None]:
         """
         Store what was loaded, or give it to those who wait.
 
         Args:
-            loaded: Key, value, its life if the loader or the call says one, and whether the loader
-                said that it is not to be stored.
-            late: The loader took too long: a stale value is the caller's answer, if there is one.
+            loaded: What the loader has answered.
+            late: It took too long: a stale value is the caller's answer, if there is one.
         """
         fills: list[tuple[Wanted, Fill]] = []
         dropped: list[Any] = []
-        for one, value, life, skips in loaded:
-            lives = self.cache._lives(value, *life)
+        for each in loaded:
+            one = each.wanted
+            lives = self.cache._lives(each.value, *each.life)
+            # Before the new value takes its place.
             old = self.stale(one) if late and self.stale_ok and one.is_pending else None
-            try:
-                code, payload = self.cache._encoded(self.op, value, self.since)
-            except SerializationError as error:
+            encoded = self._encoded(each.value)
+            if encoded is None:
                 one.flight.decline()
-                kind = type(value).__qualname__
-                self.cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
+            elif each.skips:
+                one.flight.hand(*encoded)
+            elif lives == policy.NOWHERE:
+                if not one.flight.overtaken:
+                    dropped.append(one.key)
+                one.flight.hand(*encoded)
             else:
-                if skips:
-                    one.flight.hand(code, payload)
-                elif lives.local == lives.remote == 0:
-                    if not one.flight.overtaken:
-                        dropped.append(one.key)
-                    one.flight.hand(code, payload)
-                else:
-                    fills += self._keep(one, value, code, payload, lives)
-            self._answer(one, value, lives, old)
-        yield from self._fill(fills)
+                fill = self._filling(one, encoded, lives)
+                self._keep(one, encoded, lives, in_redis=fill is not None)
+                fills += [] if fill is None else [(one, fill)]
+            self._answer(one, each.value, lives, old)
+        if fills:
+            yield from self._fill(fills)
         if dropped and not self.cache._is_off:
             yield from self.cache._deleting("del", dropped)
 
-    def _answer(self, one: Wanted, value: Any, lives: Lives, old: Any) -> None:
+    def _encoded(self, value: Any) -> tuple[int, bytes] | None:
+        """Code and payload of what a loader returned; None: it cannot be cached."""
+        try:
+            return self.cache._encoded(self.op, value, self.since)
+        except SerializationError as error:
+            kind = type(value).__qualname__
+            self.cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
+            return None
+
+    def _answer(self, one: Wanted, value: Any, lives: Lives, old: Reading | None) -> None:
         if old is not None and old[4]:
             self.cache._count(STALE_FALLBACK)
             one.found = old
@@ -144,58 +164,57 @@ class Keeping(Joining):
             life = lives.local if self.cache._mode.uses_local else lives.remote
             one.found = (value, 0, 0.0, life, False, 0)
 
-    def _keep(
-        self, one: Wanted, value: Any, code: int, payload: bytes, lives: Lives
-    ) -> list[tuple[Wanted, Fill]]:
-        """Store in memory, and give what is to be stored in Redis."""
-        stale_life = 0.0 if value is None else self.config.stale_life
-        fills: list[tuple[Wanted, Fill]] = []
+    def _filling(self, one: Wanted, encoded: tuple[int, bytes], lives: Lives) -> Fill | None:
+        """What is to be stored in Redis; None: nothing."""
         second = self.cache._second
-        if second is not None and one.lease is not None and not one.flight.overtaken:
-            age = time.monotonic() - one.asked
-            fill = second.fill(self.config, one.key, one.lease, (code, payload), lives.remote, age)
-            fills.append((one, fill))
-        if self.cache._mode.uses_local:
-            self._finish(one, code, payload, lives.local, stale_life)
-        elif not fills:
-            one.flight.hand(code, payload)
-        else:
-            one.payload = code, payload
-        return fills
+        if second is None or one.lease is None or one.flight.overtaken:
+            return None
+        age = time.monotonic() - one.asked
+        return second.fill(one.key, one.lease, encoded, lives.remote, age)
 
-    def _finish(  # noqa: PLR0917  called in two places
+    def _keep(
+        self, one: Wanted, encoded: tuple[int, bytes], lives: Lives, *, in_redis: bool
+    ) -> None:
+        """Store in the segment, where values lie there, and let those go on who wait."""
+        if self.cache._mode.uses_local:
+            stale_life = 0.0 if encoded[0] == CODE_NULL else self.config.stale_life
+            self._finish(one, encoded, lives.local, stale_life)
+        elif in_redis:
+            one.payload = encoded  # handed over when it is there: see the top
+        else:
+            one.flight.hand(*encoded)
+
+    def _finish(
         self,
         one: Wanted,
-        code: int,
-        payload: bytes,
+        encoded: tuple[int, bytes],
         life: float | None,
         stale_life: float,
         age: float | None = None,
     ) -> None:
+        """End a flight with a value that is stored; *age* None: it is as old as the flight."""
         led = one.flight
-        status = led.finish(code, payload, life, stale_life, age)
+        status = led.finish(*encoded, life, stale_life, age)
         if status == local.TOO_LARGE:
             self.cache._tell_size()
         elif status == local.NOT_STORED and led.recorded and not self.cache._is_off:
             self.cache._count(_LEASE_LOST)
 
-    def _fill(self, fills: list[tuple[Wanted, Fill]]) -> Steps[None]:
+    def _fill(self, fills: Sequence[tuple[Wanted, Fill]]) -> Steps[None]:
         """Store in Redis what no delete has overtaken there."""
-        if not fills:
-            return
-        stored: list[bool] = []
         try:
             stored = yield Ask("fill", (self.config.area, [fill for _, fill in fills]))
         except BackendError as error:
             oplog.failed(self.config.area, self.op, error.kind, self.since)
+            return
         finally:
             for one, _ in fills:
                 if one.payload is not None:
                     one.flight.hand(*one.payload)
+        kept = [one.key for (one, _), done in zip(fills, stored, strict=True) if done]
+        refused = [one.key for (one, _), done in zip(fills, stored, strict=True) if not done]
         if self.enough is None:  # refresh(): whoever calls it wants the new value seen
-            kept = [one.key for (one, _), done in zip(fills, stored, strict=False) if done]
             yield from self.cache._telling(self.op, kept, self.since)
-        refused = [one.key for (one, _), kept in zip(fills, stored, strict=False) if not kept]
         if refused:
             # A delete has come, or another host was faster: what is there now is the truth.
             self.cache._count(_FILL_REFUSED, len(refused))

@@ -25,7 +25,7 @@ from accelerator.errors import (
     LoaderTimeout,
 )
 from accelerator.joining import LED, Wanted
-from accelerator.keeping import Keeping
+from accelerator.keeping import Keeping, Loaded
 from accelerator.loader import BatchContext, LoadContext
 from accelerator.observability import oplog
 
@@ -191,7 +191,7 @@ class Load(Keeping):
             said = context.ttl_for(one.key)
             # Not passed on as it is: the native part has an UNSET of its own.
             life = self.given if isinstance(said, UnsetType) else (said,)
-            loaded.append((one, value, life, context.skips(one.key)))
+            loaded.append(Loaded(one, value, life, context.skips(one.key)))
         yield from self.keeping(loaded, late=late)
 
     def failed(

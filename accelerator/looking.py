@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accelerator.backend import Reading
+    from accelerator.config import AreaConfig
     from accelerator.remote import Stored
+    from accelerator.second import RemoteArea
     from accelerator.steps import Steps
 
 _REMOTE_HIT: Final = COUNTER["remote_hit"]
@@ -31,6 +33,8 @@ FROM_REMOTE: Final = -1
 class Copy(NamedTuple):
     """A value as Redis has it."""
 
+    confirmed: float
+    """When Redis was last known to do as it is told, before it was asked (time.monotonic())."""
     value: Any
     code: int
     payload: bytes
@@ -40,13 +44,24 @@ class Copy(NamedTuple):
     """Seconds that it is still fresh; not above 0: it is stale; None: it does not expire."""
     stale_left: float
     """Seconds that it is usable as stale after that."""
-    confirmed: float
-    """When Redis was last known to do as it is told, before it was asked (time.monotonic())."""
 
     @property
     def is_fresh(self) -> bool:
         """Whether it is still within its life."""
         return self.left is None or self.left > 0
+
+    def lives_here(self, config: AreaConfig) -> tuple[float | None, float, float]:
+        """
+        Life, stale life and age in the segment, in seconds; to be asked for just before storing.
+
+        It lives no longer here than there.  It is as current as the last word of Redis before it
+        was asked, not as this very moment, nor as what Redis has said meanwhile: else a copy that
+        was fetched while Redis hung, or whose reader was held up, would outlive the bound.
+        """
+        configured = config.null_ttl if self.value is None else config.local_ttl
+        life = policy.shorter(policy.jittered(configured, config.ttl_jitter_ratio), self.left)
+        behind = time.monotonic() - self.confirmed
+        return life, min(config.stale_life, self.stale_left), max(self.age, behind)
 
     def reading(self) -> Reading:
         """The same as a read of the segment would tell it."""
@@ -64,8 +79,8 @@ class Looking(Binding):
 
         Args:
             keys: No two are equal.
-            within: Seconds that the answers may be behind the source of truth; None, or if the area
-                allows less: as the area says.
+            within: Seconds that the answers may be behind the source of truth, if that is less
+                than what the area allows; None: that.
             counted: They are reads of the application's.
         """
         second = self._second
@@ -75,9 +90,9 @@ class Looking(Binding):
             return nothing
         since = oplog.started()
         encoded = [local.encode_key(key) for key in keys]
-        # It may have said nothing yet.
+        # Finite also if Redis has said nothing yet.
         confirmed = time.monotonic() - min(second.confirmed_age(), 2 * second.bound)
-        unsent = second.unsent(self._config.area)  # before Redis is asked
+        unsent = second.unsent()  # before Redis is asked
         if unsent is None or not unsent.isdisjoint(encoded):
             self._count(_SKIPPED)
         if unsent is None or unsent.issuperset(encoded):
@@ -90,7 +105,7 @@ class Looking(Binding):
             oplog.failed(self._config.area, "get", error.kind, since)
             return nothing
         copies = [
-            None if one is None or key in unsent else self._opened(one, confirmed)
+            None if one is None or key in unsent else self._opened(second, one, confirmed)
             for key, one in zip(encoded, found, strict=True)
         ]
         if counted:
@@ -100,12 +115,10 @@ class Looking(Binding):
             self._count(_NEGATIVE_HIT, sum(copy.value is None for copy in fresh))
         return copies
 
-    def _opened(self, stored: Stored, confirmed: float) -> Copy | None:
+    def _opened(self, second: RemoteArea, stored: Stored, confirmed: float) -> Copy | None:
         """Decode a copy; None if it cannot be, which is counted: the next load replaces it."""
-        second = self._second
-        assert second is not None
         try:
-            opened = second.opened(self._config, stored)
+            opened = second.opened(stored)
             value, _ = self._codec.decode(opened.code, opened.payload)
         except SerializationError:
             self._count(_UNDECODABLE)
@@ -113,20 +126,11 @@ class Looking(Binding):
             return None
         age = max(0.0, time.time() - opened.loaded_at)
         left = opened.fresh_left(stored.left)
-        return Copy(value, opened.code, opened.payload, age, left, opened.stale, confirmed)
+        return Copy(confirmed, value, opened.code, opened.payload, age, left, opened.stale)
 
-    def _lives_of_copy(self, copy: Copy) -> tuple[float | None, float, float]:
-        """
-        Life, stale life and age in memory of what Redis has.
-
-        It lives no longer here than there.  It is as current as the last word of Redis before it
-        was asked, not as this very moment, nor as what Redis has said meanwhile: see link.
-        """
-        config = self._config
-        configured = config.null_ttl if copy.value is None else config.local_ttl
-        life = policy.shorter(policy.jittered(configured, config.ttl_jitter_ratio), copy.left)
-        behind = time.monotonic() - copy.confirmed
-        return life, min(config.stale_life, copy.stale_left), max(copy.age, behind)
+    def _forget_again(self, keys: Sequence[Any]) -> None:
+        """Drop what was fetched from Redis before it knew of a change."""
+        self._memory.invalidate(self._config.area, [local.encode_key(key) for key in keys])
 
     def _finding(self, key: Any) -> Steps[Reading | None]:
         """Look for a fresh value in both tiers, without moving or counting it as a read."""

@@ -12,11 +12,12 @@ from accelerator import local
 from accelerator.errors import ConfigError
 from accelerator.local import UNSET
 from accelerator.observability import oplog
-from accelerator.writing import Item, Writing
+from accelerator.writing import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from accelerator.changing import Item
     from accelerator.steps import Steps
 
 

@@ -33,6 +33,7 @@ _native_get: Final = local.AreaBase.get
 _LOCAL_HIT: Final = COUNTER["local_hit"]
 _LOCAL_MISS: Final = COUNTER["local_miss"]
 _NEGATIVE_HIT: Final = COUNTER["negative_hit"]
+_DESYNC_READ: Final = COUNTER["desync_read"]
 _STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 _REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
 PLAIN: Final = ReadOptions()
@@ -159,9 +160,7 @@ class Reads(Operations):
             degraded=attachment.degraded,
             metrics=metrics,
             load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
-            remote=None
-            if self._second is None
-            else self._second.describe_area(self, self._config.area),
+            remote=None if self._second is None else self._second.describe(self),
         )
 
     # --- what the hit methods call when something is not plain ----------------------------------
@@ -284,8 +283,15 @@ class Reads(Operations):
         if not self._mode.uses_local and not self._is_off:
             return  # there is nothing that could be hit
         self._count(_LOCAL_MISS if found is None else _LOCAL_HIT)
+        if found is None and self._is_out_of_step():
+            self._count(_DESYNC_READ)
         if found is not None and found[0] is None:
             self._count(_NEGATIVE_HIT)
+
+    def _is_out_of_step(self) -> bool:
+        """Whether what is held may be further behind other hosts than the bound."""
+        age = self._freshness()
+        return age is not None and self._second is not None and age > self._second.bound
 
     def _knowing(
         self, keys: Sequence[Any], options: ReadOptions
@@ -313,7 +319,7 @@ class Reads(Operations):
     def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int]) -> None:
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
-            life, stale_life, age = self._lives_of_copy(copy)
+            life, stale_life, age = copy.lives_here(self._config)
             self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:

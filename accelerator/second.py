@@ -1,14 +1,16 @@
 """
-The second level of this process: Redis, what guards its callers, and who listens to it.
+The second level of this process, and of one area: Redis, what guards its callers, who listens.
 
-One per attachment.  Nothing is connected, and no thread starts, before an area uses it.
+One of this process per attachment.  Nothing is connected, and no thread starts, before an area uses
+it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import local, message, remote
 from accelerator.breaker import Guard
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
     from accelerator.config import AreaConfig, Settings
     from accelerator.remote import Envelope, Lease, Opened, Stored
+
+
+LISTENER_TIMEOUT: Final = 0.2
+"""Longest ``redis_timeout`` of the listener, in seconds: one that waits longer is replaced."""
 
 
 class SecondLevel:
@@ -41,12 +47,19 @@ class SecondLevel:
         self._remote = remote.connect(settings)
         self._guard = Guard(memory, self.bound)
         # With connections of its own, as it is in a thread of its own.
-        self._listener = Listener(memory, remote.connect(settings), settings)
+        limit = min(settings.redis_timeout, LISTENER_TIMEOUT)
+        self._listener = Listener(
+            memory, remote.connect(replace(settings, redis_timeout=limit)), settings
+        )
 
     @property
     def origin(self) -> bytes:
         """Name of this host's memory in messages."""
         return self._memory.origin
+
+    def area(self, config: AreaConfig) -> RemoteArea:
+        """Give what an area is in it."""
+        return RemoteArea(self, config)
 
     def start(self) -> None:
         """Take part in listening for this host, from the first area on that uses Redis."""
@@ -71,6 +84,7 @@ class SecondLevel:
             RemoteError: It is away, or refuses.
         """
         self._listener.start()  # a forked child has none yet
+        self._check_decidable(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
@@ -78,6 +92,7 @@ class SecondLevel:
     async def aask(self, area: local.AreaBase, name: str, wanted: Ask) -> Any:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
+        self._check_decidable(area, name, wanted)
         with self._guard.call(area, name, wanted.method, reading=wanted.reading):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
@@ -86,99 +101,29 @@ class SecondLevel:
         """
         Give the encoded keys whose change Redis has not heard of yet; None: it may be any of them.
 
-        It may be well and have missed a single delete: what it has of that key is what the delete
-        was about, and no reader on this host must be given that any more.  The delete was queued
-        before it returned, so whoever asks after that is told so, or, when it is no longer queued,
-        reads what Redis has after it.
+        It may be well and have missed a single delete.  What it has of that key is what the delete
+        was about: no reader on this host must be given that any more, and what is decided on it
+        would be undone by the delete, told later.  The delete was queued before it returned, so
+        whoever asks after that is told so, or, when it is no longer queued, is answered from after
+        it.
         """
         if self.bound < self._memory.confirmed_age() < math.inf:
             return frozenset()  # it is not asked then anyway, and the outbox may be long
         return self._memory.outbox_unsent(area)
 
-    def check_decidable(self, area: local.AreaBase, name: str, op: str, key: bytes) -> None:
+    def _check_decidable(self, area: local.AreaBase, name: str, wanted: Ask) -> None:
         """
         Let Redis decide about a key only when it knows what this host has done to it.
-
-        Else it would decide about what was deleted, and the delete, told later, undo its decision.
 
         Raises:
             RemoteError: A change of the key is queued.
         """
+        if wanted.decides_about is None:
+            return
         unsent = self.unsent(name)
-        if unsent is None or key in unsent:
+        if unsent is None or wanted.decides_about in unsent:
             why = "as it has not yet been told of an earlier change of the key"
-            raise self._guard.skipped(area, name, op, why)
-
-    def write(self, area: str, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
-        """How an explicit change is asked for."""
-        if kind == message.CLEAR:
-            return Ask("clear", (area, changes[0].note, self.origin))
-        if kind == message.EXPIRE:
-            keys, notes = [each.key for each in changes], [each.note for each in changes]
-            return Ask("expire", (area, keys, notes, self.origin))
-        return Ask("write", (area, kind, changes, self.origin), {"broadcast": broadcast})
-
-    # --- values ---------------------------------------------------------------------------------
-
-    @staticmethod
-    def fingerprint(config: AreaConfig) -> int:
-        """What says how an area's values look."""
-        return remote.fingerprint_of(config.version)
-
-    def change(
-        self,
-        config: AreaConfig,
-        key: Any,
-        note: int,
-        encoded: tuple[int, bytes] | None = None,
-        life: float | None = None,
-    ) -> Change:
-        """Make an explicit change of a key; *encoded* None: it is forgotten."""
-        value = None if encoded is None else self._sealed(config, encoded, 0.0)
-        return Change(local.encode_key(key), value, life, note)
-
-    @staticmethod
-    def clear_change(note: int) -> Change:
-        """Make what stands for the change of a whole area."""
-        return Change(b"", None, None, note)
-
-    def fill(  # noqa: PLR0917  called in one place
-        self,
-        config: AreaConfig,
-        key: Any,
-        lease: Lease,
-        encoded: tuple[int, bytes],
-        life: float | None,
-        age: float,
-    ) -> Fill:
-        """Make what is stored unless a delete has overtaken it; *age*: since its load began."""
-        return Fill(local.encode_key(key), self._sealed(config, encoded, age), life, lease)
-
-    def _sealed(self, config: AreaConfig, encoded: tuple[int, bytes], age: float) -> Envelope:
-        code, payload = encoded
-        stale = 0.0 if code == CODE_NULL else config.stale_life
-        return remote.seal(
-            code,
-            payload,
-            fingerprint=self.fingerprint(config),
-            stale=stale,
-            loaded_at=time.time() - age,
-            compress_over=config.compress_over,
-        )
-
-    def opened(self, config: AreaConfig, stored: Stored) -> Opened:
-        """
-        Open what lay in Redis.
-
-        Raises:
-            SerializationError: It cannot be read.
-        """
-        try:
-            return remote.unseal(
-                stored.blob, fingerprint=self.fingerprint(config), limit=config.max_value_size
-            )
-        except EnvelopeError as error:
-            raise SerializationError(f"what Redis has is no value of this area: {error}") from None
+            raise self._guard.skipped(area, name, wanted.method, why)
 
     # --- for an operator ------------------------------------------------------------------------
 
@@ -193,12 +138,141 @@ class SecondLevel:
             "listener": self._memory.leader(),
         }
 
-    def describe_area(self, area: local.AreaBase, name: str) -> dict[str, Any]:
-        """The same for one area: its channel, and how far it may be behind."""
+    def channel(self, area: str) -> str:
+        """Name the channel on which an area's invalidations are told."""
+        return self._remote.channel(area)
+
+
+class RemoteArea:
+    """
+    What one area is in Redis: how its values look there, and how its changes are asked for.
+
+    Args:
+        second: The second level of this process.
+        config: Of the area.
+    """
+
+    def __init__(self, second: SecondLevel, config: AreaConfig) -> None:
+        self._second = second
+        self._config = config
+        self.bound = second.bound
+        self.fingerprint = remote.fingerprint_of(config.version)
+        """What says how the area's values look."""
+
+    @property
+    def origin(self) -> bytes:
+        """Name of this host's memory in messages."""
+        return self._second.origin
+
+    def start(self) -> None:
+        """Take part in listening for this host; see SecondLevel.start()."""
+        self._second.start()
+
+    def confirmed_age(self) -> float:
+        """Seconds since Redis last did what this host asked it for; see SecondLevel."""
+        return self._second.confirmed_age()
+
+    def unsent(self) -> frozenset[bytes] | None:
+        """Give the keys whose change Redis has not heard of yet; see SecondLevel."""
+        return self._second.unsent(self._config.area)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def ask(self, area: local.AreaBase, wanted: Ask) -> Any:
+        """
+        Ask Redis, in the caller's thread; *area* counts it.
+
+        Raises:
+            RemoteError: It is away, or refuses.
+        """
+        return self._second.ask(area, self._config.area, wanted)
+
+    async def aask(self, area: local.AreaBase, wanted: Ask) -> Any:
+        """Ask Redis, in the caller's task; see ask()."""
+        return await self._second.aask(area, self._config.area, wanted)
+
+    def writing(self, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
+        """How keys are stored (message.SET) or deleted (message.FORGET) there."""
+        wanted = self._config.area, kind, changes, self.origin
+        return Ask("write", wanted, {"broadcast": broadcast})
+
+    def expiring(self, key: bytes, note: int) -> Ask:
+        """How the life of a key is ended there."""
+        return Ask("expire", (self._config.area, [key], [note], self.origin))
+
+    def clearing(self, note: int) -> Ask:
+        """How the whole area is forgotten there."""
+        return Ask("clear", (self._config.area, note, self.origin))
+
+    def telling(self, keys: Sequence[bytes], notes: Sequence[int]) -> Ask:
+        """How other hosts are told to forget keys."""
+        return Ask("tell", (self._config.area, message.FORGET, keys, notes, self.origin))
+
+    def adding(self, change: Change) -> Ask:
+        """How a key is stored there if it has no fresh value."""
+        return Ask("add", (self._config.area, change, self.origin), decides_about=change.key)
+
+    def touching(self, key: bytes, life: float | None) -> Ask:
+        """How a fresh value is given a new life there."""
+        wanted = self._config.area, key, life, self._config.stale_life, 0, self.origin
+        return Ask("touch", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
+
+    def incrementing(self, key: bytes, delta: int, initial: Change | None) -> Ask:
+        """How an int is added to there; *initial* None: a missing one is not created."""
+        wanted = self._config.area, key, delta, initial, 0, self.origin
+        return Ask("incr", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def change(
+        self,
+        key: Any,
+        note: int = 0,
+        encoded: tuple[int, bytes] | None = None,
+        life: float | None = None,
+    ) -> Change:
+        """Make an explicit change of a key; *encoded* None: it is forgotten."""
+        value = None if encoded is None else self._sealed(encoded, 0.0)
+        return Change(local.encode_key(key), value, life, note)
+
+    def fill(
+        self, key: Any, lease: Lease, encoded: tuple[int, bytes], life: float | None, age: float
+    ) -> Fill:
+        """Make what is stored unless a delete has overtaken it; *age*: since its load began."""
+        return Fill(local.encode_key(key), self._sealed(encoded, age), life, lease)
+
+    def _sealed(self, encoded: tuple[int, bytes], age: float) -> Envelope:
+        code, payload = encoded
+        return remote.seal(
+            code,
+            payload,
+            fingerprint=self.fingerprint,
+            stale=0.0 if code == CODE_NULL else self._config.stale_life,
+            loaded_at=time.time() - age,
+            compress_over=self._config.compress_over,
+        )
+
+    def opened(self, stored: Stored) -> Opened:
+        """
+        Open what lay in Redis.
+
+        Raises:
+            SerializationError: It cannot be read.
+        """
+        limit = self._config.max_value_size
+        try:
+            return remote.unseal(stored.blob, fingerprint=self.fingerprint, limit=limit)
+        except EnvelopeError as error:
+            raise SerializationError(f"what Redis has is no value of this area: {error}") from None
+
+    # --- for an operator ------------------------------------------------------------------------
+
+    def describe(self, area: local.AreaBase) -> dict[str, Any]:
+        """Where Redis is and who listens, as SecondLevel; the channel; how far *area* is behind."""
         age = area._freshness()
         return {
-            **self.describe(),
-            "channel": self._remote.channel(name),
+            **self._second.describe(),
+            "channel": self._second.channel(self._config.area),
             "freshness_age": age,
             "in_step": age is not None and age <= self.bound,
         }

@@ -19,7 +19,7 @@ import random
 import sys
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -213,7 +213,6 @@ def _result(
             [one.what, one.where, one.began - ledger.began, one.ended - ledger.began]
             for one in sorted(faults.happened, key=lambda one: one.began)
         ],
-        "counts": Counter(one.what for one in faults.happened),
         "examples": [
             {
                 "key": one.key,

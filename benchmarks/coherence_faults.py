@@ -27,6 +27,8 @@ ADMIN: Final = "bench"
 SERVER, WAY, HOST = "server", "way", "host"
 PASSWORD: Final = "some"
 LONG_STOP: Final = 10.0
+LONG: Final = {"long stop", "slow listener"}
+"""What takes ten seconds and more would hide the others if it came as often."""
 
 Ending = Callable[[], object]
 Begun = tuple[float, Ending | None]
@@ -105,10 +107,9 @@ class Faults:
     def begin_any(self, only: Sequence[str] | None = None) -> str | None:
         """Begin a fault of a kind that did not happen for long; None: all lanes are busy."""
         if not self._stock:
-            # Ten seconds of every twenty-five would hide the others.
             self._decks += 1
-            long = self._decks % 3 == 1 or only
-            self._stock = [one for one in only or KINDS if long or one != "long stop"]
+            all_of_them = self._decks % 3 == 1 or only
+            self._stock = [one for one in only or KINDS if all_of_them or one not in LONG]
             self._chance.shuffle(self._stock)
         for place, what in enumerate(self._stock):
             lanes = KINDS[what]
@@ -129,7 +130,10 @@ class Faults:
         """End what is to end; to be called every few milliseconds."""
         now = time.monotonic()
         for one in [one for one in self._running if one.until <= now]:
-            self._end(one)
+            if one.what == "slow listener" and self._flooding.is_alive():
+                one.until = now + 0.1
+            else:
+                self._end(one)
         self._pulse(now)
 
     def _end(self, one: Running) -> None:

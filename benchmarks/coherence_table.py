@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import coherence_plots
-from coherence_plots import figure
+from coherence_plots import counts, figure
 from gate_table import HERE, place, replaced
 
 DOCS = HERE.parent / "docs" / "explanation"
@@ -60,7 +60,7 @@ def _staleness(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{seconds:g} s, {method['workers_a_host']} reading workers on each host, "
         f"{document['writes']:,} writes, of which Redis did not take {document['queued']:,} at "
-        f"once, {sum(document['counts'].values())} faults."
+        f"once, {counts(document).total()} faults."
     )
     yield ""
     yield _row(f"{document['reads']:,} reads", f"older than {limit}", "oldest")
@@ -87,7 +87,7 @@ def _staleness(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield f"Reads that failed: {document['errors']}."
-    kinds = ", ".join(f"{what} {count}" for what, count in sorted(document["counts"].items()))
+    kinds = ", ".join(f"{what} {count}" for what, count in sorted(counts(document).items()))
     yield f"Faults: {kinds}."
 
 

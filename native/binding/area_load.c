@@ -30,9 +30,10 @@ static enum acc_status enter(AreaObject *self, const struct acc_key *key, int mo
     enum acc_status status = acc_load_enter(&self->area, key, how, window, lease, 0, ticket);
     if (acc_unlikely(status == ACC_BUSY)) {
         struct held held = hold(self);
-        Py_BEGIN_ALLOW_THREADS status =
-            acc_load_enter(&held.area, key, how, window, lease, budget_ns, ticket);
-        Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+        Py_BEGIN_ALLOW_THREADS
+            status = acc_load_enter(&held.area, key, how, window, lease, budget_ns, ticket);
+        Py_END_ALLOW_THREADS
+        Py_DECREF(held.segment);
     }
     return status;
 }
@@ -116,10 +117,11 @@ PyObject *area_enter_alone(PyObject *op, PyObject *args) {
     }
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        acc_load_alone(&held.area, &key, most > UINT32_MAX ? UINT32_MAX : (uint32_t)most, units,
-                       ACC_LOCK_BUDGET_NS, &ticket);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_load_alone(&held.area, &key, most > UINT32_MAX ? UINT32_MAX : (uint32_t)most,
+                                units, ACC_LOCK_BUDGET_NS, &ticket);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(held.segment);
     if (status == ACC_FULL) {
         Py_RETURN_NONE;
     }

@@ -76,8 +76,10 @@ static __attribute__((noinline, cold)) enum acc_status store_waiting(
     AreaObject *self, const struct acc_key *key, const struct acc_write *write) {
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_store(&held.area, key, write, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(held.segment);
     return status;
 }
 
@@ -396,8 +398,10 @@ PyObject *area_expire(PyObject *op, PyObject *key_object) {
     }
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status = acc_expire(&held.area, &key, ACC_LOCK_BUDGET_NS);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_expire(&held.area, &key, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(held.segment);
     return PyBool_FromLong(status == ACC_OK);
 }
 
@@ -415,9 +419,10 @@ PyObject *area_touch(PyObject *op, PyObject *args) {
     }
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        acc_touch(&held.area, &key, expire_at, stale_until, ACC_LOCK_BUDGET_NS);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_touch(&held.area, &key, expire_at, stale_until, ACC_LOCK_BUDGET_NS);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(held.segment);
     if (status == ACC_ESYS) {
         return PyErr_NoMemory();
     }
@@ -450,10 +455,11 @@ PyObject *area_incr(PyObject *op, PyObject *args) {
     int64_t value = 0;
     struct held held = hold(self);
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        acc_incr(&held.area, &key, delta, initial_object == Py_None ? NULL : &first, expire_at,
-                 stale_until, ACC_LOCK_BUDGET_NS, &value);
-    Py_END_ALLOW_THREADS Py_DECREF(held.segment);
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_incr(&held.area, &key, delta, initial_object == Py_None ? NULL : &first,
+                          expire_at, stale_until, ACC_LOCK_BUDGET_NS, &value);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(held.segment);
     switch (status) {
     case ACC_OK: return PyLong_FromLongLong(value);
     case ACC_NOT_FOUND: return Py_NewRef(Py_None);

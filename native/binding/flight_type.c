@@ -128,8 +128,8 @@ static enum acc_status give_value(FlightObject *self, end_with_value *end,
     self->overtaken = acc_load_overtaken(&self->area, &self->key, &ticket);
     enum acc_status status = end(&self->area, &self->key, &ticket, write, 0);
     if (acc_unlikely(status == ACC_BUSY)) {
-        Py_BEGIN_ALLOW_THREADS status =
-            end(&self->area, &self->key, &ticket, write, ACC_LOCK_BUDGET_NS);
+        Py_BEGIN_ALLOW_THREADS
+            status = end(&self->area, &self->key, &ticket, write, ACC_LOCK_BUDGET_NS);
         Py_END_ALLOW_THREADS
     }
     return status;
@@ -278,10 +278,12 @@ static PyObject *flight_wait(PyObject *op, PyObject *arg) {
         }
         bool gone = false;
         uint64_t slice = end - now < SLICE_NS ? end - now : SLICE_NS;
-        Py_BEGIN_ALLOW_THREADS acc_flight_wait(seg, &ticket, slice);
-        now = acc_clock_ns();
-        gone = acc_flight_running(seg, &ticket) && leaderless(self, now);
-        Py_END_ALLOW_THREADS if (PyErr_CheckSignals() != 0) {
+        Py_BEGIN_ALLOW_THREADS
+            acc_flight_wait(seg, &ticket, slice);
+            now = acc_clock_ns();
+            gone = acc_flight_running(seg, &ticket) && leaderless(self, now);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() != 0) {
             return NULL;
         }
         if (gone) {

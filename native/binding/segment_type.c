@@ -127,8 +127,10 @@ static PyObject *segment_register(PyObject *op, PyObject *unused) {
 
 static PyObject *segment_unregister(PyObject *op, PyObject *unused) {
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS acc_segment_unregister(seg_of(op));
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+        acc_segment_unregister(seg_of(op));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static bool slot_alive(const struct acc_segment *seg, uint32_t incarnation) {
@@ -219,8 +221,10 @@ static PyObject *segment_set_clock_shift(PyObject *op, PyObject *arg) {
 
 static PyObject *segment_measure(PyObject *op, PyObject *unused) {
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS acc_segment_measure(seg_of(op));
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+        acc_segment_measure(seg_of(op));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static void append_text(void *list, const char *text) {
@@ -380,8 +384,10 @@ static PyObject *segment_stats(PyObject *op, PyObject *unused) {
     if (gauges == NULL) {
         return PyErr_NoMemory();
     }
-    Py_BEGIN_ALLOW_THREADS acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
-    Py_END_ALLOW_THREADS PyObject *answer = PyDict_New();
+    Py_BEGIN_ALLOW_THREADS
+        acc_maintenance_measure(seg, &totals, gauges, gauges + areas);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = PyDict_New();
     if (answer == NULL || !put_own(answer, "segment", segment_summary(seg, &totals)) ||
         !put_own(answer, "areas", areas_stats(seg, gauges, gauges + areas)) ||
         !put_own(answer, "processes", segment_alive(op, NULL)) ||
@@ -416,8 +422,10 @@ PyObject *binding_format_segment(PyObject *module, PyObject *args, PyObject *kwa
     memcpy(identity.boot_id, boot_id, sizeof identity.boot_id);
     identity.time_ns = time_ns;
     enum acc_status status;
-    Py_BEGIN_ALLOW_THREADS status = acc_segment_format(fd, size, max_value_size, &identity);
-    Py_END_ALLOW_THREADS if (status != ACC_OK) {
+    Py_BEGIN_ALLOW_THREADS
+        status = acc_segment_format(fd, size, max_value_size, &identity);
+    Py_END_ALLOW_THREADS
+    if (status != ACC_OK) {
         return raise_status(status, "formatting a segment");
     }
     Py_RETURN_NONE;

@@ -270,8 +270,7 @@ enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE, LOAD_LOCK };
 enum flight_state { FLIGHT_OVER, FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED };
 enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 
-/* What readers past their bound are given (Area._bind), and what Segment.link_note tells. */
-enum desync { DESYNC_CAP, DESYNC_BYPASS, DESYNC_SERVE };
+/* What Segment.link_note tells. */
 enum link_event { LINK_CONNECTED, LINK_LOST, LINK_MESSAGE };
 
 extern PyType_Spec flight_spec, bell_spec;
@@ -317,6 +316,9 @@ PyObject *segment_remote_ask(PyObject *op, PyObject *args);
 PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
+
+/* --- segment_outbox.c ------------------------------------------------------------------------- */
+
 PyObject *segment_outbox_settle(PyObject *op, PyObject *args);
 PyObject *segment_outbox_due(PyObject *op, PyObject *args);
 PyObject *segment_outbox_recent(PyObject *op, PyObject *arg);

@@ -3,8 +3,9 @@
  * A key's flight lies in one group of 16 records of its shard.  It is a lease and no mutex: any
  * thread of its process may end it, a dead leader's is taken over at once, a living one's when the
  * lease has passed; what its former leader does with it afterwards has no effect, because the token
- * has moved on.  A named lock is such a lease on a name, without a load.  At most one record of a key can be joined: one that began before the last delete,
- * or that a store has overtaken, runs on and is joined by nobody. */
+ * has moved on.  A named lock is such a lease on a name, without a load.  At most one record of a key
+ * can be joined: one that began before the last delete, or that a store has overtaken, runs on and
+ * is joined by nobody. */
 #ifndef ACC_FLIGHT_H
 #define ACC_FLIGHT_H
 

@@ -46,7 +46,7 @@ static bool beat_age(const struct acc_segment *seg, uint32_t term, uint64_t *age
     return beat >> BEAT_BITS == (term & BEAT_TERM_MASK) && at <= now;
 }
 
-/* How long this process has seen this leader without a beat of his. */
+/* How long this process has seen this leader without a beat of its term. */
 static uint64_t awaited(struct acc_segment *seg, uint64_t leader) {
     uint64_t now = acc_now_ns(seg) / 1000000u;
     if (acc_load_relaxed(&seg->leader_seen) != leader) {

@@ -29,8 +29,8 @@
 #include "hash.h"
 
 #define SECOND_NS 1000000000ull
-#define INTERRUPTION_NS                                                                            \
-    SECOND_NS /* longer between two confirmations: others may owe us something */
+/* More between two confirmations: other hosts may owe us something, and are given SETTLE_NS for it. */
+#define INTERRUPTION_NS SECOND_NS
 #define SETTLE_NS SECOND_NS
 
 /* --- raised only ------------------------------------------------------------------------------ */
@@ -159,9 +159,9 @@ void acc_link_confirm(struct acc_segment *seg, uint64_t sent) {
     }
     sent = sent == 0 ? 1 : sent > now ? now : sent; /* nothing is current beyond now */
     uint64_t former = past(&link->confirmed, now);
-    if (former != 0 && sent > former && sent - former > INTERRUPTION_NS) {
-        raise_to(&link->settled_from, now + SETTLE_NS, now + SETTLE_NS);
-    } else if (acc_load_acquire(&link->settled_from) > now + SETTLE_NS) {
+    bool interrupted = former != 0 && sent > former && sent - former > INTERRUPTION_NS;
+    bool garbage = acc_load_acquire(&link->settled_from) > now + SETTLE_NS;
+    if (interrupted || garbage) {
         raise_to(&link->settled_from, now + SETTLE_NS, now + SETTLE_NS);
     }
     raise_to(&link->lost, 0, now); /* garbage */
@@ -306,17 +306,20 @@ void acc_link_applied(struct acc_area_slot *area, uint64_t replication, uint64_t
 uint32_t acc_link_check(const struct acc_segment *seg, acc_report *report, void *context) {
     const struct acc_link *link = acc_link(seg);
     uint64_t breaker = acc_load_acquire(&link->breaker);
-    const uint64_t past_words[] = {
-        acc_load_acquire(&link->confirmed),    acc_load_acquire(&link->heard),
-        acc_load_acquire(&link->refused),      acc_load_acquire(&link->connected),
-        acc_load_acquire(&link->message),      acc_load_acquire(&link->lost),
-        acc_load_acquire(&link->settled_from),
+    uint64_t settled_from = acc_load_acquire(&link->settled_from);
+    const uint64_t times[] = {
+        acc_load_acquire(&link->confirmed),
+        acc_load_acquire(&link->heard),
+        acc_load_acquire(&link->refused),
+        acc_load_acquire(&link->connected),
+        acc_load_acquire(&link->message),
+        acc_load_acquire(&link->lost),
+        settled_from < SETTLE_NS ? 0 : settled_from - SETTLE_NS,
     };
-    uint64_t now = acc_now_ns(seg);
+    uint64_t now = acc_now_ns(seg); /* behind the words: nothing that was stored is of its future */
     uint32_t violations = 0;
-    for (size_t i = 0; i < sizeof past_words / sizeof *past_words; i++) {
-        bool settles = i + 1 == sizeof past_words / sizeof *past_words;
-        if (past_words[i] > now + (settles ? SETTLE_NS : 0)) {
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        if (times[i] > now) {
             report(context, "link: something happened in the future");
             violations++;
         }

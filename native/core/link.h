@@ -5,13 +5,14 @@
 
 #include "process.h"
 
-/* It executed a write of ours that was sent at `sent` (ns): all is well.  Behind an interruption it
- * is read again only when every host has had the time to send what it owes. */
+/* The second level executed a write of ours that was sent at `sent` (ns): all is well.  Behind an
+ * interruption it is read again only when every host has had the time to send what it owes. */
 void acc_link_confirm(struct acc_segment *seg, uint64_t sent);
 /* It answered such a write with an error. */
 void acc_link_refused(struct acc_segment *seg);
 
-/* For people. */
+/* The connection of who listens.  After a loss the second level is not read until it has confirmed a
+ * write that was sent behind it; all else here is shown to operators only. */
 void acc_link_connected(struct acc_segment *seg);
 void acc_link_lost(struct acc_segment *seg, uint64_t retry_ns); /* until the next try */
 void acc_link_message(struct acc_segment *seg);

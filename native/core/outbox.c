@@ -16,8 +16,9 @@
  * a clear.
  *
  * Killed behind fetch_add: a number without an entry, in whose slot an older one stays a lap longer;
- * `behind` waits for it until the ring has come round.  Killed in WRITING: nothing of the write was done, the slots are anybody's.  Killed
- * between parts and head: the same.  Killed in PENDING: its owner is dead, so it is to be sent again.
+ * `behind` waits for it until the ring has come round.  Killed in WRITING: nothing of the write was
+ * done, the slots are anybody's.  Killed between parts and head: the same.  Killed in PENDING: its
+ * owner is dead, so it is to be sent again.
  * Killed between the mark of what an area owes and the CAS that takes the slot: a clear too many.
  * Killed by acc_outbox_due() in the middle: entries dropped are needless whether it goes on or not.
  *

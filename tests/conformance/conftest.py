@@ -4,12 +4,17 @@ LevelCache over every kind of memory it can stand on.
 "shared" is a segment in /dev/shm, "private" the same structure in memory of this process, and
 "process" the twin in pure Python.  The last one is chosen when the package is imported, so the
 modules above that choice are imported a second time, beside the first.
+
+"redis" is private memory in front of Redis: what the public methods promise is the same there.  Not
+asked of it is what is about memory alone, which such tests say with ``local_only``, and whatever
+moves the clock, as Redis has one of its own.
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -18,6 +23,7 @@ import pytest
 
 import accelerator
 from accelerator import local
+from accelerator.demo import redis_server
 from accelerator.testing import Clock, Isolated
 
 CHOOSING = (
@@ -79,10 +85,46 @@ class Memory:
         return self.cache_class(area, **{"ttl_jitter_ratio": None, **options})
 
 
-@pytest.fixture(params=KINDS)
+OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs")
+"""Modules whose tests are about both levels alike."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test on each kind of memory that it is about."""
+    if "memory" not in metafunc.fixturenames:
+        return
+    is_of_both = metafunc.module.__name__.rpartition(".")[2] in OVER_REDIS
+    alone = {"clock", "local_only"} & set(metafunc.fixturenames)
+    kinds = [*KINDS, "redis"] if is_of_both and not alone else KINDS
+    metafunc.parametrize("memory", kinds, indirect=True)
+
+
+@pytest.fixture
+def local_only() -> None:
+    """Asked for by tests of what is only so without Redis."""
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Where a Redis is: the one in the environment, or one of our own."""
+    with redis_server.redis_url() as url:
+        yield url
+
+
+@pytest.fixture
 def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
     modules = PURE if request.param == "process" else normal()
-    with modules["testing"].isolated(size="4MiB", shared=request.param == "shared") as isolated:
+    settings: dict[str, Any] = {}
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        settings = {"redis": url, "namespace": uuid.uuid4().hex, "redis_timeout": 5.0}
+        settings["freshness_bound"] = 60.0  # nothing gets so old here
+    is_shared = request.param == "shared"
+    with modules["testing"].isolated(size="4MiB", shared=is_shared, **settings) as isolated:
+        if request.param == "redis":
+            # Nobody listens: what an own write says of itself would come at any moment.
+            second = modules["runtime"].current().second
+            second._listener.start = lambda: None
         memory = Memory(request.param, modules, isolated)
         yield memory
         assert [] == memory.segment.check()

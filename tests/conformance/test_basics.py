@@ -101,6 +101,7 @@ class TestValues:
         assert b"old" == cache.get("key")
         assert b"x" * 100 == cache.get("most")
 
+    @pytest.mark.usefixtures("local_only")  # Redis takes it
     def test_too_large_for_the_memory(self, make: Callable[..., Any], memory: Any) -> None:
         """A value that fits the area but not the memory is dropped, with its older copy."""
         cache = make(max_value_size="16MiB")
@@ -309,6 +310,7 @@ class TestSet:
         cache.set("key", 1, broadcast=False)
         assert 1 == cache.get("key")
 
+    @pytest.mark.usefixtures("local_only")  # copies of Redis have none
     def test_version_changes(self, cache: Any) -> None:
         """Each write is another version, an equal value's included."""
         seen = set()
@@ -403,6 +405,7 @@ class TestEntry:
         assert cache.get_entry("key").is_null
         assert cache.get_entry("unknown") is None
 
+    @pytest.mark.usefixtures("local_only")  # no copy here outlives local_ttl
     def test_no_expiry(self, cache: Any) -> None:
         """No expiry, no ttl."""
         cache.set("key", 1, None)

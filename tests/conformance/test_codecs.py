@@ -85,6 +85,7 @@ IMMUTABLE = (1, "a", dt.date(2026, 1, 1))
 
 
 class TestObjects:
+    @pytest.mark.usefixtures("local_only")  # none is used before the host is in step
     def test_auto(self, make: Callable[..., Any]) -> None:
         """Immutable objects are decoded once, mutable ones for every read."""
         cache = make(objects="auto")
@@ -93,6 +94,7 @@ class TestObjects:
         assert cache.get("mutable") is not cache.get("mutable")
         assert cache.get("immutable") is not IMMUTABLE
 
+    @pytest.mark.usefixtures("local_only")  # as above
     def test_shared(self, make: Callable[..., Any]) -> None:
         """All objects are decoded once, as callers promise not to change them."""
         cache = make(objects="shared")

@@ -125,6 +125,7 @@ class TestTtl:
 
 
 class TestJitter:
+    @pytest.mark.usefixtures("local_only")  # the shorter of two lives
     def test_only_shortens(self, make: Callable[..., Any]) -> None:
         """Configured lives are shortened, each by another part of at most the ratio."""
         cache = make(local_ttl=1000, ttl_jitter_ratio=0.5)
@@ -136,6 +137,7 @@ class TestJitter:
         assert max(lives) <= 1000
         assert max(lives) - min(lives) > 100
 
+    @pytest.mark.usefixtures("local_only")  # no longer than local_ttl
     def test_not_on_given_lives(self, make: Callable[..., Any]) -> None:
         """A ttl in a call is exact; so are the lives of add, incr and touch."""
         cache = make(local_ttl=1000, ttl_jitter_ratio=1.0)

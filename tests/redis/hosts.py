@@ -58,6 +58,10 @@ class Worker:
             raise WorkerError(error)
         return result
 
+    def has_answered(self) -> bool:
+        """Whether the call that was begun has come to its end."""
+        return self._pipe.poll()
+
     def call(self, what: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Have it call something, and give the result."""
         self.begin(what, *arguments, **keywords)

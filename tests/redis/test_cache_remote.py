@@ -5,12 +5,14 @@ Another host is played by a client that writes as hosts do; tests with two real 
 this file.
 """
 
+import ast
 import asyncio
 import contextlib
 import inspect
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -1183,7 +1185,10 @@ class TestProcesses:
             here = crowd("greenlets")
             cache = LevelCache("area", loader=here.loader(lambda _key: None, 0.01, str.upper))
             meet(here.run(8, cache.get, "key"))
+            until(lambda: cache._freshness() < 1.5)
             cache.set("key", "set")
+            # Heard behind the next line, it would be applied: its copy is not here any more.
+            until(lambda: cache.metrics_snapshot()["own_skipped"] == 1)
             cache._delete("key")
             meet(here.run(8, cache.get, "key"))
             cache.delete("key")
@@ -1196,3 +1201,65 @@ class TestProcesses:
             counters = child.meet()
             assert 1 == counters["load_success"] == counters["remote_hit"]
             assert 0 == counters["l2_error"] + counters["l2_timeout"]
+
+
+class TestProcessMemory:
+    """Memory of each process alone in front of Redis: processes follow each other as hosts do."""
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="the workers here fork")
+    def test_native(self, make_host: Callable[..., Any]) -> None:
+        """local="process": what one process sets and deletes, another one sees."""
+        one, other = make_host(local="process"), make_host(local="process")
+        one.call("set", "key", "value")
+        assert "value" == other.call("get", "key")
+        one.call("delete", "key")
+        until(lambda: other.call("get", "key", GONE) == GONE)
+
+    def test_pure(self, url: str, namespace: str) -> None:
+        """The same without the native part."""
+        one, other = Pure(url, namespace), Pure(url, namespace)
+        try:
+            one.do("cache.set('key', 'value')")
+            assert "value" == other.do("cache.get('key')")
+            assert "value" == other.do("cache._read('key')[0]")
+            one.do("cache.delete('key')")
+            until(lambda: other.do("cache.get('key', 'gone')") == "gone")
+            assert False is other.do("local.NATIVE")
+        finally:
+            one.close()
+            other.close()
+
+
+class Pure:
+    """A process without the native part, which evaluates what it is told about its cache."""
+
+    PROGRAM = (
+        "import sys, accelerator\n"
+        "from accelerator import local\n"
+        "accelerator.attach(redis=sys.argv[1], namespace=sys.argv[2], redis_timeout=5)\n"
+        "cache = accelerator.LevelCache('area')\n"
+        "for line in sys.stdin:\n"
+        "    print(repr(eval(line)), flush=True)\n"
+    )
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.PROGRAM, url, namespace],
+            env={**os.environ, "ACCELERATOR_PURE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # that it is not shared is said there
+            text=True,
+        )
+        self.do("cache.peek('nothing')")
+        until(lambda: self.do("cache._freshness() < 1.5"))
+
+    def do(self, expression: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{expression}\n")
+        self._process.stdin.flush()
+        return ast.literal_eval(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)

@@ -27,6 +27,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"runtime"}),
     frozenset({"binding"}),
     frozenset({"looking"}),
+    frozenset({"changing"}),
     frozenset({"writing"}),
     frozenset({"operations"}),
     frozenset({"joining", "lock"}),
