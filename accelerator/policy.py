@@ -97,14 +97,3 @@ def behind(reading: Reading) -> float:
     """
     _, _, age, ttl, _, _ = reading
     return age if ttl is None or ttl > 0 else -ttl
-
-
-def stale_end(life: float | None, stale_life: float) -> float | None:
-    """
-    Tell after how many seconds a value is of no use any more, not even as stale.
-
-    Args:
-        life: Seconds that it is fresh; None: no expiry, so it never gets stale.
-        stale_life: Seconds that it may be served after that.
-    """
-    return None if life is None else life + stale_life

@@ -15,7 +15,6 @@ from accelerator.policy import (
     given_lives,
     jittered,
     shorter,
-    stale_end,
 )
 
 lives = st.floats(min_value=1e-3, max_value=1e9)
@@ -134,11 +133,3 @@ class TestEnds:
     def test_shorter(self, expected: Any, one: Any, other: Any) -> None:
         """None is endless."""
         assert expected == shorter(one, other)
-
-    def test_stale_end(self) -> None:
-        """The stale life begins when the fresh one ends; what never ends is never stale."""
-        assert [3660.0, 60.0, None] == [
-            stale_end(60.0, 3600.0),
-            stale_end(60.0, 0.0),
-            stale_end(None, 3600.0),
-        ]
