@@ -293,6 +293,19 @@ class TestConfirmed:
         assert (REMOTE_NO, REMOTE_GO) == (link.read(), link.write())
         assert REMOTE_GO == link.read(bound=2 * BOUND)
 
+    def test_lost(self, link: Link) -> None:
+        """Behind a lost connection may be another server: a heartbeat sent since then must tell."""
+        link.confirm()
+        link.clock.advance(0.1)
+        link.segment.link_note(LINK_LOST, 1.0)
+        assert (REMOTE_NO, REMOTE_GO) == (link.read(), link.write())
+        link.segment.link_note(LINK_CONNECTED)
+        link.confirm(ago=0.05)  # it was on its way when the connection broke
+        assert REMOTE_NO == link.read()
+        link.clock.advance(0.1)
+        link.confirm()
+        assert REMOTE_GO == link.read()
+
     def test_sent(self, link: Link) -> None:
         """It counts when the heartbeat was sent, not when its answer came."""
         link.confirm(ago=1.5)

@@ -217,6 +217,19 @@ class TestCoherence:
         assert a.call("touch", "key", 50)
         until(lambda: b.call(left, "key") > 5)
 
+    def test_refresh(self, make_host: MakeHost) -> None:
+        """28: what a refresh on A has loaded is seen on B, though B held the value before."""
+        truth = number()
+        truth.value = 1
+        areas = {"area": {"loader": lambda _key: int(truth.value)}}
+        a, b = make_host(areas), make_host(areas)
+        assert 1 == b.call("get", "key")
+        assert (1, "local") == b.call(entry, "key")
+        truth.value = 2
+        assert 2 == a.call("refresh", "key")
+        b.call(seconds_until, "key", 2, time.monotonic() + 20)
+        assert 1 == a.count("invalidation_publish")
+
     def test_lost_connection(
         self, make_host: MakeHost, server: RedisServer, proxy: FaultProxy
     ) -> None:
