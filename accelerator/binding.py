@@ -19,6 +19,7 @@ from accelerator.observability import oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import TypeVar
 
     from accelerator.config import AreaConfig
@@ -154,6 +155,22 @@ class Binding(local.AreaBase):
         assert second is not None, "without a second level nothing is asked"
         return await second.aask(self, wanted)
 
+    # --- keys -----------------------------------------------------------------------------------
+
+    def _wire(self, key: Any) -> bytes:
+        """
+        Give a key as it is called outside of this process: its type tag and its payload.
+
+        Raises:
+            TypeError, ValueError: It cannot be a key.
+        """
+        return local.encode_key(key)
+
+    def _distinct(self, keys: Iterable[Any]) -> list[Any]:
+        """Give each key once."""
+        # By what they are called: 1 and True are one key of a dict, and two keys here.
+        return list({self._wire(key): key for key in keys}.values())
+
     # --- values and lives -----------------------------------------------------------------------
 
     def _lives(self, value: Any, ttl: Any = UNSET, *, jitter: bool = True) -> Lives:
@@ -167,7 +184,7 @@ class Binding(local.AreaBase):
 
     def _encode(self, op: str, key: Any, value: Any, since: float) -> tuple[int, bytes] | None:
         """Code and payload of a value; None if it is to be forgotten instead.  Checks the key."""
-        local.encode_key(key)
+        self._wire(key)
         if value is None and not self._config.cache_null_value:
             return None
         return self._encoded(op, value, since)

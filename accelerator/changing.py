@@ -124,7 +124,7 @@ class ExplicitChange:
         """Forget in both tiers; how many keys each of them had, None if Redis was not told."""
         area = self._area
         with self._notes:
-            changes = [self._second.change(key, self._note(key, local.NOTE_FORGET)) for key in keys]
+            changes = [self._forgotten(key) for key in keys]
             here = sum(map(area._delete, keys))
             wanted = self._second.writing(message.FORGET, changes, broadcast=self._tells)
             there = yield from self._publishing(wanted, len(changes))
@@ -135,7 +135,7 @@ class ExplicitChange:
     def expiring(self, key: Any, on_error: str) -> Steps[bool]:
         """End the life of a key; whether it was fresh.  See _check_taken()."""
         area = self._area
-        encoded = local.encode_key(key)
+        encoded = area._wire(key)
         with self._notes:
             note = self._note(key, local.NOTE_EXPIRE)
             was_fresh_here = area._expire(key)
@@ -162,7 +162,7 @@ class ExplicitChange:
             return
         with self._notes:
             notes = [self._note(key, local.NOTE_FORGET) for key in keys]
-            wanted = self._second.telling([local.encode_key(key) for key in keys], notes)
+            wanted = self._second.telling([self._area._wire(key) for key in keys], notes)
             self._settle((yield from self._publishing(wanted, len(keys))))
 
     # --- their steps ----------------------------------------------------------------------------
@@ -181,12 +181,21 @@ class ExplicitChange:
     def _note(self, key: Any, kind: int) -> int:
         return self._notes.add(self._area._note(key, kind))
 
+    def _change(
+        self, key: Any, note: int, encoded: tuple[int, bytes], life: float | None
+    ) -> Change:
+        return self._second.change(self._area._wire(key), note, encoded, life)
+
+    def _forgotten(self, key: Any) -> Change:
+        """Note a delete in the outbox; what is to become of the key in Redis."""
+        return self._second.change(self._area._wire(key), self._note(key, local.NOTE_FORGET))
+
     def _noted(self, key: Any, encoded: tuple[int, bytes] | None, lives: Lives) -> Change:
         """Note a set in the outbox; what is to become of the key in Redis."""
         if encoded is None or lives.remote == 0:
-            return self._second.change(key, self._note(key, local.NOTE_FORGET))
+            return self._forgotten(key)
         note = self._note(key, local.NOTE_SET)
-        return self._second.change(key, note, encoded, lives.remote)
+        return self._change(key, note, encoded, lives.remote)
 
     def _publishing(
         self, wanted: Ask, count: int, *, failed_as: str = "queued"
@@ -236,7 +245,7 @@ class ExplicitChange:
 
     def adding(self, key: Any, encoded: tuple[int, bytes], life: float | None) -> Steps[bool]:
         """Store a key that has no fresh value; whether it had none.  See _deciding()."""
-        wanted = self._second.adding(self._second.change(key, 0, encoded, life))
+        wanted = self._second.adding(self._change(key, 0, encoded, life))
         added: bool = yield from self._deciding(wanted)
         if added:
             self._area._forget_again([key])
@@ -244,7 +253,7 @@ class ExplicitChange:
 
     def touching(self, key: Any, life: float | None) -> Steps[bool]:
         """Give a fresh value a new life; whether there was one.  See _deciding()."""
-        wanted = self._second.touching(local.encode_key(key), life)
+        wanted = self._second.touching(self._area._wire(key), life)
         touched: bool = yield from self._deciding(wanted)
         if touched:
             self._area._forget_again([key])
@@ -268,8 +277,8 @@ class ExplicitChange:
         initial = None
         if default is not None:
             encoded = self._area._encoded(self._op, default, self._since)
-            initial = self._second.change(key, 0, encoded, life)
-        wanted = self._second.incrementing(local.encode_key(key), delta, initial)
+            initial = self._change(key, 0, encoded, life)
+        wanted = self._second.incrementing(self._area._wire(key), delta, initial)
         value: int | None = yield from self._deciding(wanted)
         if value is not None:
             self._area._forget_again([key])

@@ -103,7 +103,7 @@ class Keeping(Joining):
             one.asked = time.monotonic()
         if self.cache._second is None:
             return
-        keys = [local.encode_key(one.key) for one in group]
+        keys = [self.cache._wire(one.key) for one in group]
         try:
             leases = yield Ask("lease", (self.config.area, keys, self.config.lease))
         except BackendError:  # counted; then what is loaded is not stored there
@@ -170,7 +170,7 @@ class Keeping(Joining):
         if second is None or one.lease is None or one.flight.overtaken:
             return None
         age = time.monotonic() - one.asked
-        return second.fill(one.key, one.lease, encoded, lives.remote, age)
+        return second.fill(self.cache._wire(one.key), one.lease, encoded, lives.remote, age)
 
     def _keep(
         self, one: Wanted, encoded: tuple[int, bytes], lives: Lives, *, in_redis: bool

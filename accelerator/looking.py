@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from accelerator import local, policy
+from accelerator import policy
 from accelerator.binding import COUNTER, Binding
 from accelerator.errors import BackendError, SerializationError
 from accelerator.observability import oplog
@@ -89,7 +89,7 @@ class Looking(Binding):
         if second is None or (limit is not None and second.confirmed_age() > limit):
             return nothing
         since = oplog.started()
-        encoded = [local.encode_key(key) for key in keys]
+        encoded = [self._wire(key) for key in keys]
         # Finite also if Redis has said nothing yet.
         confirmed = time.monotonic() - min(second.confirmed_age(), 2 * second.bound)
         unsent = second.unsent()  # before Redis is asked
@@ -130,7 +130,7 @@ class Looking(Binding):
 
     def _forget_again(self, keys: Sequence[Any]) -> None:
         """Drop what was fetched from Redis before it knew of a change."""
-        self._memory.invalidate(self._config.area, [local.encode_key(key) for key in keys])
+        self._memory.invalidate(self._config.area, [self._wire(key) for key in keys])
 
     def _finding(self, key: Any) -> Steps[Reading | None]:
         """Look for a fresh value in both tiers, without moving or counting it as a read."""

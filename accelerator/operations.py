@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accelerator import local
 from accelerator.errors import ConfigError
 from accelerator.local import UNSET
 from accelerator.observability import oplog
@@ -116,7 +115,7 @@ class Operations(Writing):
 
     def mdelete(self, keys: Iterable[Any], *, on_error: str = "queue") -> int:
         """Forget many keys, see delete(); tell how many of them were there."""
-        return self._do(self._deleting("mdel", distinct(keys), on_error=on_error))
+        return self._do(self._deleting("mdel", self._distinct(keys), on_error=on_error))
 
     def expire(self, key: Any, *, on_error: str = "queue") -> bool:
         """End the life of a value, keeping its stale copy; whether it was fresh.  See delete()."""
@@ -174,12 +173,6 @@ def broadcast_of(op: str, options: Mapping[str, Any]) -> bool | None:
         kind = type(broadcast).__name__
         raise TypeError(f"broadcast must be True, False or None, not {kind}")
     return broadcast
-
-
-def distinct(keys: Iterable[Any]) -> list[Any]:
-    """Give each key once."""
-    # By their encoding: 1 and True are one key of a dict, and two keys here.
-    return list({local.encode_key(key): key for key in keys}.values())
 
 
 def check_counter(delta: object, default: object) -> None:

@@ -226,20 +226,20 @@ class RemoteArea:
 
     def change(
         self,
-        key: Any,
+        key: bytes,
         note: int = 0,
         encoded: tuple[int, bytes] | None = None,
         life: float | None = None,
     ) -> Change:
         """Make an explicit change of a key; *encoded* None: it is forgotten."""
         value = None if encoded is None else self._sealed(encoded, 0.0)
-        return Change(local.encode_key(key), value, life, note)
+        return Change(key, value, life, note)
 
     def fill(
-        self, key: Any, lease: Lease, encoded: tuple[int, bytes], life: float | None, age: float
+        self, key: bytes, lease: Lease, encoded: tuple[int, bytes], life: float | None, age: float
     ) -> Fill:
         """Make what is stored unless a delete has overtaken it; *age*: since its load began."""
-        return Fill(local.encode_key(key), self._sealed(encoded, age), life, lease)
+        return Fill(key, self._sealed(encoded, age), life, lease)
 
     def _sealed(self, encoded: tuple[int, bytes], age: float) -> Envelope:
         code, payload = encoded

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelerator import loading
 from accelerator.entry import ReadOptions
 from accelerator.local import UNSET
-from accelerator.operations import broadcast_of, check_counter, distinct
+from accelerator.operations import broadcast_of, check_counter
 from accelerator.reads import PLAIN, Reads, Warming, entry, known
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class AsyncTwins(Reads):
 
     async def amdelete(self, keys: Iterable[Any], *, on_error: str = "queue") -> int:
         """Do as mdelete()."""
-        return await self._ado(self._deleting("mdel", distinct(keys), on_error=on_error))
+        return await self._ado(self._deleting("mdel", self._distinct(keys), on_error=on_error))
 
     async def aexpire(self, key: Any, *, on_error: str = "queue") -> bool:
         """Do as expire()."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from accelerator import local
 from accelerator.changing import PART, ExplicitChange
 from accelerator.errors import BackendError, RemoteError
 from accelerator.policy import Lives
@@ -40,6 +41,10 @@ class World:
         return 0
 
     # --- the area ---
+
+    def _wire(self, key: Any) -> bytes:
+        """Name a key."""
+        return local.encode_key(key)
 
     def _note(self, _key: Any, _kind: int) -> int:
         self.notes += 1
