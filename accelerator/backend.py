@@ -90,10 +90,12 @@ class LocalFlight(Protocol):
         ttl: float | None,
         stale_ttl: float,
         age: float | None = ...,
+        *,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store the value unless overtaken, and end; else hand it to those who joined."""
 
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ...) -> None:
         """Give the value to those who joined, store nothing, and end."""
 
     def decline(self) -> None:
@@ -200,6 +202,9 @@ class LocalMemory(Protocol):
     def invalidate(self, area: str, keys: list[bytes], expire: bool = ...) -> int:
         """Forget, or expire, encoded keys; how many were there."""
 
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = ..., /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+
     def clear_area(self, area: str, /) -> None:
         """Forget an area."""
 
@@ -283,14 +288,15 @@ class LocalBackend(Protocol):
         ttl: float | None,
         stale_ttl: float,
         mode: int = ...,
-        token: tuple[int, int] | None = ...,
+        token: tuple[int, int, int] | None = ...,
         age: float = ...,
         *,
         note: int = ...,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store a payload: always, if absent, or if no delete overtook *token*."""
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         """What a fill must still find unchanged."""
 
     def _read(
@@ -314,6 +320,12 @@ class LocalBackend(Protocol):
 
     def _clear(self) -> None:
         """Forget the whole area."""
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        """Forget every value that carries one of these tags (encoded)."""
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        """End their fresh lives, keep their stale copies."""
 
     def _freshness(self) -> float | None:
         """Seconds for which it has not heard all of the others' news; None: no bound."""
@@ -349,6 +361,9 @@ class LocalBackend(Protocol):
 
     def _note_clear(self) -> int:
         """Append a clear of the area."""
+
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        """Append a delete or an expiry of an encoded tag."""
 
     def _count(self, counter: int, n: int = ...) -> None:
         """Add to a counter."""

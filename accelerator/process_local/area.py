@@ -30,7 +30,9 @@ from accelerator.process_local.constants import (
     NEGATIVE_HIT,
     NOT_STORED,
     NOTE_EXPIRE,
+    NOTE_EXPIRE_TAG,
     NOTE_FORGET,
+    NOTE_FORGET_TAG,
     NOTE_SET,
     OBJECT_HIT,
     OBJECTS_COPY,
@@ -49,9 +51,10 @@ from accelerator.process_local.flights import (
     checked_mode,
 )
 from accelerator.process_local.items import AreaState, Freshness, Item, Life
+from accelerator.process_local.tags import TAG_TYPE, checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from accelerator.process_local.segment import ProcessLocalSegment
 
@@ -299,14 +302,16 @@ class ProcessLocalArea:
         ttl: float | None,
         stale_ttl: float,
         mode: int = SET,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         *,
         note: int = 0,
+        tags: Sequence[bytes] = (),
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
         age = checked_age(age)
+        checked = checked_tags(tags)
         binding = self.__ready()
         encoded = encode_key(key)
         life = binding.given_life(ttl, stale_ttl)
@@ -323,11 +328,15 @@ class ProcessLocalArea:
             age=age,
             freshness=binding.freshness,
             note=note,
+            tags=binding.segment.slots_of(binding.area, checked),
         )
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         binding = self.__ready()
-        return binding.segment.token(binding.area, encode_key(key))
+        encoded = encode_key(key)
+        with binding.segment.lock():
+            key_count, area_count = binding.segment.token(binding.area, encoded)
+            return key_count, area_count, binding.segment.tags.clock
 
     def _read(
         self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
@@ -381,6 +390,20 @@ class ProcessLocalArea:
         binding = self.__ready()
         binding.segment.clear(binding.area)
 
+    # --- tags, encoded in UTF-8 ---
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=False)
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=True)
+
+    def __mark_tags(self, tags: Sequence[bytes], *, expire: bool) -> None:
+        checked = checked_tags(tags, most=None)
+        binding = self.__ready()
+        binding.segment.count_tags(binding.area, len(checked))
+        binding.segment.mark_tags(binding.area, checked, expire=expire)
+
     # --- what L2 and other hosts are to learn of ---
 
     def _note(self, key: Any, kind: int) -> int:
@@ -388,6 +411,13 @@ class ProcessLocalArea:
             raise ValueError("_note: no such kind")
         binding = self.__ready()
         return binding.segment.note(binding.area, kind, encode_key(key))
+
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        if kind not in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+            raise ValueError("_note_tag: no such kind")
+        (checked,) = checked_tags((tag,))
+        binding = self.__ready()
+        return binding.segment.note(binding.area, kind, TAG_TYPE + checked)
 
     def _note_clear(self) -> int:
         binding = self.__ready()

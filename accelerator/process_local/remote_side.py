@@ -19,6 +19,7 @@ from accelerator.process_local.constants import COUNTERS, NOTE_CLEAR, NOTE_SET
 from accelerator.process_local.election import Election
 from accelerator.process_local.link import Link
 from accelerator.process_local.outbox import Outbox
+from accelerator.process_local.tags import checked_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,10 @@ class RemoteSide(ABC):
     @abstractmethod
     def expire(self, area: AreaState, key: bytes) -> bool:
         """End the fresh life of a key."""
+
+    @abstractmethod
+    def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
+        """Make every value that carries one of some tags go, or only be stale."""
 
     @abstractmethod
     def clear(self, area: AreaState) -> None:
@@ -137,6 +142,13 @@ class RemoteSide(ABC):
             return 0
         forget = self.expire if expire else self.delete
         return sum(forget(known, key) for key in keys)
+
+    def invalidate_tags(self, area: str, tags: Sequence[bytes], expire: bool = False, /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+        checked = checked_tags(tags, most=None)
+        known = self._areas.get(area)
+        if known is not None:
+            self.mark_tags(known, checked, expire=expire)
 
     def clear_area(self, area: str) -> None:
         """Forget a whole area."""

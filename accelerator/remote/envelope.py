@@ -6,7 +6,7 @@ offset bytes
 ====== ===== =====================================================================================
 0      1     magic
 1      1     format number
-2      1     code of the codec, as in the segment (1 to 63)
+2      1     code of the codec, as in the segment (1 to 31)
 3      1     flags: 1 the payload is compressed, 2 its fresh life was ended by ``expire``
 4      4     fingerprint of what values look like
 8      4     stale life in milliseconds

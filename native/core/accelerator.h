@@ -44,7 +44,7 @@ enum acc_code {
     ACC_CODE_RAW = 9,
     ACC_CODE_PICKLE = 10,
     ACC_CODE_NOTE = 11, /* no value of the user's: a note of ours, see acc_load_pause() */
-    ACC_CODE_LIMIT = 64,
+    ACC_CODE_LIMIT = 32, /* the highest of the six bits says that the value has tags */
 };
 
 enum acc_store_mode { ACC_SET = 0, ACC_ADD = 1, ACC_FILL = 2 };
@@ -104,6 +104,7 @@ enum acc_counter {
     ACC_RECEIVE_ERROR_DECODE,
     ACC_RECEIVE_ERROR_APPLY,
     ACC_DESYNC_READ,
+    ACC_TAG_DELETE,
     ACC_COUNTERS,
 };
 
@@ -145,6 +146,9 @@ struct acc_write {
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
 #define ACC_KEY_MAX 511u
 #define ACC_VALUE_MAX (64u << 20)
+/* Most tags of a value, and the longest of them. */
+#define ACC_TAGS_MAX 8u
+#define ACC_TAG_SIZE_MAX 255u
 #define ACC_LOCK_BUDGET_NS 20000000ull
 
 /* --- segments --------------------------------------------------------------------------------- */

@@ -8,7 +8,14 @@
 
 #include "read.h"
 
-enum acc_note { ACC_NOTE_FORGET = 0, ACC_NOTE_SET = 1, ACC_NOTE_EXPIRE = 2, ACC_NOTE_CLEAR = 3 };
+enum acc_note {
+    ACC_NOTE_FORGET = 0,
+    ACC_NOTE_SET = 1,
+    ACC_NOTE_EXPIRE = 2,
+    ACC_NOTE_CLEAR = 3,
+    ACC_NOTE_FORGET_TAG = 4, /* of a tag, whose key is the tag behind ACC_TAG_TAG */
+    ACC_NOTE_EXPIRE_TAG = 5,
+};
 
 /* An entry of this key; NULL: of the whole area.  Its number, more than 0.  0: it could not be made,
  * and the area owes a clear. */
