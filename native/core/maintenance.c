@@ -202,6 +202,9 @@ void acc_segment_measure(struct acc_segment *seg) {
         acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
     }
     free(gauges);
+    if (!seg->readonly) {
+        acc_tags_sweep(seg);
+    }
 }
 
 /* Who needs a dead leader's record takes it; this is for what nobody needs. */
