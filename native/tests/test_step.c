@@ -205,9 +205,7 @@ static void tags_in_child(struct acc_area *area, struct shared *shared, uint8_t 
                                     .tags = &tags};
     raise(MARKER);
     switch (shared->command) {
-    case SET_TAGGED:
-        shared->status = acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS);
-        break;
+    case SET_TAGGED: shared->status = acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS); break;
     case FINISH_TAGGED:
         shared->status =
             acc_load_finish(area, &key.key, &shared->ticket, &write, ACC_LOCK_BUDGET_NS);

@@ -146,8 +146,7 @@ static void kept_by_touch_expire_and_incr(void) {
     write.code = ACC_CODE_INT;
     CHECK_STATUS(ACC_OK, acc_store(&area, key_of(&key, 3), &write, ACC_LOCK_BUDGET_NS));
     for (int64_t i = 1; i < 5; i++) {
-        CHECK_STATUS(ACC_OK,
-                     acc_incr(&area, &key.key, 1, NULL, 0, 0, ACC_LOCK_BUDGET_NS, &out));
+        CHECK_STATUS(ACC_OK, acc_incr(&area, &key.key, 1, NULL, 0, 0, ACC_LOCK_BUDGET_NS, &out));
         CHECK_EQ(5 + i, out);
     }
     CHECK_EQ(ACC_STALE, age_of(2));
@@ -181,7 +180,8 @@ static void load_that_began_before(void) {
         CHECK_EQ(ACC_RESULT_HANDED, result_of(&area, &before));
         CHECK(takes(&area, &key.key, &before, "value", 5));
         CHECK(!takes(&area, &key.key, &after, "value", 5));
-        mark_letters(&area, "a", false); /* once more: who came after is given it no more than before */
+        mark_letters(&area, "a",
+                     false); /* once more: who came after is given it no more than before */
         CHECK(takes(&area, &key.key, &before, "value", 5));
         CHECK(!takes(&area, &key.key, &after, "value", 5));
     }
