@@ -23,7 +23,7 @@ uint64_t acc_tag_clock(const struct acc_segment *seg) {
 }
 
 uint64_t acc_tag_hash(const struct acc_area *area, const uint8_t *tag, uint32_t size) {
-    return acc_hash_in_area(area->seg, area->id, ACC_TAG_TAG, tag, size);
+    return acc_hash_in_area(area->seg, area->base, ACC_TAG_TAG, tag, size);
 }
 
 static void slots_of(const struct acc_segment *seg, uint64_t hash, uint32_t slot[2]) {
@@ -160,7 +160,7 @@ void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count
     enum field field = expire ? EXPIRED : DELETED;
     uint64_t now = acc_add_release(&acc_header(seg)->tag_clock, (uint64_t)1) + 1;
     if (acc_unlikely(now - 1 >= CLOCK_MAX)) {
-        acc_add_release(&acc_area_slot(seg, area->id)->generation, (uint64_t)1);
+        acc_add_release(area->generation, (uint64_t)1);
         return;
     }
     uint32_t slot[2];
@@ -169,7 +169,7 @@ void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count
         raise_to(word_of(seg, slot[0], field), now);
         raise_to(word_of(seg, slot[1], field), now);
     }
-    acc_add_release(&acc_area_slot(seg, area->id)->tag_epoch, (uint64_t)1);
+    acc_add_release(&acc_area_slot(seg, area->base)->tag_epoch, (uint64_t)1);
     for (uint32_t i = 0; i < count; i++) {
         slots_of(seg, hashes[i], slot);
         acc_cas64(word_of(seg, slot[0], field), now << 1 | PENDING, now << 1);

@@ -49,7 +49,8 @@ bool acc_tags_get(const struct acc_segment *seg, const uint8_t *at, uint64_t roo
 
 enum acc_tags_state { ACC_TAGS_HOLD, ACC_TAGS_EXPIRED, ACC_TAGS_DELETED };
 
-/* What has become of a value with these tags, in this area. */
+/* What has become of a value with these tags, in this area: a plain one, as tags are of all its
+ * versions. */
 enum acc_tags_state acc_tags_judge(const struct acc_segment *seg, uint32_t area,
                                    const struct acc_tags *tags);
 

@@ -241,8 +241,7 @@ NOT_OFTEN uint32_t count_doubles(struct acc_segment *seg, uint32_t shard) {
             !acc_view_load(seg, shard, acc_word_ring(*word), acc_word_offset(*word), &a)) {
             continue;
         }
-        uint64_t hash =
-            acc_hash_in_area(seg, a.common.area, a.key[0], a.key + 1, a.common.key_size - 1u);
+        uint64_t hash = acc_hash_of_item(seg, a.common.area, a.key, a.common.key_size);
         struct acc_home home = acc_home_of(seg, hash);
         struct acc_bucket *both[2] = {acc_home_first(seg, &home), acc_home_second(seg, &home)};
         for (uint32_t i = 0; i < 2 * ACC_BUCKET_SLOTS; i++) {
