@@ -166,7 +166,7 @@ static void opened_at_once(void) {
 
 /* One hash, one generation, and a value each. */
 static void keys_are_shared(void) {
-    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    struct acc_segment *seg = new_segment(2 * MIB, 256 << 10); /* one shard */
     struct acc_area a = open_version(seg, "area", 1), b = open_version(seg, "area", 2);
     struct test_key in_a, in_b;
     text_key(&a, &in_a, "key");
@@ -188,7 +188,7 @@ enum { MANY = 12 };
 
 /* More versions than a bucket has slots: none is overlooked. */
 static void many_versions(void) {
-    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    struct acc_segment *seg = new_segment(2 * MIB, 256 << 10);
     struct acc_area areas[MANY];
     struct test_key key;
     hold_measurement(seg);
