@@ -12,7 +12,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     CHECK((g.generations & (g.generations - 1)) == 0);
     CHECK_EQ(g.generations, 1ull << (64 - g.generation_shift));
     CHECK((g.tags & (g.tags - 1)) == 0 && g.tags >= 256 && g.tags <= 1u << 20);
-    CHECK(g.tags * sizeof(struct acc_tag_slot) <= size / 256);
+    CHECK(g.tags * sizeof(struct acc_tag_slot) <= size / 64);
     CHECK(g.buckets >= 1);
     CHECK(g.entries_max >= 1 && g.entries_max < g.buckets * ACC_BUCKET_SLOTS);
     CHECK((uint64_t)g.ghost_lines * ACC_GHOST_SLOTS >= (uint64_t)g.buckets * ACC_BUCKET_SLOTS);
