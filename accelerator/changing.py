@@ -53,8 +53,8 @@ A batch that noted all its keys first would fill the outbox, whatever its size: 
 others are lost, and whole areas cleared.
 """
 
-Item = tuple[Any, tuple[int, bytes] | None, "Lives"]
-"""Key, encoded value (None: it is to be forgotten), lives."""
+Item = tuple[Any, tuple[int, bytes] | None, "Lives", tuple[bytes, ...]]
+"""Key, encoded value (None: it is to be forgotten), lives, encoded tags."""
 
 
 class ExplicitChange:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, final
 
 from accelerator.durations import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-V_co = TypeVar("V_co", covariant=True)
+    # What type checkers know by themselves, and Python from 3.13 on: a LevelCache without types in
+    # brackets is one of anything, and none that a type has to be given for.
+    from typing_extensions import TypeVar
+
+    from accelerator.durations import Duration
+
+    K = TypeVar("K", default=Any)
+    V = TypeVar("V", default=Any)
+    V_co = TypeVar("V_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K")
+    V = TypeVar("V")
+    V_co = TypeVar("V_co", covariant=True)
 
 
 @final
@@ -128,6 +142,15 @@ class ReadOptions:
     disable_load: bool = False
     max_staleness: float | None = None
 
+    if TYPE_CHECKING:  # a limit is kept in seconds, and may be given in each form of Duration
+
+        def __init__(
+            self,
+            allow_stale: bool = ...,
+            disable_load: bool = ...,
+            max_staleness: Duration | None = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for name in ("allow_stale", "disable_load"):
             if not isinstance(getattr(self, name), bool):
@@ -154,6 +177,14 @@ class ReadOptions:
             if name not in known:
                 raise TypeError(f"unknown read option {name!r}: there are {sorted(known)}")
         return replace(options if options is not None else _DEFAULT, **keywords)
+
+
+class ReadOptionValues(TypedDict, total=False):
+    """The same as keywords of a read; ReadOptions tells what each does."""
+
+    allow_stale: bool
+    disable_load: bool
+    max_staleness: Duration | None
 
 
 _DEFAULT: Final = ReadOptions()
