@@ -32,13 +32,20 @@ if TYPE_CHECKING:
             """Ask the source of truth."""
 
     class HasLoad(Protocol[K_contra, V_co]):
-        """An object whose ``load`` is one of both."""
+        """An object with such a function."""
 
-        @property
-        def load(self) -> Callable[[K_contra], V_co] | WithContext[K_contra, V_co]:
+        def load(self, key: K_contra, /) -> V_co:
             """Ask the source of truth."""
 
-    LoaderOf: TypeAlias = Callable[[K], V] | WithContext[K, V] | HasLoad[K, V]
+    class HasLoadWithContext(Protocol[K_contra, V_co]):
+        """An object with one that is given a LoadContext, too."""
+
+        def load(self, key: K_contra, /, *, context: LoadContext) -> V_co:
+            """Ask the source of truth."""
+
+    LoaderOf: TypeAlias = (
+        Callable[[K], V] | WithContext[K, V] | HasLoad[K, V] | HasLoadWithContext[K, V]
+    )
     """What answers with a value for one key; an async loader is one of ``Awaitable[V]``."""
 
 

@@ -289,7 +289,7 @@ class Operations(Writing, Generic[K, V]):
         tags, broadcast = options.get("tags"), options.get("broadcast")
         self._do(self._set_steps(key, value, ttl, tags, broadcast))
 
-    def _set_steps(  # noqa: PLR0917  as they come from set()
+    def _set_steps(
         self, key: Any, value: Any, ttl: Any, tags: Iterable[str] | None, broadcast: bool | None
     ) -> Steps[None]:
         since = self._begin()
@@ -319,7 +319,7 @@ class Operations(Writing, Generic[K, V]):
         else:
             oplog.succeeded(self._config.area, "mset", "ok", since)
 
-    def _add_steps(  # noqa: PLR0917  as they come from add()
+    def _add_steps(
         self, key: Any, value: Any, ttl: Any, tags: Iterable[str] | None, broadcast: bool | None
     ) -> Steps[bool]:
         self._begin()

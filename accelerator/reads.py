@@ -21,7 +21,7 @@ from accelerator.observability import diagnostics, oplog
 from accelerator.operations import Operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -163,10 +163,10 @@ class Reads(Operations[K, V]):
 
         Blocks for as long as *loader* does, or for ``wait_timeout`` where another one loads.
         """
+        found = None
         if options is None and not read_options and self._is_plain:
-            value = _native_get(self, key, MISS)  # not a subclass's, which may come back here
-            if value is not MISS:
-                hit: V = value
+            hit: V = _native_get(self, key, MISS)  # not a subclass's, which may come back here
+            if hit is not MISS:
                 return hit
             chosen = PLAIN
         else:
@@ -175,10 +175,8 @@ class Reads(Operations[K, V]):
                 found = self._look(key, chosen, op="get")
                 return None if found is None else found[0]
             found = self._fresh(key, chosen)
-            if found is not None:
-                hit = found[0]
-                return hit
-        [found] = loading.run(self._given(key, loader, ttl, tags, chosen))
+        if found is None:
+            [found] = loading.run(self._given(key, loader, ttl, tags, chosen))
         return None if found is None else found[0]
 
     def refresh(self, key: K) -> V:
@@ -352,7 +350,7 @@ class Reads(Operations[K, V]):
             return found, None
         return found, loading.Load(self, source, missing, op=op, options=options, batch=True)
 
-    def _given(  # noqa: PLR0917  as they come from get_or_load()
+    def _given(
         self,
         key: Any,
         loader: Any,
@@ -510,7 +508,7 @@ def known(found: Iterable[Reading | None]) -> int:
 
 
 def answered(found: Reading | None) -> Any:
-    """Give the value that a load of one key has answered; it always has, or raised."""
+    """Give the value that was found, or None."""
     return None if found is None else found[0]
 
 

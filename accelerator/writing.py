@@ -175,7 +175,7 @@ class Writing(Looking):
             if self._begin_counter(op, key, initial + delta, life, since):
                 return initial + delta
 
-    def _begin_counter(  # noqa: PLR0917  called in one place
+    def _begin_counter(
         self, op: str, key: Any, value: int, life: float | None, since: float
     ) -> bool:
         """Store a counter that carries the area's tags; False: somebody else was faster."""
