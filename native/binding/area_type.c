@@ -376,6 +376,8 @@ static PyMethodDef area_methods[] = {
     {"_touch", area_touch, METH_VARARGS, NULL},
     {"_incr", area_incr, METH_VARARGS, NULL},
     {"_clear", area_clear, METH_NOARGS, NULL},
+    {"_delete_tags", area_delete_tags, METH_O, NULL},
+    {"_expire_tags", area_expire_tags, METH_O, NULL},
     {"_freshness", area_freshness, METH_NOARGS, NULL},
     {"_count", area_count, METH_VARARGS, NULL},
     {"_counters", area_counters, METH_NOARGS, NULL},
@@ -390,6 +392,7 @@ static PyMethodDef area_methods[] = {
     {"_l2_latencies", area_l2_latencies, METH_NOARGS, NULL},
     {"_note", area_note, METH_VARARGS, NULL},
     {"_note_clear", area_note_clear, METH_NOARGS, NULL},
+    {"_note_tag", area_note_tag, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

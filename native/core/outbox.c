@@ -178,7 +178,7 @@ static enum found read_entry(const struct acc_segment *seg, uint64_t number, uin
     out->key_size = acc_load_relaxed(&head->key_size);
     uint32_t slots = out->key_size <= sizeof out->key ? slots_for(out->key_size) : 1;
     bool sound = out->key_size <= sizeof out->key && out->area < seg->geometry.areas &&
-                 out->kind <= ACC_NOTE_CLEAR &&
+                 out->kind <= ACC_NOTE_EXPIRE_TAG &&
                  (out->key_size == 0) == (out->kind == ACC_NOTE_CLEAR);
     for (uint32_t part = 0; sound && part < slots; part++) {
         uint32_t room, left = out->key_size - copied;
@@ -572,19 +572,23 @@ static uint64_t expire_hash(uint64_t hash) {
     return acc_remix(hash, 0x9fb21c651e98df25ull);
 }
 
+static bool is_expire(const struct acc_outbox_entry *entry) {
+    return entry->kind == ACC_NOTE_EXPIRE || entry->kind == ACC_NOTE_EXPIRE_TAG;
+}
+
 /* What an entry speaks for.  An expire leaves a stale copy in the second level, which is what an
  * older delete of the key was about: it speaks for older expires only. */
 static uint64_t spoken(const struct acc_outbox_entry *entry, uint64_t hash) {
-    return entry->kind == ACC_NOTE_CLEAR    ? area_hash(entry->area)
-           : entry->kind == ACC_NOTE_EXPIRE ? expire_hash(hash)
-                                            : hash;
+    return entry->kind == ACC_NOTE_CLEAR ? area_hash(entry->area)
+           : is_expire(entry)            ? expire_hash(hash)
+                                         : hash;
 }
 
 static bool spoken_for(const struct seen *seen, const struct acc_outbox_entry *entry,
                        uint64_t hash) {
     return seen_before(seen, area_hash(entry->area)) ||
            (entry->kind != ACC_NOTE_CLEAR && seen_before(seen, hash)) ||
-           (entry->kind == ACC_NOTE_EXPIRE && seen_before(seen, expire_hash(hash)));
+           (is_expire(entry) && seen_before(seen, expire_hash(hash)));
 }
 
 /* From the newest entry to the oldest: note what each speaks for; drop what a newer one has said. */

@@ -47,7 +47,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
     frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
-    frozenset({"area", "index", "ring"}),
+    frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
     frozenset({"op"}),
