@@ -92,7 +92,8 @@ class LevelCache(AsyncTwins[K, V]):
             bytes or text such as "64KiB".
 
     Raises:
-        ConfigError: An option is wrong, can never have an effect, or is not supported yet.
+        ConfigError: An option is wrong, can never have an effect, or is not supported yet.  At the
+            first use: *mode* or *codec* needs a setting that is not given.
 
     The hot methods get(), mget(), set() and ``key in cache`` are implemented in C.
 

@@ -75,7 +75,12 @@ UNSET: Final[UnsetType] = _unset
 
 
 class CacheMode(enum.StrEnum):
-    """Which tiers an area uses."""
+    """
+    Which tiers an area uses: LOCAL, REMOTE, BOTH or OFF; its text will do in each place.
+
+    LOCAL is the segment of this host only, REMOTE is Redis only, BOTH the segment in front of Redis.
+    OFF: nothing is cached, every read loads, every write is dropped.
+    """
 
     LOCAL = "local"
     """The segment of this host only."""
@@ -106,19 +111,24 @@ class CacheMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[V_co]):
-    """A value and what is known about it."""
+    """
+    A value and what is known about it, from LevelCache.get_entry(); times are in seconds.
+
+    Args:
+        value: The value; None: known to be absent.
+        tier: Where it was found: "local", "remote", or "loader".
+        age: Seconds since its load or write.
+        ttl: Seconds until it is no longer fresh, 0 if it is stale; None: it does not expire.
+        stale: Whether it is past its life, and still usable where staleness is allowed.
+        version: Changes with each write of the key.
+    """
 
     value: V_co
     tier: str
-    """Where it was found: "local" or "remote"."""
     age: float
-    """Seconds since its load or write."""
     ttl: float | None
-    """Seconds left until it is no longer fresh, 0 if it is stale; None: it does not expire."""
     stale: bool
-    """Past its life, still usable where staleness is allowed."""
     version: int
-    """Changes with each write of the key."""
 
     @property
     def is_null(self) -> bool:
@@ -129,13 +139,16 @@ class Entry(Generic[V_co]):
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """
-    What a single read allows.
+    What a single read allows; also what its keywords of the same names say.
 
     Args:
         allow_stale: A value past its life will do if there is no fresh one.
         disable_load: Stop before the loader.
         max_staleness: Nothing that may be further behind the source of truth than this will do
-            (a Duration; None: what the area says).
+            (seconds, or another duration; None: what the area says).
+
+    Raises:
+        TypeError, ValueError: One of these is wrong.
     """
 
     allow_stale: bool = False

@@ -54,7 +54,13 @@ class Loader(Protocol):
     """Answers for one key; may be ``async def``, and may have a parameter ``context``."""
 
     def load(self, key: Any, /) -> Any:
-        """Ask the source of truth; ``None``: it knows no such key."""
+        """
+        Ask the source of truth; ``None``: it knows no such key.
+
+        Raises:
+            Exception: Whatever it likes; the caller gets a LoaderError with this as its cause, or a
+                stale value.
+        """
 
 
 @runtime_checkable
@@ -67,6 +73,9 @@ class MLoader(Loader, Protocol):
 
         A key that is missing from it is not known, and that is not cached: see
         BatchContext.complete().
+
+        Raises:
+            Exception: As load() does, for all of *keys*.
         """
 
 
@@ -77,6 +86,9 @@ class FnLoader:
     Args:
         load: Function of the key.
         mload: Function of a list of keys, which returns a mapping; None: there is none.
+
+    Raises:
+        TypeError: One of them cannot be called.
     """
 
     def __init__(
