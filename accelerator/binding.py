@@ -218,6 +218,8 @@ class Binding(local.AreaBase):
         lives: Lives,
         since: float,
         note: int = 0,
+        *,
+        tagged: tuple[bytes, ...] = (),
     ) -> bool:
         """
         Store in the segment, or forget what has nothing to be stored there.
@@ -229,6 +231,7 @@ class Binding(local.AreaBase):
             lives: Of the value.
             since: When the operation began.
             note: Number of an entry of the outbox that is to name the item; 0: there is none.
+            tagged: Its tags, encoded.
 
         Returns:
             False if an explicit write was lost, which has been logged.
@@ -236,7 +239,8 @@ class Binding(local.AreaBase):
         if encoded is None or lives.local == 0:
             self._delete(key)  # in REMOTE mode, too: it overtakes loads that run
             return True
-        status = self._store(key, *encoded, lives.local, self._config.stale_life, note=note)
+        life, stale_life = lives.local, self._config.stale_life
+        status = self._store(key, *encoded, life, stale_life, note=note, tags=tagged)
         return self._judge(op, status, since)
 
     # --- what became of it ----------------------------------------------------------------------

@@ -134,7 +134,7 @@ class Operations(Writing):
     def _set_steps(self, key: Any, value: Any, ttl: Any, options: dict[str, Any]) -> Steps[None]:
         since = self._begin()
         broadcast = broadcast_of("set", options)
-        item = key, self._encode("set", key, value, since), self._lives(value, ttl)
+        item = key, self._encode("set", key, value, since), self._lives(value, ttl), ()
         yield from self._setting("set", [item], since, broadcast=broadcast)
 
     def _mset_steps(
@@ -145,7 +145,7 @@ class Operations(Writing):
         if not hasattr(mapping, "items"):
             raise TypeError(f"mset() takes a mapping, not {type(mapping).__name__}")
         items: list[Item] = [
-            (key, self._encode("mset", key, value, since), self._lives(value, ttl))
+            (key, self._encode("mset", key, value, since), self._lives(value, ttl), ())
             for key, value in mapping.items()
         ]
         if items:

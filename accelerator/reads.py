@@ -316,11 +316,15 @@ class Reads(Operations):
                 known[key] = self._stale_one(key, copy, options.max_staleness)
         return known
 
-    def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int]) -> None:
+    def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int, int]) -> None:
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
             life, stale_life, age = copy.lives_here(self._config)
-            self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
+            self._store(
+                *(key, copy.code, copy.payload, life, stale_life, local.FILL, token),
+                age=age,
+                tags=copy.tags,
+            )
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
         """What is past its life, in memory or else in Redis, and not too far."""

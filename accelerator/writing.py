@@ -37,7 +37,10 @@ class Writing(Looking):
         if change is not None:
             is_done = yield from change.setting(items, broadcast)
         else:
-            stored = [self._put(op, key, encoded, lives, since) for key, encoded, lives in items]
+            stored = [
+                self._put(op, key, encoded, lives, since, tagged=tagged)
+                for key, encoded, lives, tagged in items
+            ]
             is_done = all(stored)
         if is_done:
             oplog.succeeded(self._config.area, op, "ok", since)
