@@ -377,7 +377,8 @@ class Segment:
         """
         Note that an own message has come back.
 
-        True: it is of a set whose item still is the key's (or was stored last): not to be applied.
+        True: it is not to be applied: of a set whose item still is the key's (or was stored last),
+        or of a delete by tag that was settled as sent.
         """
     def outbox_given_up(self, number: int, /) -> bool:
         """Whether the caller of this write was told that Redis did not take it."""

@@ -78,8 +78,8 @@ class CacheMode(enum.StrEnum):
     """
     Which tiers an area uses: LOCAL, REMOTE, BOTH or OFF; its text will do in each place.
 
-    LOCAL is the segment of this host only, REMOTE is Redis only, BOTH the segment in front of Redis.
-    OFF: nothing is cached, every read loads, every write is dropped.
+    LOCAL is the segment of this host only, REMOTE is Redis only, BOTH the segment in front of
+    Redis.  OFF: nothing is cached, every read loads, every write is dropped.
     """
 
     LOCAL = "local"

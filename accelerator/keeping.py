@@ -17,7 +17,6 @@ from accelerator.codec import CODE_NULL
 from accelerator.errors import BackendError, SerializationError
 from accelerator.joining import STALE_FALLBACK, Joining, Wanted
 from accelerator.observability import oplog
-from accelerator.steps import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,9 +92,9 @@ class Keeping(Joining):
         """End a flight with what Redis has, which must not live longer here than there."""
         if self.cache._mode.uses_local:
             encoded = copy.code, copy.payload
-            self._finish(one, encoded, *copy.lives_here(self.config))
+            self._finish(one, encoded, *copy.lives_here(self.config), tags=copy.tags)
         else:
-            one.flight.hand(copy.code, copy.payload)
+            one.flight.hand(copy.code, copy.payload, tags=copy.tags)
         if one.found is None:
             one.found = copy.reading()
 
@@ -103,11 +102,12 @@ class Keeping(Joining):
         """Begin to load: Redis is to note it, and a delete takes the note away."""
         for one in group:
             one.asked = time.monotonic()
-        if self.cache._second is None:
+        second = self.cache._second
+        if second is None:
             return
         keys = [self.cache._wire(one.key) for one in group]
         try:
-            leases = yield Ask("lease", (self.config.area, keys, self.config.lease))
+            leases = yield second.leasing(keys, self.config.lease)
         except BackendError:  # counted; then what is loaded is not stored there
             return
         for one, lease in zip(group, leases, strict=True):
@@ -210,8 +210,10 @@ class Keeping(Joining):
 
     def _fill(self, fills: Sequence[tuple[Wanted, Fill]]) -> Steps[None]:
         """Store in Redis what no delete has overtaken there."""
+        second = self.cache._second
+        assert second is not None, "there are fills"
         try:
-            stored = yield Ask("fill", (self.config.area, [fill for _, fill in fills]))
+            stored = yield second.filling([fill for _, fill in fills])
         except BackendError as error:
             oplog.failed(self.config.area, self.op, error.kind, self.since)
             return

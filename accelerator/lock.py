@@ -116,8 +116,8 @@ class Lock:
         Wait for the lock; tell whether it is held now.
 
         Args:
-            timeout: How long to wait, in seconds or as another duration, instead of the object's; 0:
-                do not wait, None: without limit.
+            timeout: How long to wait (seconds, or another duration) instead of the object's; 0: do
+                not wait, None: without limit.
 
         Raises:
             LockError: This object holds it or waits for it, or the caller holds it: waiting would

@@ -442,7 +442,11 @@ class Reads(Operations[K, V]):
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
             life, stale_life, age = copy.lives_here(self._config)
-            self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
+            self._store(
+                *(key, copy.code, copy.payload, life, stale_life, local.FILL, token),
+                age=age,
+                tags=copy.tags,
+            )
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
         """What is past its life, in memory or else in Redis, and not too far."""

@@ -153,7 +153,8 @@ class Writing(Looking):
         is_kept = lives != policy.NOWHERE
         initial = default if is_kept else None
         if change is not None:
-            value = yield from change.incrementing(key, delta, initial, lives.remote)
+            life, own = lives.remote, self._own_tags
+            value = yield from change.incrementing(key, delta, initial, life, own)
         else:
             value = self._increment_here(op, key, delta, initial, lives, since)
         if value is None and default is not None and not is_kept:

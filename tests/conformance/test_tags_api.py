@@ -141,7 +141,7 @@ class TestExpire:
         assert call(kept, "get", "a", allow_stale=True) is None
 
     def test_fallback(self, make: Callable[..., Any]) -> None:
-        """A load that fails may be answered with what was expired, and not with what was deleted."""
+        """A load that fails may be answered with what was expired, not with what was deleted."""
 
         def load(key: Any) -> Any:
             raise ValueError(key)

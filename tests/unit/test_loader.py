@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from accelerator import BatchContext, ConfigError, FnLoader, Loader, MLoader, background, entry
+from accelerator import BatchContext, FnLoader, Loader, MLoader, background, entry
 from accelerator.loader import LoadContext, LoadFailed, Source, is_async, takes_context
 
 
