@@ -366,7 +366,9 @@ class ProcessLocalArea:
         if is_plain and _is_plain_ttl(ttl):
             raw = encode_raw(value)
         if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
-            self._set(key, value, ttl, {"tags": tags, "broadcast": broadcast})
+            given = {"tags": tags, "broadcast": broadcast}
+            options = {name: value for name, value in given.items() if value is not None}
+            self._set(key, value, ttl, options)
             return
         encoded = encode_key(key)
         life = (

@@ -504,6 +504,32 @@ class TestWrong:
         assert "a" not in cache
 
 
+class TestWithoutMemory:
+    def test_all(self, memory: Any, call: Call) -> None:
+        """Where values lie in Redis only, their tags do; elsewhere this is one test more."""
+        mode = "remote" if memory.kind == "redis" else None
+        cache = memory.cache(mode=mode, tags=["area"], stale_ttl=600)
+
+        def load(key: Any, context: LoadContext) -> Any:
+            context.tags = ["said"]
+            return [key]
+
+        call(cache, "set", "set", 1, tags=["given"])
+        call(cache, "add", "add", 1, tags=["given"])
+        call(cache, "get_or_load", "load", load, tags=["given"])
+        call(cache, "incr", "incr")
+        keys = ["set", "add", "load", "incr"]
+        assert {"set": 1, "add": 1, "load": ["load"], "incr": 1} == call(cache, "mget", keys)
+        call(cache, "expire_tags", "said")
+        assert ["set", "add", "incr"] == [key for key in keys if key in cache]
+        assert ["load"] == call(cache, "get", "load", allow_stale=True)
+        call(cache, "delete_tags", "given")
+        assert ["incr"] == [key for key in keys if key in cache]
+        assert call(cache, "get", "load", allow_stale=True) is None
+        call(cache, "delete_tags", "area")
+        assert "incr" not in cache
+
+
 class TestOff:
     @pytest.mark.usefixtures("local_only")
     def test_nothing(self, make: Callable[..., Any], call: Call) -> None:
