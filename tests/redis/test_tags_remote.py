@@ -2,16 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import pytest
 
-from accelerator import BackendError, LevelCache, local, message, testing
+from accelerator import message
 from accelerator.codec import CODE_BYTES, CODE_INT
-from accelerator.demo.fault_proxy import FaultProxy
-from accelerator.demo.redis_server import RedisServer
 from accelerator.local import encode_key
 from accelerator.remote import (
     Change,
