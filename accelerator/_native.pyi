@@ -155,7 +155,7 @@ unbounded.
 @final
 class UnsetType: ...
 
-UNSET: Final[UnsetType]
+UNSET: Final[Any]  # an UnsetType: so that a ttl is a duration or None to who reads a signature
 """Default of ``ttl``: the life that the area's configuration says."""
 
 def sys_boot_id() -> bytes: ...
@@ -614,7 +614,9 @@ class Area:
         """
     def __contains__(self, key: object, /) -> bool:
         """-> ``_contains_miss(key)``"""
-    def set(self, key: Any, value: Any, /, ttl: Any = ..., **options: Any) -> None:
+    def set(
+        self, key: Any, value: Any, /, ttl: Any = ..., *, tags: Any = None, broadcast: Any = None
+    ) -> None:
         """
         -> ``_set(key, value, ttl, options)`` unless raw type, PLAIN_SET, ttl UNSET/None/int/float
         and no options

@@ -40,6 +40,8 @@ class Loaded(NamedTuple):
     """Its life, if the loader or the call says one."""
     skips: bool
     """The loader said that it is not to be stored."""
+    tags: tuple[bytes, ...] | None
+    """All of its tags, encoded; None: they are wrong, and it is not to be stored."""
 
 
 class Keeping(Joining):
@@ -131,13 +133,16 @@ class Keeping(Joining):
             encoded = self._encoded(each.value)
             if encoded is None:
                 one.flight.decline()
+            elif each.tags is None:
+                one.flight.decline()  # nobody could tell whether one of its tags was deleted
             elif each.skips:
-                one.flight.hand(*encoded)
+                one.flight.hand(*encoded, tags=each.tags)
             elif lives == policy.NOWHERE:
                 if not one.flight.overtaken:
                     dropped.append(one.key)
-                one.flight.hand(*encoded)
+                one.flight.hand(*encoded, tags=each.tags)
             else:
+                one.tags = each.tags
                 fill = self._filling(one, encoded, lives)
                 self._keep(one, encoded, lives, in_redis=fill is not None)
                 fills += [] if fill is None else [(one, fill)]
@@ -170,7 +175,8 @@ class Keeping(Joining):
         if second is None or one.lease is None or one.flight.overtaken:
             return None
         age = time.monotonic() - one.asked
-        return second.fill(self.cache._wire(one.key), one.lease, encoded, lives.remote, age)
+        key = self.cache._wire(one.key)
+        return second.fill(key, one.lease, encoded, lives.remote, age, tags=one.tags)
 
     def _keep(
         self, one: Wanted, encoded: tuple[int, bytes], lives: Lives, *, in_redis: bool
@@ -178,11 +184,11 @@ class Keeping(Joining):
         """Store in the segment, where values lie there, and let those go on who wait."""
         if self.cache._mode.uses_local:
             stale_life = 0.0 if encoded[0] == CODE_NULL else self.config.stale_life
-            self._finish(one, encoded, lives.local, stale_life)
+            self._finish(one, encoded, lives.local, stale_life, tags=one.tags)
         elif in_redis:
             one.payload = encoded  # handed over when it is there: see the top
         else:
-            one.flight.hand(*encoded)
+            one.flight.hand(*encoded, tags=one.tags)
 
     def _finish(
         self,
@@ -214,7 +220,7 @@ class Keeping(Joining):
         finally:
             for one, _ in fills:
                 if one.payload is not None:
-                    one.flight.hand(*one.payload)
+                    one.flight.hand(*one.payload, tags=one.tags)
         kept = [one.key for (one, _), done in zip(fills, stored, strict=True) if done]
         refused = [one.key for (one, _), done in zip(fills, stored, strict=True) if not done]
         if self.enough is None:  # refresh(): whoever calls it wants the new value seen
