@@ -37,7 +37,7 @@ class TestEncoded:
 
     def test_name(self) -> None:
         """The message says what was wrong, under the name that it was given."""
-        with pytest.raises(TypeError, match="context.tags must be an iterable of str, not int"):
+        with pytest.raises(TypeError, match=r"context\.tags must be an iterable of str, not int"):
             tags.encoded(5, name="context.tags")
 
 
@@ -53,5 +53,5 @@ class TestJoined:
         own = tuple(b"%d" % n for n in range(4))
         more = tuple(b"%d" % n for n in range(3, 8))
         assert 8 == len(tags.joined(own, more))
-        with pytest.raises(ValueError, match="at most 8 tags, .* not 9"):
+        with pytest.raises(ValueError, match=r"at most 8 tags, .* not 9"):
             tags.joined(own, (*more, b"9"))
