@@ -155,7 +155,7 @@ unbounded.
 @final
 class UnsetType: ...
 
-UNSET: Final[UnsetType]
+UNSET: Final[Any]  # an UnsetType: so that a ttl is a duration or None to who reads a signature
 """Default of ``ttl``: the life that the area's configuration says."""
 
 def sys_boot_id() -> bytes: ...
@@ -377,7 +377,8 @@ class Segment:
         """
         Note that an own message has come back.
 
-        True: it is of a set whose item still is the key's (or was stored last): not to be applied.
+        True: it is not to be applied: of a set whose item still is the key's (or was stored last),
+        or of a delete by tag that was settled as sent.
         """
     def outbox_given_up(self, number: int, /) -> bool:
         """Whether the caller of this write was told that Redis did not take it."""
@@ -620,7 +621,9 @@ class Area:
         """
     def __contains__(self, key: object, /) -> bool:
         """-> ``_contains_miss(key)``"""
-    def set(self, key: Any, value: Any, /, ttl: Any = ..., **options: Any) -> None:
+    def set(
+        self, key: Any, value: Any, /, ttl: Any = ..., *, tags: Any = None, broadcast: Any = None
+    ) -> None:
         """
         -> ``_set(key, value, ttl, options)`` unless raw type, PLAIN_SET, ttl UNSET/None/int/float
         and no options

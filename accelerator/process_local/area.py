@@ -214,7 +214,31 @@ class ProcessLocalArea:
     def get(
         self, key: Any, /, default: Any = None, *, options: Any = None, **read_options: Any
     ) -> Any:
-        """Read one key."""
+        """
+        Read one key; with a loader, load it on a miss.
+
+        A hit in the memory of this host takes no lock and runs no Python code.
+
+        Args:
+            key: str, bytes, int, UUID, None, bool, or a tuple of those.
+            default: What to answer if the key is not known.  A stored None is no miss; with MISS
+                as default both can be told apart.
+            options: What this read allows, a ReadOptions.
+            read_options: The same as keywords: allow_stale (bool), disable_load (bool),
+                max_staleness (seconds, or another duration).
+
+        Returns:
+            The value, a stored None included, or *default*.
+
+        Raises:
+            LoaderError: The loader raised, and no stale value was there and allowed.
+            LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.
+            ConfigError: The loader is async: use aget().
+            TypeError, ValueError: The key or an option is wrong.
+
+        A miss blocks for at most ``redis_timeout``, and then for as long as the loader does, or
+        for ``wait_timeout`` where another one loads.
+        """
         binding = self.__ready()
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
@@ -238,7 +262,28 @@ class ProcessLocalArea:
         options: Any = None,
         **read_options: Any,
     ) -> dict[Any, Any]:
-        """Read many keys: a dict of all of them, in the order of the request."""
+        """
+        Read many keys; with a loader, load what is missing.
+
+        The loader is asked once if it has ``mload``, else key by key.
+
+        Args:
+            keys: An iterable of keys, each as get() takes it.
+            default: What to answer for those that are not known.
+            options: As get() takes it.
+            read_options: As get() takes them.
+
+        Returns:
+            A dict of every requested key, in the order of the request, each once.
+
+        Raises:
+            LoaderError, LoaderTimeout, ConfigError: As get() does, for any of the keys; what was
+                loaded for the others is stored.
+            TypeError: A key or an option is wrong.
+            ValueError: The same, or keys that are equal in a dict and not here, as 1 and True.
+
+        Misses block as with get().
+        """
         binding = self.__ready()
         plain = options is None and not read_options
         result: dict[Any, Any] = {}
@@ -269,7 +314,17 @@ class ProcessLocalArea:
             self._mmiss(missing, result, default, options, read_options)
         return result
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: object, /) -> bool:
+        """
+        Tell whether a fresh value is there, a stored None included.
+
+        Counts as no read, and never loads.
+
+        Raises:
+            TypeError, ValueError: The key is wrong.
+
+        Never waits on this host; what Redis has is looked for within ``redis_timeout``.
+        """
         binding = self.__ready()
         encoded = encode_key(key)
         if not binding.flags & OFF and binding.segment.find(
@@ -278,13 +333,44 @@ class ProcessLocalArea:
             return True
         return not binding.flags & PLAIN_MISS and bool(self._contains_miss(key))
 
-    def set(self, key: Any, value: Any, /, ttl: Any = UNSET, **options: Any) -> None:
-        """Store one key."""
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        /,
+        ttl: Any = UNSET,
+        *,
+        tags: Any = None,
+        broadcast: Any = None,
+    ) -> None:
+        """
+        Store one key, for all processes; with Redis for all hosts.
+
+        Args:
+            key: As get() takes it.
+            value: What the area's codec can encode, up to ``max_value_size`` bytes.
+            ttl: Its life: seconds, a timedelta, or text such as "5m"; None: no expiry; 0: nothing
+                is stored, and an older copy goes.  Not given: as the area says.
+            tags: An iterable of str, each of 1 to 255 bytes in UTF-8: delete_tags() forgets the
+                value with all others that carry one of them.  A value carries at most 8, those of
+                the area included.
+            broadcast: Whether other hosts are told; None: as ``broadcast_sets`` says.
+
+        Raises:
+            SerializationError: The value cannot be encoded, or is too large; nothing has changed.
+            TypeError, ValueError: The key, *ttl*, a tag or *broadcast* is wrong.
+
+        What the memory or Redis does not take is logged, and raises nothing.  Blocks for at most
+        20 ms, with Redis for at most ``redis_timeout``.
+        """
         binding = self.__ready()
         raw = None
-        if binding.flags & PLAIN_SET and not options and _is_plain_ttl(ttl):
+        is_plain = binding.flags & PLAIN_SET and tags is None and broadcast is None
+        if is_plain and _is_plain_ttl(ttl):
             raw = encode_raw(value)
         if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
+            given = {"tags": tags, "broadcast": broadcast}
+            options = {name: value for name, value in given.items() if value is not None}
             self._set(key, value, ttl, options)
             return
         encoded = encode_key(key)

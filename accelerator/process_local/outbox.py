@@ -184,12 +184,14 @@ class Outbox:
             if entry.state in {SENT, HEARD} and entry.settled_at >= since
         ]
 
-    def hear(self, number: int, now: float) -> Entry | None:
-        """Note that its message has come; give the entry."""
+    def hear(self, number: int, now: float) -> tuple[Entry | None, bool]:
+        """Note that its message has come; give the entry, and whether L2 was known to have it."""
         entry = self._entries.get(number)
-        if entry is not None:
-            self._take(entry, HEARD, now)
-        return entry
+        if entry is None:
+            return None, False
+        was_taken = entry.state >= SENT
+        self._take(entry, HEARD, now)
+        return entry, was_taken
 
     def is_given_up(self, number: int) -> bool:
         """Tell whether an entry was ever QUEUED."""

@@ -15,7 +15,13 @@ from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.keys import MAX_SIZE as KEY_MAX
-from accelerator.process_local.constants import COUNTERS, NOTE_CLEAR, NOTE_SET
+from accelerator.process_local.constants import (
+    COUNTERS,
+    NOTE_CLEAR,
+    NOTE_EXPIRE_TAG,
+    NOTE_FORGET_TAG,
+    NOTE_SET,
+)
 from accelerator.process_local.election import Election
 from accelerator.process_local.link import Link
 from accelerator.process_local.outbox import Outbox
@@ -281,10 +287,19 @@ class RemoteSide(ABC):
             return self._outbox.recent(self.now() - _number(seconds))
 
     def outbox_heard(self, number: int) -> bool:
-        """Note that an own message arrived; True: of a set whose item is untouched: skip it."""
+        """
+        Note that an own message arrived; True: it need not be applied.
+
+        That is one of a set whose item is untouched, or of a delete by tag that was settled as
+        sent: then it was done here once more behind L2, and newer values are not to go with it.
+        """
         with self.lock():
-            entry = self._outbox.hear(number, self.now())
-            if entry is None or entry.kind != NOTE_SET:
+            entry, was_taken = self._outbox.hear(number, self.now())
+            if entry is None:
+                return False
+            if entry.kind in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+                return was_taken
+            if entry.kind != NOTE_SET:
                 return False
             items = self.current(entry.area, entry.key)
             return any(item.version == entry.version for item in items)

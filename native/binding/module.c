@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 PyObject *binding_install(PyObject *module, PyObject *type);
+bool binding_describe_contains(struct binding *binding);
 
 static struct PyModuleDef definition;
 
@@ -245,7 +246,7 @@ static bool add_constants(PyObject *module) {
 static int execute(PyObject *module) {
     struct binding *b = PyModule_GetState(module);
     bool done = add_type(module, &b->segment_type, &segment_spec) &&
-                add_type(module, &b->area_type, &area_spec) &&
+                add_type(module, &b->area_type, &area_spec) && binding_describe_contains(b) &&
                 add_type(module, &b->unset_type, &unset_spec) &&
                 add_type(module, &b->flight_type, &flight_spec) &&
                 add_type(module, &b->bell_type, &bell_spec) &&

@@ -32,6 +32,7 @@ struct binding {
     PyObject *str_decode;
     PyObject *str_bytes;
     PyObject *str_near_end;
+    struct wrapperbase contains; /* of `in`, with a docstring of its own */
 };
 
 struct binding *binding_of_type(PyTypeObject *type);

@@ -445,6 +445,17 @@ static bool holds_noted(struct acc_segment *seg, const struct acc_outbox_entry *
            acc_found_live(&area, &found, hash) && acc_read_valid(&found);
 }
 
+/* Need the message of an own write not be applied?  A set: its item is still the one that readers
+ * find.  A delete by tag concerns values that nobody can list, and newer ones too if it is done
+ * again: its sender drops a second time behind L2, and only then says that it was sent. */
+static bool is_done_here(struct acc_segment *seg, const struct acc_outbox_entry *entry,
+                         enum state state, uint64_t hash) {
+    if (entry->kind == ACC_NOTE_FORGET_TAG || entry->kind == ACC_NOTE_EXPIRE_TAG) {
+        return state == SENT || state == HEARD;
+    }
+    return entry->kind == ACC_NOTE_SET && holds_noted(seg, entry, hash);
+}
+
 bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
     if (seg->readonly) {
         return false;
@@ -453,7 +464,7 @@ bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
     struct acc_outbox_entry entry;
     bool skip = lap_in(control) == lap_of(seg, number) && is_published(state_in(control)) &&
                 read_entry(seg, number, control, &entry, &hash) == FOUND &&
-                entry.kind == ACC_NOTE_SET && holds_noted(seg, &entry, hash);
+                is_done_here(seg, &entry, state_in(control), hash);
     move_on(seg, number, HEARD);
     return skip;
 }

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
     ),
@@ -36,6 +36,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
     frozenset({"cli", "demo", "testing", "__main__"}),
