@@ -2,22 +2,24 @@
 LevelCache: the class that applications use, and which options it takes.
 
 What it does is in the classes below it: operations (writing), reads, twins (for async code), and
-the hit methods in C.  What is not there yet (tags) is refused by name when it is asked for.
+the hit methods in C.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from accelerator import local, runtime
 from accelerator.config import AreaConfig
-from accelerator.errors import ConfigError
+from accelerator.keys import Converter
 from accelerator.loader import Source
 from accelerator.lock import Lock
 from accelerator.twins import AsyncTwins
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
     from typing import Unpack
 
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
 
 _HIT_METHODS: Final = ("get", "mget", "set")
 
-_LATER: Final = ("key_converter",)
-"""Options that nothing acts on in this version."""
+_NAMESPACES_MOST: Final = 1024
+"""Views of namespaces that an area remembers."""
+
+
+C = TypeVar("C", bound="LevelCache")
 
 
 class AreaOptions(TypedDict, total=False):
@@ -98,13 +103,19 @@ class LevelCache(AsyncTwins):
     any thread; a method with the prefix ``a`` is the same for async code.
     """
 
+    _namespaces: dict[str, Namespace]
+
     def __init__(self, area: str = "default", **options: Unpack[AreaOptions]) -> None:
         super().__init__()
-        config = AreaConfig.build(area=area, **options)
-        _refuse_what_comes_later(config)
+        self._begin_as(AreaConfig.build(area=area, **options))
+
+    def _begin_as(self, config: AreaConfig) -> None:
         self._config = config
         self._source = None if config.loader is None else Source(config.loader)
+        convert = config.key_converter
+        self._converter = None if convert is None else Converter(convert, config.area)
         self._told = set()
+        self._namespaces = {}
         runtime.add(self, config.max_value_size)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -146,17 +157,119 @@ class LevelCache(AsyncTwins):
         """The options of this area."""
         return self._config
 
+    # --- views ----------------------------------------------------------------------------------
 
-def _refuse_what_comes_later(config: AreaConfig) -> None:
-    """Silence about an option that nothing acts on would be a promise."""
-    defaults = AreaConfig()
-    for name in _LATER:
-        if getattr(config, name) != getattr(defaults, name):
-            raise ConfigError(
-                f"{name} is not supported by this version of accelerator: leave it out",
-                setting=name,
-                area=config.area,
-            )
+    def namespace(self, name: str) -> Namespace:
+        """
+        Give a part of this area, with keys that meet none of the others: those of one tenant, say.
+
+        It is a cache as this one, with its options, its loader (whose ``context.namespace`` tells
+        the names) and its counters.  Namespaces nest.  The same name gives the same object again,
+        unless there are very many.
+
+        Raises:
+            TypeError, ValueError: *name* is no text, or empty.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a namespace must be a str, not {type(name).__name__}")
+        if not name:
+            raise ValueError("the name of a namespace must not be empty")
+        found = self._namespaces.get(name)
+        if found is None:
+            found = self._new_namespace(str(name))
+            while len(self._namespaces) >= _NAMESPACES_MOST:
+                # The oldest; another thread may have been faster.
+                self._namespaces.pop(next(iter([*self._namespaces])), None)
+            found = self._namespaces.setdefault(name, found)
+        return found
+
+    def _new_namespace(self, name: str) -> Namespace:
+        view = self._viewed(Namespace, {})
+        view._path = (*self._path, name)
+        convert = self._config.key_converter
+        inner = None if convert is None else Converter(convert, self._config.area)
+        view._converter = _Prefixed(view._path, inner)
+        return view
+
+    def _view(
+        self,
+        *,
+        converter: Callable[[Any], Any] | None = None,
+        flags: int = 0,
+        **overrides: Any,
+    ) -> LevelCache:
+        """
+        Make another object for this area, with a decoded-object cache of its own.
+
+        What it shares with this one is decided by encoded keys: values, flights, generations.
+
+        Args:
+            converter: Makes of its callers' keys what this one's callers give; None: the same.
+            flags: How its objects are kept, see ``local``.
+            overrides: Options that differ.
+
+        Raises:
+            ConfigError: An option is wrong, or can have no effect.
+        """
+        view = self._viewed(LevelCache, overrides)
+        view._view_flags |= flags
+        if converter is not None:
+            inner = self._converter
+            view._converter = converter if inner is None else _Chained(converter, inner)
+        return view
+
+    def _viewed(self, kind: type[C], overrides: dict[str, Any]) -> C:
+        config = self._config
+        options = {field.name: getattr(config, field.name) for field in fields(config)}
+        view = kind.__new__(kind)
+        view._begin_as(AreaConfig.build(**{**options, **overrides}))
+        view._converter = self._converter
+        view._path = self._path
+        view._told = self._told
+        view._view_flags = local.OWN_OBJECTS
+        return view
+
+
+class _Chained:
+    """One converter in front of another."""
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: Callable[[Any], Any], second: Callable[[Any], Any]) -> None:
+        self._first = first
+        self._second = second
+
+    def __call__(self, given: Any) -> Any:
+        return self._second(self._first(given))
+
+
+class _Prefixed:
+    """Converter of a namespace: its keys lie in tuples with its names."""
+
+    __slots__ = ("_inner", "_names")
+
+    def __init__(self, path: tuple[str, ...], inner: Callable[[Any], Any] | None) -> None:
+        self._names = path[::-1]
+        self._inner = inner
+
+    def __call__(self, given: Any) -> Any:
+        key = given if self._inner is None else self._inner(given)
+        for name in self._names:
+            key = (name, key)
+        return key
+
+
+class Namespace(LevelCache):
+    """
+    A part of an area, see LevelCache.namespace().
+
+    Made by that method only.
+    """
+
+    def __repr__(self) -> str:
+        names = "".join(f".namespace({name!r})" for name in self._path)
+        return f"LevelCache({self._config.area!r}){names}"
 
 
 local.install(LevelCache)
+local.install(Namespace)

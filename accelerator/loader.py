@@ -75,10 +75,11 @@ class LoadFailed(Exception):  # noqa: N818  what a loader said, not an error of 
 class _Context:
     """What the contexts of one key and of a batch have in common."""
 
-    __slots__ = ("_ttl", "area")
+    __slots__ = ("_ttl", "area", "namespace")
 
     def __init__(self, area: str) -> None:
         self.area = area
+        self.namespace: tuple[str, ...] = ()
         self._ttl: Any = UNSET
 
     @property
@@ -115,7 +116,12 @@ class _Context:
 
 
 class LoadContext(_Context):
-    """What a loader of one key may know and say.  *area* is the area's name."""
+    """
+    What a loader of one key may know and say.
+
+    *area* is the area's name, *namespace* the names of the namespaces that the key is in, the
+    outermost first.
+    """
 
     __slots__ = ("_skipped", "_stale")
 
@@ -143,7 +149,7 @@ class LoadContext(_Context):
 
 
 class BatchContext(_Context):
-    """What a loader of many keys may know and say.  *area* is the area's name."""
+    """What a loader of many keys may know and say; *area* and *namespace* as in LoadContext."""
 
     __slots__ = ("_all_skipped", "_complete", "_skipped", "_stale", "_ttls", "keys")
 

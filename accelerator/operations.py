@@ -131,11 +131,11 @@ class Operations(Writing):
         """What set() does when it is not plain; called by the native part."""
         self._do(self._set_steps(key, value, ttl, options))
 
-    def _set_steps(self, key: Any, value: Any, ttl: Any, options: dict[str, Any]) -> Steps[None]:
+    def _set_steps(self, key: Any, value: Any, ttl: Any, options: dict[str, Any]) -> Steps[bool]:
         since = self._begin()
         broadcast = broadcast_of("set", options)
         item = key, self._encode("set", key, value, since), self._lives(value, ttl)
-        yield from self._setting("set", [item], since, broadcast=broadcast)
+        return (yield from self._setting("set", [item], since, broadcast=broadcast))
 
     def _mset_steps(
         self, mapping: Mapping[Any, Any], ttl: Any, options: dict[str, Any]
