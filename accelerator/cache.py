@@ -11,7 +11,7 @@ from dataclasses import fields
 from types import MethodDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
-from accelerator import local, runtime
+from accelerator import decorators, local, runtime
 from accelerator.config import AreaConfig
 from accelerator.keys import Converter
 from accelerator.loader import Source
@@ -19,10 +19,19 @@ from accelerator.lock import Lock
 from accelerator.twins import AsyncTwins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
     from typing import Unpack
 
+    from accelerator.decorators import (
+        BatchOptions,
+        CacheableDecorator,
+        CacheableOptions,
+        ChangeDecorator,
+        EvictBatchOptions,
+        EvictOptions,
+        PutOptions,
+    )
     from accelerator.durations import Duration
     from accelerator.entry import CacheMode
 
@@ -104,6 +113,8 @@ class LevelCache(AsyncTwins):
     """
 
     _namespaces: dict[str, Namespace]
+    _views_of_functions: dict[Any, Any]
+    """Of decorated functions that find this cache when they are called."""
 
     def __init__(self, area: str = "default", **options: Unpack[AreaOptions]) -> None:
         super().__init__()
@@ -116,6 +127,7 @@ class LevelCache(AsyncTwins):
         self._converter = None if convert is None else Converter(convert, config.area)
         self._told = set()
         self._namespaces = {}
+        self._views_of_functions = {}
         runtime.add(self, config.max_value_size)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -182,6 +194,40 @@ class LevelCache(AsyncTwins):
                 self._namespaces.pop(next(iter([*self._namespaces])), None)
             found = self._namespaces.setdefault(name, found)
         return found
+
+    # --- decorators -----------------------------------------------------------------------------
+
+    def cacheable(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[CacheableOptions]
+    ) -> CacheableDecorator:
+        """Cache what a function answers; see ``accelerator.cacheable``."""
+        return decorators.cacheable(self, key, **options)
+
+    def cacheable_batch(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[BatchOptions]
+    ) -> CacheableDecorator:
+        """Cache what a function answers item by item; see ``accelerator.cacheable_batch``."""
+        return decorators.cacheable_batch(self, key, **options)
+
+    def cache_put(
+        self, key: str | Callable[..., Any], **options: Unpack[PutOptions]
+    ) -> ChangeDecorator:
+        """Store what a function answers each time it runs; see ``accelerator.cache_put``."""
+        return decorators.cache_put(self, key, **options)
+
+    def cache_evict(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[EvictOptions]
+    ) -> ChangeDecorator:
+        """Forget what a function makes out of date; see ``accelerator.cache_evict``."""
+        return decorators.cache_evict(self, key, **options)
+
+    def cache_evict_batch(
+        self, keys: str | Callable[..., Iterable[Any]], **options: Unpack[EvictBatchOptions]
+    ) -> ChangeDecorator:
+        """Forget many keys after a function; see ``accelerator.cache_evict_batch``."""
+        return decorators.cache_evict_batch(self, keys, **options)
+
+    # --- making views ---------------------------------------------------------------------------
 
     def _new_namespace(self, name: str) -> Namespace:
         view = self._viewed(Namespace, {})

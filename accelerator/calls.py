@@ -12,7 +12,7 @@ import inspect
 import sys
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from accelerator import keys
 from accelerator.errors import ConfigError
@@ -114,9 +114,9 @@ class Parameters:
         Raises:
             TypeError: The function could not be called like this.
         """
-        if self._is_plain and not kwargs:
-            if len(self._required) <= len(args) <= len(self._positional):
-                return {**self.defaults, **dict(zip(self._positional, args, strict=False))}
+        fits = len(self._required) <= len(args) <= len(self._positional)
+        if fits and self._is_plain and not kwargs:
+            return {**self.defaults, **dict(zip(self._positional, args, strict=False))}
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -175,6 +175,25 @@ def _is_in_class(qualname: str) -> bool:
 # --- keys --------------------------------------------------------------------------------------
 
 
+class KeyOfCall(Protocol):
+    """Makes the key of a call."""
+
+    needs_receiver: bool
+    """It may be made of the receiver, too."""
+
+    def of(
+        self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], /
+    ) -> Any:
+        """
+        Make the key.
+
+        Args:
+            arguments: By parameter.
+            args: As they were given.
+            kwargs: As they were given.
+        """
+
+
 class TemplateKey:
     """
     Key by a template over the parameters.
@@ -199,9 +218,7 @@ class TemplateKey:
             )
         self.needs_receiver = parameters.receiver in self.template.names
 
-    def of(
-        self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def of(self, arguments: Mapping[str, Any], _args: Any, _kwargs: Any, /) -> Any:
         """Make the key of a call."""
         return self.template.key(arguments)
 
@@ -213,9 +230,7 @@ class CalledKey:
         self._function = function
         self.needs_receiver = parameters.receiver is not None
 
-    def of(
-        self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def of(self, _arguments: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Any:
         """Make the key of a call."""
         return self._function(*args, **kwargs)
 
@@ -247,9 +262,7 @@ class AutomaticKey:
         self._item = item
         self._counted = [one for one in parameters.own if one.name not in ignored]
 
-    def of(
-        self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def of(self, arguments: Mapping[str, Any], _args: Any, _kwargs: Any, /) -> Any:
         """
         Make the key of a call.
 

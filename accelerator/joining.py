@@ -191,8 +191,8 @@ class Joining:
                     del error  # else it would hold this frame, which would hold it
         unkept, self.unkept = self.unkept, None
         if unkept is not None and self.cache._propagates:
-            found = [None if one.found is None else one.found[0] for one in self.wanted]
-            unkept.result = found if self.is_batch else found[0]
+            found = {one.key: None if one.found is None else one.found[0] for one in self.wanted}
+            unkept.result = found if self.is_batch else found[self.wanted[0].key]
             try:
                 raise unkept
             finally:

@@ -9,7 +9,7 @@ several fields meet, everything in it that could be taken for what stands betwee
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 import hashlib
 import re
@@ -127,7 +127,9 @@ class Template:
         text = [self.literals[0]]
         for field, literal in zip(self.fields, self.literals[1:], strict=True):
             value = self._value(field, arguments)
-            text.append(digest(value, field.text) if field.is_hashed else self._written(field, value))
+            text.append(
+                digest(value, field.text) if field.is_hashed else self._written(field, value)
+            )
             text.append(literal)
         return "".join(text)
 
@@ -136,8 +138,7 @@ class Template:
         text = [self.literals[0]]
         for field, literal in zip(self.fields, self.literals[1:], strict=True):
             value = self._value(field, arguments)
-            text.append(digest(value, field.text) if field.is_hashed else _plain(field, value))
-            text.append(literal)
+            text += digest(value, field.text) if field.is_hashed else _plain(field, value), literal
         return "".join(text)
 
     @staticmethod
@@ -175,9 +176,10 @@ def _scalar(field: Field, value: Any) -> Any:
     except TypeError:
         plain = ()
     if isinstance(plain, tuple):
+        kind = type(value).__name__
         raise TypeError(
-            f"{{{field.text}}} in a key must be {_SCALARS}, not {type(value).__name__}: take a part "
-            f"of it, or its hash ({{{field.text}:hash}})"
+            f"{{{field.text}}} in a key must be {_SCALARS}, not {kind}: take a part of it, or its "
+            f"hash ({{{field.text}:hash}})"
         )
     return plain
 
@@ -218,32 +220,33 @@ def canonical(value: Any, parameter: str) -> Any:
             break
     if isinstance(value, tuple):
         return ("tuple", *(canonical(each, parameter) for each in tuple.__iter__(value)))
+    kind_name = type(value).__name__
     raise TypeError(
-        f"the argument {parameter} cannot be part of a key, as a {type(value).__name__} has no form "
-        "that is the same in every process: give a key= that takes a part of it, or ignore it"
+        f"the argument {parameter} cannot be part of a key, as a {kind_name} has no form that is "
+        " the same in every process: give a key= that takes a part of it, or ignore it"
     )
 
 
-def _datetime(value: datetime.datetime) -> Any:
+def _datetime(value: dt.datetime) -> Any:
     zone = _zone(value.tzinfo)
-    base = datetime.datetime.combine(
-        datetime.date(value.year, value.month, value.day), datetime.datetime.timetz(value)
+    base = dt.datetime.combine(
+        dt.date(value.year, value.month, value.day), dt.datetime.timetz(value)
     )
     if zone is None or base != value:  # a subclass that knows more than it shows
         return None
-    return ("datetime", datetime.datetime.isoformat(base), value.fold, zone)
+    return ("datetime", dt.datetime.isoformat(base), value.fold, zone)
 
 
-def _time(value: datetime.time) -> Any:
+def _time(value: dt.time) -> Any:
     zone = _zone(value.tzinfo)
-    return None if zone is None else ("time", datetime.time.isoformat(value), value.fold, zone)
+    return None if zone is None else ("time", dt.time.isoformat(value), value.fold, zone)
 
 
-def _zone(zone: datetime.tzinfo | None) -> str | None:
+def _zone(zone: dt.tzinfo | None) -> str | None:
     """Name of a time zone, "" for none; None: it has no name that says which."""
     if zone is None:
         return ""
-    if type(zone) is datetime.timezone:
+    if type(zone) is dt.timezone:
         return f"={zone.utcoffset(None)}{zone.tzname(None)}"
     for name in ("key", "zone"):  # of zoneinfo, and of pytz
         found = getattr(zone, name, None)
@@ -258,11 +261,11 @@ _FORMS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (float, lambda value: ("float", float.hex(value))),
     (UUID, keys.coerce),
     (Decimal, lambda value: ("decimal", Decimal.__str__(value))),
-    (datetime.datetime, _datetime),
-    (datetime.date, lambda value: ("date", datetime.date.isoformat(value))),
-    (datetime.time, _time),
+    (dt.datetime, _datetime),
+    (dt.date, lambda value: ("date", dt.date.isoformat(value))),
+    (dt.time, _time),
     (
-        datetime.timedelta,
+        dt.timedelta,
         lambda value: ("timedelta", value.days, value.seconds, value.microseconds),
     ),
 )
