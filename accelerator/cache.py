@@ -7,20 +7,23 @@ the hit methods in C.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import fields
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, overload
 
-from accelerator import decorators, local, runtime
+from accelerator import decorators, local, runtime, tags
+from accelerator.aio import AsyncView
 from accelerator.config import AreaConfig
+from accelerator.entry import K, V
 from accelerator.keys import Converter
 from accelerator.loader import Source
-from accelerator.lock import Lock
+from accelerator.templates import flat
 from accelerator.twins import AsyncTwins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import timedelta
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Unpack
 
     from accelerator.decorators import (
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
         PutOptions,
     )
     from accelerator.durations import Duration
-    from accelerator.entry import CacheMode
+    from accelerator.entry import CacheMode, ReadOptions, ReadOptionValues
+    from accelerator.loader import LoaderOf
+    from accelerator.reads import D
 
 _HIT_METHODS: Final = ("get", "mget", "set")
 
@@ -41,35 +46,34 @@ _NAMESPACES_MOST: Final = 1024
 """Views of namespaces that an area remembers."""
 
 
-C = TypeVar("C", bound="LevelCache")
+C = TypeVar("C", bound="LevelCache[Any, Any]")
 
 
 class AreaOptions(TypedDict, total=False):
     """Options of an area as LevelCache takes them; AreaConfig tells what each does."""
 
     mode: CacheMode | str | None
-    local_ttl: float | str | timedelta | None
-    remote_ttl: float | str | timedelta | None
-    null_ttl: float | str | timedelta | None
+    local_ttl: Duration | None
+    remote_ttl: Duration | None
+    null_ttl: Duration | None
     ttl_jitter_ratio: float | None
     cache_null_value: bool
-    stale_ttl: float | str | timedelta | None
+    stale_ttl: Duration | None
     stale_on_error: bool
     allow_stale: bool
-    error_ttl: float | str | timedelta
-    max_staleness: float | str | timedelta | None
+    error_ttl: Duration
+    max_staleness: Duration | None
     on_desync: str
     max_value_size: int | str
     objects: str
     codec: Any
     verify: str
     version: str | int | None
-    loader: Any
-    loader_timeout: float | str | timedelta | None
-    batch_timeout: float | str | timedelta | None
-    wait_timeout: float | str | timedelta | None
-    soft_timeout: float | str | timedelta | None
-    lease: float | str | timedelta
+    loader_timeout: Duration | None
+    batch_timeout: Duration | None
+    wait_timeout: Duration | None
+    soft_timeout: Duration | None
+    lease: Duration
     max_loads: int
     penetration_protect: bool
     background: Any
@@ -77,58 +81,138 @@ class AreaOptions(TypedDict, total=False):
     warmup_enabled: bool
     warmup_batch_size: int
     refresh_ahead: bool
-    refresh_ahead_window: float | str | timedelta
+    refresh_ahead_window: Duration
     broadcast_invalidation: bool | None
     broadcast_sets: bool | None
     compress_over: int | None
     quota: int | None
-    tags: Any
+    tags: Iterable[str]
 
 
-class LevelCache(AsyncTwins):
+class LevelCache(AsyncTwins[K, V]):
     """
     One area of the cache that all processes of an application share on a host.
 
     May be created at import time, before the server forks: the first use attaches.
 
+    ``LevelCache[int, User]("users")`` tells type checkers what keys and values are; nothing is
+    checked when the program runs.  Where ``None`` is stored, it is one of the values:
+    ``LevelCache[int, User | None]``.
+
     Args:
         area: Name of the area; its keys meet no other area's.
-        options: See AreaConfig; durations are seconds, timedelta, or text such as "5m".
+        loader: What is asked on a miss: a function of the key, or an object with ``load`` and
+            perhaps ``mload``; each may be async, and have a parameter ``context``.
+        options: See AreaConfig; durations are seconds, timedelta, or text such as "5m", sizes are
+            bytes or text such as "64KiB".
 
     Raises:
-        ConfigError: An option is wrong, can never have an effect, or is not supported yet.
+        ConfigError: An option is wrong, can never have an effect, or is not supported yet.  At the
+            first use: *mode* or *codec* needs a setting that is not given.
 
-    The hot methods are implemented in C:
-
-    - ``get(key, default=None, *, options=None, **read_options)``: the value, a cached ``None``
-      included; with a loader, what that answers on a miss; *default* if the key is not known.
-    - ``mget(keys, default=None, *, options=None, **read_options)``: a dict of every requested key,
-      in request order.
-    - ``set(key, value, ttl=UNSET, **options)``: store for all processes; *ttl* is the value's life,
-      ``None`` for no expiry, 0 to store nothing and drop an older copy.
-    - ``key in cache``: whether a fresh value (a cached ``None`` included) is there.
+    The hot methods get(), mget(), set() and ``key in cache`` are implemented in C.
 
     Keys are str, bytes, int, UUID, None, bool, or tuples of those.  All methods may be called from
-    any thread; a method with the prefix ``a`` is the same for async code.
+    any thread; a method with the prefix ``a`` is the same for async code, and so is the method
+    without a prefix of *aio*.
     """
 
-    _namespaces: dict[str, Namespace]
+    _namespaces: dict[str, Namespace[V]]
     _views_of_functions: dict[Any, Any]
     """Of decorated functions that find this cache when they are called."""
 
-    def __init__(self, area: str = "default", **options: Unpack[AreaOptions]) -> None:
+    @overload
+    def __init__(
+        self, area: str = ..., *, loader: None = ..., **options: Unpack[AreaOptions]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        area: str = ...,
+        *,
+        loader: LoaderOf[K, Awaitable[V]],
+        **options: Unpack[AreaOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, area: str = ..., *, loader: LoaderOf[K, V], **options: Unpack[AreaOptions]
+    ) -> None: ...
+    def __init__(
+        self, area: str = "default", *, loader: Any = None, **options: Unpack[AreaOptions]
+    ) -> None:
         super().__init__()
-        self._begin_as(AreaConfig.build(area=area, **options))
+        self._begin_as(AreaConfig.build(area=area, loader=loader, **options))
 
     def _begin_as(self, config: AreaConfig) -> None:
         self._config = config
         self._source = None if config.loader is None else Source(config.loader)
+        self._own_tags = tags.encoded(config.tags)
         convert = config.key_converter
         self._converter = None if convert is None else Converter(convert, config.area)
         self._told = set()
         self._namespaces = {}
         self._views_of_functions = {}
         runtime.add(self, config.max_value_size)
+
+    if TYPE_CHECKING:  # what the inherited ones take and answer, which are C and know no types
+
+        @overload  # type: ignore[override]
+        def get(
+            self,
+            key: K,
+            /,
+            default: None = None,
+            *,
+            options: ReadOptions | None = None,
+            **read_options: Unpack[ReadOptionValues],
+        ) -> V | None: ...
+        @overload
+        def get(
+            self,
+            key: K,
+            /,
+            default: D,
+            *,
+            options: ReadOptions | None = None,
+            **read_options: Unpack[ReadOptionValues],
+        ) -> V | D: ...
+        def get(self, key: Any, /, default: Any = None, **read_options: Any) -> Any:
+            """Read one key."""
+
+        @overload  # type: ignore[override]
+        def mget(
+            self,
+            keys: Iterable[K],
+            /,
+            default: None = None,
+            *,
+            options: ReadOptions | None = None,
+            **read_options: Unpack[ReadOptionValues],
+        ) -> dict[K, V | None]: ...
+        @overload
+        def mget(
+            self,
+            keys: Iterable[K],
+            /,
+            default: D,
+            *,
+            options: ReadOptions | None = None,
+            **read_options: Unpack[ReadOptionValues],
+        ) -> dict[K, V | D]: ...
+        def mget(self, keys: Any, /, default: Any = None, **read_options: Any) -> Any:
+            """Read many keys."""
+
+        def set(
+            self,
+            key: K,
+            value: V,
+            /,
+            ttl: Duration | None = ...,
+            *,
+            tags: Iterable[str] | None = None,
+            broadcast: bool | None = None,
+        ) -> None:
+            """Store one key."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Give the class C methods of its own, which CPython calls faster than inherited ones."""
@@ -148,39 +232,25 @@ class LevelCache(AsyncTwins):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._config.area!r})"
 
-    def lock(
-        self, name: str, *, lease: Duration | None = None, timeout: Duration | None = None
-    ) -> Lock:
-        """
-        Make a lock by name, for one use at a time in ``with`` or ``async with``; takes nothing yet.
-
-        Args:
-            name: Of the lock, within this area; at most 511 bytes.  It meets no key.
-            lease: How long a living holder may keep it; None: the area's ``lease``.
-            timeout: How long to wait for it; None: without limit.
-
-        Raises:
-            TypeError, ValueError: One of these is wrong.
-        """
-        return Lock(self, name, lease=lease, timeout=timeout)
-
-    @property
-    def config(self) -> AreaConfig:
-        """The options of this area."""
-        return self._config
+    @functools.cached_property
+    def aio(self) -> AsyncView[K, V]:
+        """The same cache for async code: ``await cache.aio.get(key)`` is ``cache.aget(key)``."""
+        return AsyncView(self)
 
     # --- views ----------------------------------------------------------------------------------
 
-    def namespace(self, name: str) -> Namespace:
+    def namespace(self, name: str) -> Namespace[V]:
         """
         Give a part of this area, with keys that meet none of the others: those of one tenant, say.
 
         It is a cache as this one, with its options, its loader (whose ``context.namespace`` tells
-        the names) and its counters.  Namespaces nest.  The same name gives the same object again,
-        unless there are very many.
+        the names), its counters and its locks.  Its clear() forgets what is in it, and nothing
+        else; that of the area forgets it, too.  Namespaces nest; the values in one carry a tag for
+        each name.  The same name gives the same object again, unless there are very many.
 
         Raises:
-            TypeError, ValueError: *name* is no text, or empty.
+            TypeError, ValueError: *name* is no text, or empty, or has no UTF-8 form.
+            ConfigError: There are too many names within each other, and tags of the area.
         """
         if not isinstance(name, str):
             raise TypeError(f"the name of a namespace must be a str, not {type(name).__name__}")
@@ -229,12 +299,15 @@ class LevelCache(AsyncTwins):
 
     # --- making views ---------------------------------------------------------------------------
 
-    def _new_namespace(self, name: str) -> Namespace:
-        view = self._viewed(Namespace, {})
-        view._path = (*self._path, name)
+    def _new_namespace(self, name: str) -> Namespace[V]:
+        path = (*self._path, name)
+        tag = _tag_of_namespace(path)
+        view: Namespace[V] = self._viewed(Namespace, {"tags": (*(self._config.tags or ()), tag)})
+        view._path = path
+        view._tag = tag
         convert = self._config.key_converter
         inner = None if convert is None else Converter(convert, self._config.area)
-        view._converter = _Prefixed(view._path, inner)
+        view._converter = _Prefixed(path, inner)
         return view
 
     def _view(
@@ -243,7 +316,7 @@ class LevelCache(AsyncTwins):
         converter: Callable[[Any], Any] | None = None,
         flags: int = 0,
         **overrides: Any,
-    ) -> LevelCache:
+    ) -> LevelCache[Any, Any]:
         """
         Make another object for this area, with a decoded-object cache of its own.
 
@@ -257,7 +330,7 @@ class LevelCache(AsyncTwins):
         Raises:
             ConfigError: An option is wrong, or can have no effect.
         """
-        view = self._viewed(LevelCache, overrides)
+        view: LevelCache[Any, Any] = self._viewed(LevelCache, overrides)
         view._view_flags |= flags
         if converter is not None:
             inner = self._converter
@@ -305,16 +378,32 @@ class _Prefixed:
         return key
 
 
-class Namespace(LevelCache):
+def _tag_of_namespace(path: tuple[str, ...]) -> str:
+    """Tag of all that is in a namespace: of one length, and like none that somebody would write."""
+    encoded = flat(path)
+    return f"\x1fnamespace:{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"
+
+
+class Namespace(LevelCache[Any, V]):
     """
     A part of an area, see LevelCache.namespace().
 
     Made by that method only.
     """
 
+    _tag: str
+
     def __repr__(self) -> str:
         names = "".join(f".namespace({name!r})" for name in self._path)
         return f"LevelCache({self._config.area!r}){names}"
+
+    def clear(self, *, on_error: str = "queue") -> None:
+        """Forget all that is in this namespace at once, however much it is; see delete_tags()."""
+        self.delete_tags(self._tag, on_error=on_error)
+
+    async def aclear(self, *, on_error: str = "queue") -> None:
+        """Do as clear()."""
+        await self.adelete_tags(self._tag, on_error=on_error)
 
 
 local.install(LevelCache)

@@ -231,8 +231,8 @@ async def _ado(cache: Any, action: Action) -> None:
 
 def _setting(cache: Any, action: Action) -> Any:
     cache._begin()
-    key, value, ttl = action.args
-    return cache._set_steps(key, value, ttl, dict(action.kwargs))
+    key, value, ttl, tags = action.args
+    return cache._set_steps(key, value, ttl, tags, None)
 
 
 def _check_stored(cache: Any, stored: bool) -> None:
@@ -276,10 +276,8 @@ class Put(Change):
             self._key.of({**call.bound, "result": result}, call.args, call.kwargs)
         ]
         [ttl] = self._judge.life(value) or [UNSET if self._judge.ttl is MISS else self._judge.ttl]
-        more: dict[str, Any] = {}
-        if self._judge.has_tags:
-            more["tags"] = self._judge.tags(value, call.bound, call.args, call.kwargs)
-        return [Action("set", (key, value, ttl), more)]
+        tags = self._judge.tags(value, call.bound, call.args, call.kwargs)
+        return [Action("set", (key, value, ttl, tags))]
 
 
 class Evict(Change):

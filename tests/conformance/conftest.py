@@ -88,7 +88,7 @@ class Memory:
         return self.cache_class(area, **{"ttl_jitter_ratio": None, **options})
 
 
-OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs")
+OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs", "test_tags_api")
 """Modules whose tests are about both levels alike."""
 
 

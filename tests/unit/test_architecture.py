@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
         | {"calls", "templates"}
@@ -39,6 +39,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"twins"}),
     frozenset({"caching", "evicting"}),
     frozenset({"decorators"}),
+    frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
     frozenset({"cli", "demo", "testing", "__main__"}),
@@ -49,7 +50,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
     frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
-    frozenset({"area", "index", "ring"}),
+    frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
     frozenset({"op"}),
