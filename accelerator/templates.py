@@ -232,7 +232,8 @@ def _datetime(value: dt.datetime) -> Any:
     base = dt.datetime.combine(
         dt.date(value.year, value.month, value.day), dt.datetime.timetz(value)
     )
-    if zone is None or base != value:  # a subclass that knows more than it shows
+    is_whole = value == base  # a subclass may know more than it shows
+    if zone is None or not is_whole:
         return None
     return ("datetime", dt.datetime.isoformat(base), value.fold, zone)
 
