@@ -91,7 +91,7 @@ class TestKeyConverter:
             memory.cache(key_converter=end).get(1)
 
     def test_told_apart(self, memory: Any) -> None:
-        """Equal keys of a dict that are two keys here are refused, however many others there are."""
+        """Equal keys of a dict that are two keys here are refused, whatever is beside them."""
         cache = memory.cache(key_converter=lambda key: str(key).lower())
         cache.set("a", 1)
         assert {"a": 1, "A": 1} == cache.mget(["a", "A", "a"])

@@ -92,7 +92,7 @@ class TestTemplates:
         ],
     )
     def test_one_field(self, value: Any, text: str) -> None:
-        """Text that looks like another type, or like a word of ours, has its first letter escaped."""
+        """Text that looks like another type, or like a word of ours, begins with an escape."""
         assert f"key {text}" == template_key("key {x}", x=value)
 
     def test_parts_of_arguments(self) -> None:
@@ -243,7 +243,7 @@ class TestAutomatic:
             __hash__ = None  # type: ignore[assignment]
 
         arguments = (2024, 1, 2, 3, 4, 5, 6)
-        assert canonical(Plain(*arguments), "x") == canonical(dt.datetime(*arguments), "x")
+        assert canonical(Plain(*arguments), "x") == canonical(dt.datetime(*arguments), "x")  # noqa: DTZ001
         with pytest.raises(TypeError, match="Finer"):
             canonical(Finer(*arguments), "x")
 
