@@ -224,7 +224,7 @@ class Operations(Writing, Generic[K, V]):
         Raises:
             BackendError, TypeError, ValueError: As delete() does.
 
-        Never waits on this host; with Redis for at most ``redis_timeout``.
+        Blocks for at most 20 ms, with Redis for at most ``redis_timeout``.
         """
         return self._do(self._expiring(key, on_error=on_error))
 

@@ -390,7 +390,9 @@ class ProcessLocalArea:
         if is_plain and _is_plain_ttl(ttl):
             raw = encode_raw(value)
         if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
-            self._set(key, value, ttl, {"tags": tags, "broadcast": broadcast})
+            given = {"tags": tags, "broadcast": broadcast}
+            options = {name: value for name, value in given.items() if value is not None}
+            self._set(key, value, ttl, options)
             return
         encoded = binding.encoded(key)
         life = (
@@ -462,6 +464,8 @@ class ProcessLocalArea:
         now = binding.segment.now()
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
+        if ttl is not None and item.is_expired_by_tag:
+            ttl = min(ttl, 0.0)
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:

@@ -235,12 +235,13 @@ class Plans:
     ) -> Plan[None]:
         """Make all values that carry one of *tags* miss, or stale, as *kind* says; tell all."""
         mine = self.names(area)
-        word = tagging.STAMP_SIZE if kind == message.EXPIRE_TAGS else 0
+        expires = kind == message.EXPIRE_TAGS
+        word = tagging.STAMP_SIZE if expires else 0
         for start in range(0, len(tags), WRITE_CHUNK):
             part = slice(start, start + WRITE_CHUNK)
             said = _Said(kind, tags[part], notes[part], origin)
             offsets = [tagging.PAIR * (1 + place) + word for place in tagging.places_of(tags[part])]
-            args = [*said.arguments(mine.channel, b""), *offsets]
+            args = [*said.arguments(mine.channel, b"expire" if expires else b""), *offsets]
             yield Batch([Call(scripts.TAGS, [mine.seq, mine.log, mine.tags], args)])
 
     def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> Plan[bool]:

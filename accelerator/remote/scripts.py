@@ -483,13 +483,19 @@ TAGS: Final = Script(
 have_table(KEYS[3], KEYS[1])
 local text = announce()
 local word = struct.pack('>I6', tonumber(text))
+if ARGV[5] == '' then word = word .. word end
 for at = 6, #ARGV do
   redis.call('SETRANGE', KEYS[3], ARGV[at], word)
 end
 return text
 """
 )
-"""KEYS seq, log, tags; ARGV[5] nothing, then the offsets of words; answers the number."""
+"""
+KEYS seq, log, tags; ARGV[5] "" deletes, else expires; then offsets in the table: of the pairs, or of
+the second words.  Answers the number.
+
+A delete writes both words: what was expired before it is dead in any case, and foreign bytes go.
+"""
 
 MAKE_TABLE: Final = Script(_START + _TABLE + "have_table(KEYS[2], KEYS[1])\nreturn 1\n")
 """KEYS seq, tags; before a value with tags is stored by other means than the scripts above."""

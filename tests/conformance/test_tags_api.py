@@ -8,7 +8,9 @@ import asyncio
 import enum
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -353,6 +355,37 @@ class TestLoaders:
         assert ["a"] == call(cache, "get_or_load", "a", load, tags=["given"])
         assert "a" not in cache
 
+    @pytest.mark.parametrize("mode", [None, "remote"])
+    @pytest.mark.parametrize("how", ["stored", "skipped", "of no life"])
+    def test_joined(self, memory: Any, how: str, mode: str | None) -> None:
+        """Who asks after the delete is not given what was loaded before, though he waits for it."""
+        answers = iter(["old", "new"])
+        started, go = threading.Event(), threading.Event()
+
+        def load(key: Any, context: LoadContext) -> Any:
+            answer = next(answers)
+            context.tags = ["x"]
+            if how == "skipped":
+                context.skip()
+            elif how == "of no life":
+                context.ttl = 0
+            if answer == "old":
+                started.set()
+                assert go.wait(20)
+            return answer
+
+        cache = memory.cache(loader=load, mode=mode if memory.kind == "redis" else None)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(cache.get, "a")
+            assert started.wait(20)
+            cache.delete_tags("x")
+            second = pool.submit(cache.get, "a")
+            deadline = time.monotonic() + 20
+            while not count(cache, "load_joined") and time.monotonic() < deadline:
+                time.sleep(0.001)
+            go.set()
+            assert ("old", "new") == (first.result(20), second.result(20))
+
     def test_not_overtaken(self, make: Callable[..., Any], call: Call) -> None:
         """Another tag's delete is no reason."""
         cache = make()
@@ -502,6 +535,32 @@ class TestWrong:
         assert "a" in cache
         call(cache, name, "x", *(str(n) for n in range(100)))
         assert "a" not in cache
+
+
+class TestWithoutMemory:
+    def test_all(self, memory: Any, call: Call) -> None:
+        """Where values lie in Redis only, their tags do; elsewhere this is one test more."""
+        mode = "remote" if memory.kind == "redis" else None
+        cache = memory.cache(mode=mode, tags=["area"], stale_ttl=600)
+
+        def load(key: Any, context: LoadContext) -> Any:
+            context.tags = ["said"]
+            return [key]
+
+        call(cache, "set", "set", 1, tags=["given"])
+        call(cache, "add", "add", 1, tags=["given"])
+        call(cache, "get_or_load", "load", load, tags=["given"])
+        call(cache, "incr", "incr")
+        keys = ["set", "add", "load", "incr"]
+        assert {"set": 1, "add": 1, "load": ["load"], "incr": 1} == call(cache, "mget", keys)
+        call(cache, "expire_tags", "said")
+        assert ["set", "add", "incr"] == [key for key in keys if key in cache]
+        assert ["load"] == call(cache, "get", "load", allow_stale=True)
+        call(cache, "delete_tags", "given")
+        assert ["incr"] == [key for key in keys if key in cache]
+        assert call(cache, "get", "load", allow_stale=True) is None
+        call(cache, "delete_tags", "area")
+        assert "incr" not in cache
 
 
 class TestOff:

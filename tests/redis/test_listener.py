@@ -127,6 +127,45 @@ class TestHosts:
         mine.write(message.FORGET, "key", note=note)
         assert wait_until(lambda: not mine.has("key"))
 
+    def test_tags(self, pair: tuple[Any, Any]) -> None:
+        """What carries the tag is gone on the other host, what carries another stays."""
+        mine, theirs = pair
+        theirs.store("key", tags=[b"red", b"round"])
+        theirs.store("other", tags=[b"green"])
+        theirs.store("plain")
+        mine.delete_tag(b"red")
+        assert wait_until(lambda: not theirs.has("key"))
+        theirs.catch_up()
+        assert [True, True] == [theirs.has(key) for key in ("other", "plain")]
+
+    def test_own_tags_unsettled(self, pair: tuple[Any, Any]) -> None:
+        """An own delete by tag is done again while its sender may die before its second drop."""
+        mine, _ = pair
+        note = mine.areas[AREA]._note_tag(b"red", local.NOTE_FORGET_TAG)
+        mine.store("key", tags=[b"red"])
+        mine.delete_tag(b"red", note)
+        assert wait_until(lambda: not mine.has("key"))
+
+    def test_own_tags_settled(self, pair: tuple[Any, Any]) -> None:
+        """It is not when its sender has said that it has dropped twice: newer values stay."""
+        mine, theirs = pair
+        note = mine.areas[AREA]._note_tag(b"red", local.NOTE_FORGET_TAG)
+        mine.memory.outbox_settle(note, True)
+        mine.store("key", tags=[b"red"])
+        theirs.store("key", tags=[b"red"])
+        mine.delete_tag(b"red", note)
+        assert wait_until(lambda: not theirs.has("key"))
+        mine.catch_up()
+        assert mine.has("key")
+        assert 1 == mine.count("own_skipped")
+
+    def test_own_tags_without_note(self, pair: tuple[Any, Any]) -> None:
+        """What has no note is applied: nobody can say that it is done."""
+        mine, _ = pair
+        mine.store("key", tags=[b"red"])
+        mine.delete_tag(b"red")
+        assert wait_until(lambda: not mine.has("key"))
+
     def test_another_namespace(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """Two caches with other namespaces on one Redis do not touch each other."""
         mine, theirs = make(server), make(server, namespace="another")

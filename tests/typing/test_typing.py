@@ -4,6 +4,7 @@ What type checkers make of code that uses the package as it is installed.
 Both checkers are tools of the tests: one that is missing is a failure, as nothing would be tested.
 """
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ Found = Mapping[int, set[str]]
 
 def mypy(file: Path, folder: Path) -> Found:
     """Ask mypy, as strict as it can be."""
+    importlib.metadata.version("mypy")  # fails where it is missing: no answer is no error of its
     shutil.copy(file, folder)
     command = [sys.executable, "-m", "mypy", "--strict", "--output", "json", file.name]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -41,6 +43,7 @@ def mypy(file: Path, folder: Path) -> Found:
 
 def pyright(file: Path, folder: Path) -> Found:
     """Ask pyright, as strict as it can be."""
+    importlib.metadata.version("basedpyright")
     shutil.copy(file, folder)
     (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
     command = [sys.executable, "-m", "basedpyright", "--outputjson"]
