@@ -387,6 +387,22 @@ class Reads(Operations[K, V]):
             self, self._source, [key], op="refresh", options=PLAIN, refreshes=True, enough=None
         )
 
+    def _refreshing_all(self, keys: Sequence[Any]) -> loading.Load:
+        """What a refresh of many keys has to load, at once if the loader can."""
+        assert self._source is not None, "only where there is a loader"
+        self._begin()
+        self._count(_REFRESH_ATTEMPTS)
+        return loading.Load(
+            self,
+            self._source,
+            keys,
+            op="refresh",
+            options=PLAIN,
+            batch=True,
+            refreshes=True,
+            enough=None,
+        )
+
     def _fresh(self, key: Any, options: ReadOptions = PLAIN) -> Reading | None:
         """Read what is fresh, and count it; a value near its end is refreshed, as after a hit."""
         found = self._read(key, within=options.max_staleness)

@@ -214,6 +214,10 @@ class AreaConfig:
     background: Any = None
     """Context manager factory around background loads."""
     key_converter: Any = None
+    """
+    Makes a key of what callers of this area give for one, which then may be anything hashable.  It
+    must answer the same for equal arguments in every process.
+    """
 
     warmup_enabled: bool = False
     warmup_batch_size: int = 256

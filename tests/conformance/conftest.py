@@ -35,6 +35,9 @@ CHOOSING = (
     "operations",
     "reads",
     "twins",
+    "caching",
+    "evicting",
+    "decorators",
     "cache",
     "testing",
 )
