@@ -55,6 +55,8 @@ from accelerator.loader import (  # noqa: E402
     MLoader,
 )
 from accelerator.lock import Lock  # noqa: E402
+from accelerator.observability.diagnostics import DiagnosticSnapshot  # noqa: E402
+from accelerator.observability.metrics import MetricPoint, MetricsSnapshot  # noqa: E402
 from accelerator.runtime import (  # noqa: E402
     attach,
     configure,
@@ -72,6 +74,7 @@ __all__ = [
     "CacheError",
     "CacheMode",
     "ConfigError",
+    "DiagnosticSnapshot",
     "Entry",
     "FnLoader",
     "LevelCache",
@@ -83,6 +86,8 @@ __all__ = [
     "LockError",
     "LockTimeout",
     "MLoader",
+    "MetricPoint",
+    "MetricsSnapshot",
     "NotAttached",
     "ReadOptions",
     "SerializationError",

@@ -16,7 +16,7 @@ from accelerator.errors import ConfigError, LoaderError, LoaderTimeout
 from accelerator.loader import Source
 from accelerator.local import UNSET
 from accelerator.looking import FROM_REMOTE
-from accelerator.observability import diagnostics, oplog
+from accelerator.observability import diagnostics, metrics, oplog
 from accelerator.operations import Operations
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from accelerator.config import AreaConfig
     from accelerator.loader import Loader
     from accelerator.looking import Copy
+    from accelerator.observability.diagnostics import DiagnosticSnapshot
+    from accelerator.observability.metrics import MetricPoint, MetricsSnapshot
     from accelerator.steps import Steps
 
 _native_get: Final = local.AreaBase.get
@@ -145,23 +147,42 @@ class Reads(Operations):
 
     # --- looking at it --------------------------------------------------------------------------
 
-    def metrics_snapshot(self) -> dict[str, int]:
-        """Counters of this area, over all processes of this host."""
-        counters = self._counters().items()
-        return {"load_total" if name == "load" else name: n for name, n in counters}
+    def metrics_snapshot(self) -> MetricsSnapshot:
+        """Counters of this area, over all processes of this host; a few microseconds."""
+        return metrics.snapshot(self._counters())
 
-    def diagnostic_snapshot(self) -> dict[str, Any]:
-        """Everything about this area, for an operator."""
-        metrics = self.metrics_snapshot()  # attaches, if nothing has yet
-        attachment = runtime.current()
+    def diagnostic_snapshot(self) -> DiagnosticSnapshot:
+        """
+        Everything about this area, for an operator; ready for JSON.
+
+        Walks the segment to see what the area has in it, but never waits for Redis.
+        """
+        latencies = self._latencies()  # attaches, if nothing has yet
         return diagnostics.area_snapshot(
             self._config,
-            mode=self._config.mode_under(attachment.settings).value,
-            degraded=attachment.degraded,
-            metrics=metrics,
-            load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
+            mode=self._mode,
+            degraded=runtime.current().degraded,
+            stats=self._memory.stats(),
+            load=diagnostics.latency(local.LATENCY_BOUNDS, latencies),
             remote=None if self._second is None else self._second.describe(self),
         )
+
+    def otel_metric_points(self) -> list[MetricPoint]:
+        """
+        Every metric of this area and of its host, as data points in the shape of OpenTelemetry.
+
+        The first 16 are counters with no attribute but ``area``.  Walks the segment, but never
+        waits for Redis.
+        """
+        latencies = self._latencies()
+        area = self._config.area
+        shown = diagnostics.figures(
+            area,
+            stats=self._memory.stats(),
+            load=metrics.distribution(local.LATENCY_BOUNDS, latencies),
+            remote=None if self._second is None else self._second.describe(self),
+        )
+        return metrics.points(area, shown)
 
     # --- what the hit methods call when something is not plain ----------------------------------
 

@@ -17,6 +17,7 @@ from accelerator.breaker import Guard
 from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
+from accelerator.observability import diagnostics
 from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accelerator.config import AreaConfig, Settings
+    from accelerator.observability.diagnostics import AreaRemoteSnapshot, RemoteSnapshot
     from accelerator.remote import Envelope, Lease, Opened, Stored
 
 
@@ -127,15 +129,19 @@ class SecondLevel:
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RemoteSnapshot:
         """Where Redis is, whether it answers, who listens."""
-        link = self._memory.link()
+        known = diagnostics.link(self._memory.link(), self._memory.leader())
+        where = self._remote.describe()
+        confirmed = known["confirmed_age"]
         return {
-            **self._remote.describe(),
-            "ready": link["confirmed_age"] is not None and link["confirmed_age"] <= self.bound,
+            **known,
+            "redis": where["redis"],
+            "db": where["db"],
+            "kind": where["kind"],
+            "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
-            **link,
-            "listener": self._memory.leader(),
+            "last_error": self._guard.last_error(),
         }
 
     def channel(self, area: str) -> str:
@@ -267,15 +273,14 @@ class RemoteArea:
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self, area: local.AreaBase) -> dict[str, Any]:
+    def describe(self, area: local.AreaBase) -> AreaRemoteSnapshot:
         """Where Redis is and who listens, as SecondLevel; the channel; how far *area* is behind."""
-        age = area._freshness()
-        return {
-            **self._second.describe(),
-            "channel": self._second.channel(self._config.area),
-            "freshness_age": age,
-            "in_step": age is not None and age <= self.bound,
-        }
+        return diagnostics.area_remote(
+            self._second.describe(),
+            channel=self._second.channel(self._config.area),
+            age=area._freshness(),
+            calls=diagnostics.latency(local.LATENCY_BOUNDS, area._l2_latencies()),
+        )
 
 
 def _result(answer: Any) -> Any:

@@ -76,6 +76,7 @@ class Memory:
 
     def __init__(self, kind: str, modules: dict[str, ModuleType], isolated: Isolated) -> None:
         self.kind = kind
+        self.modules = modules
         self.cache_class: type = modules["cache"].LevelCache
         self.clock: Clock = isolated.clock
         self.segment = isolated.memory
@@ -85,7 +86,10 @@ class Memory:
         return self.cache_class(area, **{"ttl_jitter_ratio": None, **options})
 
 
-OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs")
+OVER_REDIS = (
+    *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
+    *("test_seed_local", "test_seed_points"),
+)
 """Modules whose tests are about both levels alike."""
 
 
