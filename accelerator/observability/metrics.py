@@ -109,7 +109,7 @@ class Metric(NamedTuple):
     """Keys of the attributes; without ``area`` it is about the host."""
     help: str
     sources: Mapping[str, str]
-    """What is shown, by the value of the last label; that is "" where there is no label but area."""
+    """What is shown, by the value of the last label; "" if there is no label but ``area``."""
 
 
 def _counter(name: str, text: str, *, of: str = "", labels: tuple[str, ...] = ("area",)) -> Metric:

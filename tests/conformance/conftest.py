@@ -7,7 +7,7 @@ modules above that choice are imported a second time, beside the first.
 
 "redis" is private memory in front of Redis: what the public methods promise is the same there.  Not
 asked of it is what is about memory alone, which such tests say with ``local_only``, and whatever
-moves the clock, as Redis has one of its own.
+moves the clock, as Redis has one of its own.  What is about Redis alone asks for ``redis_only``.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ class Memory:
 
 OVER_REDIS = (
     *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
-    *("test_seed_local", "test_seed_points"),
+    *("test_seed_cache", "test_seed_redis"),
 )
 """Modules whose tests are about both levels alike."""
 
@@ -100,12 +100,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     is_of_both = metafunc.module.__name__.rpartition(".")[2] in OVER_REDIS
     alone = {"clock", "local_only"} & set(metafunc.fixturenames)
     kinds = [*KINDS, "redis"] if is_of_both and not alone else KINDS
+    if "redis_only" in metafunc.fixturenames:
+        kinds = ["redis"]
     metafunc.parametrize("memory", kinds, indirect=True)
 
 
 @pytest.fixture
 def local_only() -> None:
     """Asked for by tests of what is only so without Redis."""
+
+
+@pytest.fixture
+def redis_only() -> None:
+    """Asked for by tests of what is only so with Redis."""
 
 
 @pytest.fixture(scope="session")

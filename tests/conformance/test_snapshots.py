@@ -74,7 +74,7 @@ class TestDiagnostics:
         assert set(typing.get_type_hints(diagnostics.LoadSnapshot)) == set(shown["load"])
 
     def test_json(self, make: Any) -> None:
-        """It is JSON as it is, also for readers that know no infinity, and shows no key or value."""
+        """It is JSON for readers that know no infinity, too, and shows no key and no value."""
         cache = make(loader=lambda key: f"value of {key}")
         cache.get("private key")
         text = json.dumps(
@@ -211,10 +211,9 @@ class Deaf:
 class TestWithRedis:
     """Redis that is there, and Redis that answers nothing."""
 
+    @pytest.mark.usefixtures("redis_only")
     def test_redis(self, memory: Any, make: Any) -> None:
         """Breaker, outbox, listener and how far behind: of the host, and of the area."""
-        if memory.kind != "redis":
-            pytest.skip("there is no Redis behind this memory")
         cache = make(mode="both")
         cache.set("key", 1)
         memory.segment.link_confirm(time.monotonic())
@@ -231,10 +230,9 @@ class TestWithRedis:
         assert (True, 1, True) == (remote["ready"], remote["outbox_depth"], remote["in_step"])
         assert None is remote["listener"]["pid"]
 
+    @pytest.mark.usefixtures("redis_only")
     def test_breaker(self, memory: Any, make: Any) -> None:
         """The states of the breaker as numbers."""
-        if memory.kind != "redis":
-            pytest.skip("there is no Redis behind this memory")
         cache = make(mode="both")
         cache.set("key", 1)  # enters
         for _ in range(5):
