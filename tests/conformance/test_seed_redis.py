@@ -88,7 +88,7 @@ class TestRedisIntegration:
         assert ["key"] == loads
 
     def test_70_mget(self, both: Any) -> None:
-        """70: an mget of what is cached, loaded and nowhere; what was loaded is in L2 afterwards."""
+        """70: an mget of what is cached, loaded and nowhere; what was loaded is in L2 then."""
 
         class Loader:
             def load(self, key: str) -> None:
