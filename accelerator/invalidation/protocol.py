@@ -393,6 +393,7 @@ class Follower:
             # Nobody knows such a key here; but a message that is not followed must not be believed
             # either, and one that ends the listener would do so for ever.
             self._count(area.name, "receive_error_apply", 1)
+            self._count(area.name, "invalidation_receive_failures", 1)
             self._memory.clear_area(area.name)
 
     # --- what was missed --------------------------------------------------------------------

@@ -229,8 +229,25 @@ class TestConnection:
             assert 0.05 > time.monotonic() - began
             assert wait_until(lambda: host.listener.leading)
             assert wait_until(lambda: host.memory.link()["next_retry_in"] is not None)
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
             server.start()
             host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_subscribe(self, server: RedisServer) -> None:
+        """Each subscription that Redis refuses is counted, and it is tried again."""
+        server.command("ACL", "SETUSER", "default", "resetchannels")
+        host = listening.Host(server.url, reconnect=(0.05, 0.2))
+        try:
+            host.listener.start()
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
+            server.command("ACL", "SETUSER", "default", "allchannels")
+            host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
         finally:
             host.close()
 
