@@ -13,6 +13,7 @@ moves the clock, as Redis has one of its own.  What is about Redis alone asks fo
 import contextlib
 import importlib
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ class Memory:
 
 OVER_REDIS = (
     *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
-    *("test_seed_cache", "test_seed_redis"),
+    *("test_seed_cache", "test_seed_operator", "test_seed_redis"),
 )
 """Modules whose tests are about both levels alike."""
 
@@ -155,6 +156,39 @@ def cache(memory: Memory) -> Any:
 @pytest.fixture
 def clock(memory: Memory) -> Clock:
     return memory.clock
+
+
+class Deaf:
+    """A server that takes connections into its backlog, and answers nothing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def was_called(self) -> bool:
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def deaf_redis(memory: Memory, local_only: None) -> Iterator[Deaf]:
+    """A Redis that answers nothing, behind memory of the same kind; nobody listens."""
+    deaf = Deaf()
+    settings = {"redis": deaf.url, "namespace": uuid.uuid4().hex, "redis_timeout": 30.0}
+    is_shared = memory.kind == "shared"
+    try:
+        with memory.modules["testing"].isolated(shared=is_shared, **settings):
+            memory.modules["runtime"].current().second._listener.start = lambda: None
+            yield deaf
+    finally:
+        deaf.close()
 
 
 @contextlib.contextmanager

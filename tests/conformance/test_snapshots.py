@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 import typing
-import uuid
 from typing import Any
 
 import pytest
@@ -189,25 +187,6 @@ class TestPoints:
         assert [0, bounds.index(0.025), len(bounds)] == [i for i, n in enumerate(counts) if n]
 
 
-class Deaf:
-    """A server that takes connections into its backlog, and answers nothing."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.setblocking(False)
-        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def was_called(self) -> bool:
-        try:
-            self._socket.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class TestWithRedis:
     """Redis that is there, and Redis that answers nothing."""
 
@@ -239,28 +218,18 @@ class TestWithRedis:
             memory.segment.remote_failed(time.monotonic(), False)
         assert 2 == values(cache.otel_metric_points())["breaker_state",]
 
-    def test_never_waits(self, memory: Any) -> None:
+    def test_never_waits(self, memory: Any, deaf_redis: Any) -> None:
         """In a task, too, nothing is asked of Redis, and nothing waits for it."""
-        if memory.kind != "process":
-            pytest.skip("one kind of memory will do")
-        from_testing, runtime = memory.modules["testing"], memory.modules["runtime"]
-        deaf = Deaf()
-        try:
-            settings = {"redis": deaf.url, "namespace": uuid.uuid4().hex, "redis_timeout": 30.0}
-            with from_testing.isolated(shared=False, **settings):
-                runtime.current().second._listener.start = lambda: None
-                cache = memory.cache()
+        cache, runtime = memory.cache(), memory.modules["runtime"]
 
-                async def look() -> tuple[Any, ...]:
-                    return (
-                        cache.metrics_snapshot(),
-                        cache.diagnostic_snapshot(),
-                        cache.otel_metric_points(),
-                        runtime.diagnostics(),
-                    )
+        async def look() -> tuple[Any, ...]:
+            return (
+                cache.metrics_snapshot(),
+                cache.diagnostic_snapshot(),
+                cache.otel_metric_points(),
+                runtime.diagnostics(),
+            )
 
-                _, shown, _, _ = asyncio.run(look())
-                assert not deaf.was_called()
-                assert ("both", False) == (shown["mode"], shown["remote_backend_ready"])
-        finally:
-            deaf.close()
+        _, shown, _, _ = asyncio.run(look())
+        assert not deaf_redis.was_called()
+        assert ("both", False) == (shown["mode"], shown["remote_backend_ready"])
