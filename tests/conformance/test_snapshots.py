@@ -119,6 +119,7 @@ class TestDiagnostics:
         cache = make(allow_stale=True, stale_ttl=60, error_ttl=0.001)
         cache.set("key", "old")
         cache.expire("key")
+        assert None is cache.get("unknown")
         assert "old" == cache.get_or_load("key", load, allow_stale=True)
         with pytest.raises(LoaderError):
             make("strict", error_ttl=0.001).get_or_load("key", load)

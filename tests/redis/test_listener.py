@@ -21,6 +21,7 @@ import accelerator
 from accelerator import local, message, runtime
 from accelerator.demo.redis_server import RedisServer
 from accelerator.errors import RemoteError
+from accelerator.remote.names import host_channel
 
 if not hasattr(os, "fork"):
     pytest.skip("needs processes that fork", allow_module_level=True)
@@ -248,6 +249,19 @@ class TestConnection:
             host.catch_up()
             failures = host.count("receive_error_subscribe")
             assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_another(self, server: RedisServer) -> None:
+        """So is that of an area which is used later, on a connection that was well until then."""
+        host = listening.Host(server.url, reconnect=(60.0, 60.0))
+        try:
+            host.start()
+            own = host_channel(host.remote.namespace, host.memory.origin)
+            allowed = [f"&{channel}" for channel in (own, host.remote.channel(AREA))]
+            server.command("ACL", "SETUSER", "default", "resetchannels", *allowed)
+            host.add("another")
+            assert wait_until(lambda: host.count("receive_error_subscribe") == 1)
         finally:
             host.close()
 
