@@ -35,6 +35,15 @@ def _refuse_mixture(folder: Path) -> None:
 _refuse_mixture(Path(__file__).parent)
 
 from accelerator.cache import LevelCache  # noqa: E402  only after the check above
+from accelerator.decorators import (  # noqa: E402
+    AsyncCached,
+    Cached,
+    cache_evict,
+    cache_evict_batch,
+    cache_put,
+    cacheable,
+    cacheable_batch,
+)
 from accelerator.entry import MISS, CacheMode, Entry, ReadOptions  # noqa: E402
 from accelerator.errors import (  # noqa: E402
     BackendError,
@@ -69,10 +78,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MISS",
+    "AsyncCached",
     "BackendError",
     "BatchContext",
     "CacheError",
     "CacheMode",
+    "Cached",
     "ConfigError",
     "DiagnosticSnapshot",
     "Entry",
@@ -93,6 +104,11 @@ __all__ = [
     "SerializationError",
     "__version__",
     "attach",
+    "cache_evict",
+    "cache_evict_batch",
+    "cache_put",
+    "cacheable",
+    "cacheable_batch",
     "configure",
     "detach",
     "diagnostics",

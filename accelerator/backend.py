@@ -7,7 +7,7 @@ type checker compares them in ``local.py``, and the conformance tests run over b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +19,10 @@ Object, code, age, ttl (None: no expiry; negative once it has passed), whether s
 
 Stale is what is past its ttl, and what is not but is out of step with the second level.
 """
+
+
+TAG_TYPE: Final = b"\xfe"
+"""What a tag begins with where encoded keys are listed: the outbox."""
 
 
 class LocalBell(Protocol):
@@ -90,10 +94,12 @@ class LocalFlight(Protocol):
         ttl: float | None,
         stale_ttl: float,
         age: float | None = ...,
+        *,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store the value unless overtaken, and end; else hand it to those who joined."""
 
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ...) -> None:
         """Give the value to those who joined, store nothing, and end."""
 
     def decline(self) -> None:
@@ -200,6 +206,9 @@ class LocalMemory(Protocol):
     def invalidate(self, area: str, keys: list[bytes], expire: bool = ...) -> int:
         """Forget, or expire, encoded keys; how many were there."""
 
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = ..., /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+
     def clear_area(self, area: str, /) -> None:
         """Forget an area."""
 
@@ -283,14 +292,15 @@ class LocalBackend(Protocol):
         ttl: float | None,
         stale_ttl: float,
         mode: int = ...,
-        token: tuple[int, int] | None = ...,
+        token: tuple[int, int, int] | None = ...,
         age: float = ...,
         *,
         note: int = ...,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store a payload: always, if absent, or if no delete overtook *token*."""
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         """What a fill must still find unchanged."""
 
     def _read(
@@ -314,6 +324,12 @@ class LocalBackend(Protocol):
 
     def _clear(self) -> None:
         """Forget the whole area."""
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        """Forget every value that carries one of these tags (encoded)."""
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        """End their fresh lives, keep their stale copies."""
 
     def _freshness(self) -> float | None:
         """Seconds for which it has not heard all of the others' news; None: no bound."""
@@ -350,6 +366,9 @@ class LocalBackend(Protocol):
     def _note_clear(self) -> int:
         """Append a clear of the area."""
 
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        """Append a delete or an expiry of an encoded tag."""
+
     def _count(self, counter: int, n: int = ...) -> None:
         """Add to a counter."""
 
@@ -361,16 +380,24 @@ class LocalBackend(Protocol):
 
 
 class Envelope(NamedTuple):
-    """A value on its way to Redis; the generation comes between *head* and *payload*."""
+    """
+    A value on its way to Redis.
+
+    The generation comes between *head* and *tags*; in front of tags their stamp.
+    """
 
     head: bytes
     payload: bytes
     stale_ms: int
     """Stale life in milliseconds."""
+    tags: bytes = b""
+    """What it says of its tags, but for the stamp; empty: it has none."""
 
-    def blob(self, generation: bytes) -> bytes:
-        """Give the whole of it."""
-        return self.head + generation + self.payload
+    def blob(self, generation: bytes, stamp: bytes = b"") -> bytes:
+        """Give the whole of it; *stamp*: 6 bytes, used if it has tags."""
+        if not self.tags:
+            return self.head + generation + self.payload
+        return self.head + generation + stamp + self.tags + self.payload
 
 
 class Stored(NamedTuple):
@@ -379,6 +406,8 @@ class Stored(NamedTuple):
     blob: bytes
     left: float | None
     """What is left of its physical life (fresh and stale) in seconds; None: no expiry."""
+    expired: bool = False
+    """One of its tags was expired since: it is stale."""
 
 
 class Lease(NamedTuple):
@@ -386,6 +415,8 @@ class Lease(NamedTuple):
 
     token: bytes
     generation: bytes
+    seq: int = 0
+    """The area's last change before: what comes after it is not known to what is loaded."""
 
 
 class Fill(NamedTuple):
@@ -423,17 +454,22 @@ class RemoteBackend(Protocol):
     """
     The second level, shared by hosts, for threads; see ``remote`` for the one over Redis.
 
-    Keys are encoded keys, *origin* is the sender's 16 bytes.  Everything may raise RemoteError, and
-    nothing waits longer than the time limits in the settings.
+    Keys are encoded keys, *origin* is the sender's 16 bytes.  *fingerprint* is that of the version
+    whose values are meant, 0: values have none; a change of one concerns all.  Everything may raise
+    RemoteError, and nothing waits longer than the time limits in the settings.
     """
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
         """Read values, as one batch; None: there is none of the area's generation."""
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
         """Store loaded values, tell nobody; for each whether its lease still held."""
 
     def write(
@@ -444,16 +480,30 @@ class RemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
         """Store or delete keys, end their leases, and tell all hosts."""
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
+    ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
 
     def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area: its generation is another one from now on."""
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Make all values with one of *tags* miss (message.FORGET_TAGS) or stale; tell all."""
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...) -> bool:
         """Store a key that has no fresh value; whether it had none."""
 
     def touch(  # noqa: PLR0917  as its like in the first level
@@ -506,13 +556,17 @@ class RemoteBackend(Protocol):
 class AsyncRemoteBackend(Protocol):
     """The second level for the tasks of one event loop; see RemoteBackend."""
 
-    async def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    async def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
         """Read values, as one batch; None: there is none of the area's generation."""
 
-    async def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    async def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
 
-    async def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    async def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
         """Store loaded values, tell nobody; for each whether its lease still held."""
 
     async def write(
@@ -523,18 +577,32 @@ class AsyncRemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
         """Store or delete keys, end their leases, and tell all hosts."""
 
     async def expire(
-        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
     ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
 
     async def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area: its generation is another one from now on."""
 
-    async def add(self, area: str, change: Change, origin: bytes) -> bool:
+    async def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Make all values with one of *tags* miss (message.FORGET_TAGS) or stale; tell all."""
+
+    async def add(
+        self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...
+    ) -> bool:
         """Store a key that has no fresh value; whether it had none."""
 
     async def touch(  # noqa: PLR0917  as its like in the first level

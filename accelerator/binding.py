@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator import codec, local, policy, runtime
+from accelerator import codec, local, policy, runtime, tags
 from accelerator.durations import seconds
 from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, SerializationError
@@ -19,7 +19,7 @@ from accelerator.observability import oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from accelerator.config import AreaConfig
@@ -48,12 +48,22 @@ class Binding(local.AreaBase):
     _config: AreaConfig
     _told: set[str]
     """Subjects that were warned about."""
+    _own_tags: tuple[bytes, ...]
+    """Tags that every value of the area carries, encoded."""
     _memory: local.Segment
     """What the area is bound to."""
     _mode: CacheMode = CacheMode.LOCAL
     _second: RemoteArea | None = None
     """What it is in Redis; None: its mode does not use it, or there is none."""
     _codec: codec.Codec
+    _converter: Callable[[Any], Any] | None = None
+    """Makes a key of what callers give; None: they give keys."""
+    _path: tuple[str, ...] = ()
+    """Names of the namespaces that this is in, the outermost first."""
+    _propagates: bool = False
+    """Faults of Redis are raised by reads and loads, too, instead of being worked around."""
+    _view_flags: int = 0
+    """Of a view: how objects are kept for it."""
 
     @property
     def _is_off(self) -> bool:
@@ -101,6 +111,7 @@ class Binding(local.AreaBase):
             bound=bound,
             limit=0.0 if bound is None else min(bound, config.max_staleness or bound),
             on_desync=_ON_DESYNC[config.on_desync],
+            key_converter=self._converter,
         )
 
     def _flags(self) -> int:
@@ -111,7 +122,10 @@ class Binding(local.AreaBase):
             local.LOADS: config.loader is not None or remote,
             # These store raw types as the memory itself does; the others have a say in it.
             local.PLAIN_SET: (
-                isinstance(config.codec, str) and config.codec != "raw" and not remote
+                isinstance(config.codec, str)
+                and config.codec != "raw"
+                and not config.tags
+                and not remote
             ),
             local.OBJECTS_SHARED: config.objects == "shared",
             local.OBJECTS_COPY: config.objects == "copy",
@@ -120,7 +134,7 @@ class Binding(local.AreaBase):
             # Values are not in here; loads are coordinated in here all the same.
             local.OFF: not self._mode.uses_local,
         }
-        return sum(flag for flag, is_set in chosen.items() if is_set)
+        return self._view_flags + sum(flag for flag, is_set in chosen.items() if is_set)
 
     def _decode(self, code: int, payload: bytes) -> tuple[Any, bool] | None:
         try:
@@ -159,17 +173,29 @@ class Binding(local.AreaBase):
 
     def _wire(self, key: Any) -> bytes:
         """
-        Give a key as it is called outside of this process: its type tag and its payload.
+        Give a caller's key as it is called outside of this process: its type tag and its payload.
 
         Raises:
             TypeError, ValueError: It cannot be a key.
         """
-        return local.encode_key(key)
+        return local.encode_key(key if self._converter is None else self._converter(key))
 
     def _distinct(self, keys: Iterable[Any]) -> list[Any]:
         """Give each key once."""
         # By what they are called: 1 and True are one key of a dict, and two keys here.
         return list({self._wire(key): key for key in keys}.values())
+
+    # --- tags -----------------------------------------------------------------------------------
+
+    def _tags(self, given: Iterable[str] | None = None) -> tuple[bytes, ...]:
+        """
+        Give the encoded tags of a value: the area's, and those that a call gives.
+
+        Raises:
+            TypeError, ValueError: One of them is wrong, or there are too many.
+        """
+        own = self._own_tags
+        return own if given is None else tags.joined(own, tags.encoded(given))
 
     # --- values and lives -----------------------------------------------------------------------
 
@@ -218,6 +244,8 @@ class Binding(local.AreaBase):
         lives: Lives,
         since: float,
         note: int = 0,
+        *,
+        tagged: tuple[bytes, ...] = (),
     ) -> bool:
         """
         Store in the segment, or forget what has nothing to be stored there.
@@ -229,6 +257,7 @@ class Binding(local.AreaBase):
             lives: Of the value.
             since: When the operation began.
             note: Number of an entry of the outbox that is to name the item; 0: there is none.
+            tagged: Its tags, encoded.
 
         Returns:
             False if an explicit write was lost, which has been logged.
@@ -236,7 +265,8 @@ class Binding(local.AreaBase):
         if encoded is None or lives.local == 0:
             self._delete(key)  # in REMOTE mode, too: it overtakes loads that run
             return True
-        status = self._store(key, *encoded, lives.local, self._config.stale_life, note=note)
+        life, stale_life = lives.local, self._config.stale_life
+        status = self._store(key, *encoded, life, stale_life, note=note, tags=tagged)
         return self._judge(op, status, since)
 
     # --- what became of it ----------------------------------------------------------------------

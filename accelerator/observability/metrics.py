@@ -74,6 +74,7 @@ class MetricsSnapshot(TypedDict):
     receive_error_decode: int
     receive_error_apply: int
     desync_read: int
+    tag_delete: int
 
 
 class Distribution(TypedDict):
@@ -172,6 +173,10 @@ METRICS: Final[Sequence[Metric]] = (
         "keys given to `delete` and `mdelete`, or set with a life of 0, whether they were there or "
         "not",
     ),
+    _counter(
+        "tag_delete",
+        "tags given to `delete_tags` and `expire_tags`, whether a value carried them or not",
+    ),
     _counter("evictions", "live values that had to go for others"),
     _counter(
         "expired",
@@ -181,8 +186,8 @@ METRICS: Final[Sequence[Metric]] = (
     _split(
         "store_rejected",
         "reason",
-        "values not stored: too large, not to be encoded, or loads that a delete or a set had "
-        "overtaken",
+        "values not stored: too large, not to be encoded (or given wrong tags, or too many, by a "
+        "loader), or loads that a delete or a set had overtaken",
         size="store_rejected_size",
         encode="store_rejected_encode",
         race="store_rejected_race",

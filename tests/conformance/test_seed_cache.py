@@ -53,6 +53,13 @@ class TestBuilder:
         with pytest.raises(ConfigError, match="local_ttl"):
             make(local_ttl=0)
 
+    def test_03_key_converter(self, make: Any) -> None:
+        """3: an area in LOCAL mode may have a key converter; callers keep their keys."""
+        cache = make(mode="local", key_converter=lambda key: ("converted", key))
+        cache.set("key", "value")
+        assert "value" == cache.get("key")
+        assert {"key": "value"} == cache.mget(["key"])
+
     def test_04_jitter_ratio(self, make: Any) -> None:
         """4: a jitter of 1.5 is an error that names it."""
         with pytest.raises(ConfigError, match="ttl_jitter_ratio"):
