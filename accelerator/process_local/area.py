@@ -462,6 +462,8 @@ class ProcessLocalArea:
         now = binding.segment.now()
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
+        if ttl is not None and item.is_expired_by_tag:
+            ttl = min(ttl, 0.0)
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:

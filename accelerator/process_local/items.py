@@ -96,15 +96,19 @@ class Item(NamedTuple):
         size = OVERHEAD + len(self.place[1]) + len(self.payload)
         return size + TAGS_OVERHEAD + TAG_OVERHEAD * len(self.tags) if self.tags else size
 
+    @property
+    def is_expired_by_tag(self) -> bool:
+        """Whether its fresh life was ended so, whatever it was."""
+        return bool(self.tags) and self.area.tags.expired(self.tags) > self.since
+
     def age(self, now: float) -> int:
         """Tell what can be done with it: FRESH, STALE, EXPIRED or CLEARED."""
-        table = self.area.tags
         if self.generation != self.area.generation:
             return CLEARED
-        if self.tags and table.deleted(self.tags) > self.since:
+        if self.tags and self.area.tags.deleted(self.tags) > self.since:
             return CLEARED
         expire_at, stale_until = self.life
-        if self.tags and table.expired(self.tags) > self.since:
+        if self.is_expired_by_tag:
             # As if by expire(): only what may be used as stale is left.
             return STALE if stale_until is not None and now < stale_until else CLEARED
         if expire_at is None or now < expire_at:

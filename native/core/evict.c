@@ -126,8 +126,7 @@ static bool retired(const struct acc_segment *seg, uint32_t shard, uint32_t ring
 }
 
 /* Whose item is it, does a word name it, and is it alive? */
-static void resolve(struct acc_segment *seg, uint32_t shard, uint64_t hash,
-                    struct victim *v) {
+static void resolve(struct acc_segment *seg, uint32_t shard, uint64_t hash, struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
     v->hash = hash;
@@ -141,9 +140,7 @@ static void resolve(struct acc_segment *seg, uint32_t shard, uint64_t hash,
     if (generations_valid(seg, view, hash)) {
         bool gone =
             view->record.expire_at != 0 && acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
-        v->life = gone                                   ? EXPIRED
-                  : acc_record_tagged(&view->record) ? life_by_tags(seg, v)
-                                                     : LIVE;
+        v->life = gone ? EXPIRED : acc_record_tagged(&view->record) ? life_by_tags(seg, v) : LIVE;
     }
 }
 

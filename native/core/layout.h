@@ -74,7 +74,8 @@ struct acc_header {
     uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
     uint64_t stats_lost;  /* processes that found no counter block */
     uint64_t reserved2[6];
-    uint64_t tag_clock; /* +1 per operation by tag; own line, because reads of tagged items load it */
+    uint64_t
+        tag_clock; /* +1 per operation by tag; own line, because reads of tagged items load it */
     uint64_t reserved3[7];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
@@ -299,7 +300,8 @@ struct acc_common {
 
 struct acc_record {
     uint32_t check; /* mix of everything else in here, of acc_common, and of the logical offset */
-    uint32_t size_code;   /* value size 26 | code 5 | tagged 1: a block of tags lies behind the value */
+    uint32_t
+        size_code; /* value size 26 | code 5 | tagged 1: a block of tags lies behind the value */
     uint32_t expire_at;   /* logical end: fresh until then; 0: never */
     uint32_t stale_until; /* physical end: usable as stale until then; 0: as expire_at */
     uint32_t loaded_at;   /* when the load of this value began */

@@ -74,8 +74,7 @@ static bool tags_live(const struct acc_segment *seg, const struct acc_view *view
     }
     enum acc_tags_state state = acc_tags_judge(seg, view->common.area, &tags);
     struct acc_record rest = view->record;
-    return state == ACC_TAGS_HOLD ||
-           (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, now));
+    return state == ACC_TAGS_HOLD || (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, now));
 }
 
 static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash,
@@ -202,6 +201,9 @@ void acc_segment_measure(struct acc_segment *seg) {
         acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
     }
     free(gauges);
+    if (!seg->readonly) {
+        acc_tags_sweep(seg);
+    }
 }
 
 /* Who needs a dead leader's record takes it; this is for what nobody needs. */

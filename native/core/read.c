@@ -25,8 +25,7 @@ bool acc_found_tags_live(const struct acc_area *area, struct acc_found *found) {
     }
     enum acc_tags_state state = acc_tags_judge(area->seg, area->id, &tags);
     if (acc_likely(state == ACC_TAGS_HOLD) ||
-        (state == ACC_TAGS_EXPIRED &&
-         acc_record_expire(&found->view.record, acc_now(area->seg)))) {
+        (state == ACC_TAGS_EXPIRED && acc_record_expire(&found->view.record, acc_now(area->seg)))) {
         return true;
     }
     /* An item with two copies may have been rewritten under the same word, and be alive again. */

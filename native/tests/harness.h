@@ -394,6 +394,32 @@ NOT_OFTEN enum acc_status set_bytes(struct acc_area *area, const struct acc_key 
     return acc_store(area, key, &write, ACC_LOCK_BUDGET_NS);
 }
 
+/* The tags of a value, each told by one letter, as of now. */
+NOT_OFTEN struct acc_tags letter_tags(const struct acc_area *area, const char *letters) {
+    struct acc_tags tags = {.since = acc_tag_clock(area->seg)};
+    for (; *letters != '\0'; letters++) {
+        acc_tags_add(area->seg, &tags, acc_tag_hash(area, (const uint8_t *)letters, 1));
+    }
+    return tags;
+}
+
+NOT_OFTEN void mark_letters(struct acc_area *area, const char *letters, bool expire) {
+    uint64_t hashes[ACC_TAGS_MAX];
+    uint32_t count = 0;
+    for (; letters[count] != '\0'; count++) {
+        hashes[count] = acc_tag_hash(area, (const uint8_t *)letters + count, 1);
+    }
+    acc_tags_mark(area, hashes, count, expire);
+}
+
+NOT_OFTEN enum acc_status set_tagged(struct acc_area *area, const struct acc_key *key,
+                                     const void *data, uint32_t size, const char *letters) {
+    struct acc_tags tags = letter_tags(area, letters);
+    const struct acc_write write = {
+        .data = data, .size = size, .code = ACC_CODE_BYTES, .tags = &tags};
+    return acc_store(area, key, &write, ACC_LOCK_BUDGET_NS);
+}
+
 /* As the binding stores: first in turn, the mutex for the interpreter's lock, then without. */
 NOT_OFTEN enum acc_status store_in_turn(struct acc_area *area, const struct acc_key *key,
                                         const struct acc_write *write) {

@@ -55,6 +55,10 @@ enum command {
     RESIGN,
     CONFIRM,
     APPLY,
+    SET_TAGGED,
+    FINISH_TAGGED,
+    DELETE_TAGS,
+    EXPIRE_TAGS,
     QUIT,
 };
 
@@ -88,6 +92,8 @@ struct stepper {
     const struct acc_ticket *leading; /* likewise, of a flight that is led beside the operation */
     uint8_t *item;                    /* of OP_KEY before the operation, which may write in it */
     uint64_t item_size;
+    bool of_tags;    /* so is who goes by the area's tag_epoch */
+    uint64_t epoch;  /* of that, before the operation */
     bool of_link;    /* the outbox is audited too */
     uint32_t unsent; /* entries of ours in it that are to be found, or owed */
     bool damaged;    /* a ring is garbage until the operation has mended it */
@@ -185,6 +191,29 @@ static void link_in_child(struct acc_area *area, struct shared *shared, uint8_t 
     }
 }
 
+/* Of tags: OP_KEY has "ab", and "b" and "c" are deleted or expired. */
+static void tags_in_child(struct acc_area *area, struct shared *shared, uint8_t *value) {
+    struct test_key key;
+    number_key(area, &key, OP_KEY);
+    fill_value(value, 500, OP_KEY, shared->version);
+    struct acc_tags tags = letter_tags(area, "ab");
+    const struct acc_write write = {.data = value,
+                                    .size = 500,
+                                    .code = ACC_CODE_BYTES,
+                                    .expire_at = shared->expire_at,
+                                    .stale_until = shared->stale_until,
+                                    .tags = &tags};
+    raise(MARKER);
+    switch (shared->command) {
+    case SET_TAGGED: shared->status = acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS); break;
+    case FINISH_TAGGED:
+        shared->status =
+            acc_load_finish(area, &key.key, &shared->ticket, &write, ACC_LOCK_BUDGET_NS);
+        break;
+    default: mark_letters(area, "bc", shared->command == EXPIRE_TAGS);
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -194,6 +223,10 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
     case READ: read_in_child(area, shared); return;
     case INCR: text_key(area, &key, "counter"); break;
     default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command >= SET_TAGGED) {
+        tags_in_child(area, shared, value);
+        return;
     }
     if (shared->command >= NOTE) {
         link_in_child(area, shared, value);
@@ -544,6 +577,39 @@ static void audit_link(struct stepper *s) {
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
 }
 
+static uint64_t word_of(struct acc_segment *seg, const struct acc_area *area, uint64_t number) {
+    struct test_key key;
+    struct acc_found found;
+    struct acc_home home = acc_home_of(seg, number_key(area, &key, number)->hash);
+    return acc_read_find(area, &home, &key.key, &found) == ACC_OK ? found.word : 0;
+}
+
+/* The copy, as two find it of whom one reads the item and the other has its object, and goes by word
+ * and epoch: as soon as the first says "gone" or "stale", the other looks again.  Neighbours with
+ * one slot of the tag stay, and the value that comes next does, too. */
+static void audit_tags(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    memset(audit->base + audit->geometry.process_at, 0,
+           audit->geometry.processes * sizeof(struct acc_process));
+    acc_shard(audit, 0)->lock = 0;
+    acc_segment_forget_ahead(audit);
+    const uint64_t *epoch = &acc_area_slot(audit, s->audit_area.id)->tag_epoch;
+    uint64_t word = word_of(audit, &s->audit_area, OP_KEY);
+    bool told = *epoch != s->epoch;
+    bool fresh = is_fresh(s, &s->audit_area);
+    CHECK(fresh || *epoch != s->epoch || word_of(audit, &s->audit_area, OP_KEY) != word);
+    CHECK(!fresh || !told); /* the epoch comes last */
+    CHECK(read_version(s, &s->audit_area, 20) != 0);
+    struct test_key key;
+    number_key(&s->audit_area, &key, OP_KEY);
+    CHECK_STATUS(ACC_OK, set_tagged(&s->audit_area, &key.key, "next", 4, "b"));
+    CHECK(has_value(&s->audit_area, &key.key, "next", 4));
+    mark_letters(&s->audit_area, "b", false);
+    CHECK(!is_there(&s->audit_area, &key.key));
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+}
+
 /* Has this instruction changed anything?  (Everything before the rings, the rings behind their
  * ends, and the key's old item.  Of a long value that is copied there, some changes are enough.) */
 static bool changed(struct stepper *s) {
@@ -581,6 +647,7 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
               &s->shared->token_area);
     begin_command(s, command);
     s->copied = 0;
+    s->epoch = acc_area_slot(s->seg, s->area.id)->tag_epoch;
     s->old_fresh = is_fresh(s, &s->area);
     find_item(s);
     memcpy(s->image, s->seg->base, s->seg->geometry.size);
@@ -593,6 +660,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             audit_image(s, must_be_there, wanted);
             if (s->of_link) {
                 audit_link(s);
+            }
+            if (s->of_tags) {
+                audit_tags(s);
             }
             if (s->waiting != NULL) {
                 audit_loads(s, *s->waiting, wanted);
@@ -947,6 +1017,48 @@ static void overtaking(void) {
     end_stepper(s);
 }
 
+/* Values with tags, and what makes them go. */
+static void tags(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    put(s, 20, 500);
+    number_key(&s->area, &key, 20);
+    fill_value(s->value, 300, 20, ++s->version);
+    CHECK_STATUS(ACC_OK, set_tagged(&s->area, &key.key, s->value, 300, "ad"));
+    for (int i = 0; i < 4; i++) { /* appended, with two copies, in place */
+        walk(s, SET_TAGGED, i != 0);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    walk(s, TOUCH, true);
+    walk(s, SET_SMALL, true); /* tags go with the value that has none */
+    const enum command marks[] = {DELETE_TAGS, EXPIRE_TAGS, DELETE_TAGS, DELETE_TAGS};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        walk(s, SET_TAGGED, false);
+        s->of_tags = true;
+        walk(s, marks[i], marks[i] == EXPIRE_TAGS);
+        s->of_tags = false;
+        CHECK(!is_fresh(s, &s->area));
+        CHECK_EQ(marks[i] == EXPIRE_TAGS, read_version(s, &s->area, OP_KEY) != 0);
+        if (marks[i] == EXPIRE_TAGS) {
+            walk(s, EXPIRE, false); /* of what is stale already */
+        }
+        CHECK(read_version(s, &s->area, 20) != 0);
+    }
+    walk_load(s, LEAD, NULL);
+    struct acc_ticket waiting = join(&s->area, number_key(&s->area, &key, OP_KEY));
+    walk_load(s, FINISH_TAGGED, &waiting);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, DELETE_TAGS, NULL);
+    walk_load(s, LEAD, NULL);
+    waiting = join(&s->area, &key.key);
+    mark_letters(&s->area, "a", false); /* overtakes it: handed over */
+    walk_load(s, FINISH_TAGGED, &waiting);
+    CHECK_STATUS(ACC_NOT_STORED, s->shared->status);
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
 static uint64_t instructions_of(struct stepper *s, enum command command) {
     uint64_t n = 0;
     begin_command(s, command);
@@ -1294,6 +1406,7 @@ int main(int argc, char **argv) {
         TEST(claim_of_used_record),
         TEST(turn_of_the_living),
         TEST(overtaking),
+        TEST(tags),
         TEST(outbox),
         TEST(leader_and_link),
         TEST(ring_comes_round_beside),
