@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from accelerator import local, message, remote
 from accelerator.backend import TAG_TYPE
@@ -134,17 +134,15 @@ class SecondLevel:
     def describe(self) -> RemoteSnapshot:
         """Where Redis is, whether it answers, who listens."""
         known = diagnostics.link(self._memory.link(), self._memory.leader())
-        where = self._remote.describe()
         confirmed = known["confirmed_age"]
-        return {
+        shown = {
+            **self._remote.describe(),  # first: what it calls its own must not hide the rest
             **known,
-            "redis": where["redis"],
-            "db": where["db"],
-            "kind": where["kind"],
             "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
             "last_error": self._guard.last_error(),
         }
+        return cast("RemoteSnapshot", shown)
 
     def channel(self, area: str) -> str:
         """Name the channel on which an area's invalidations are told."""

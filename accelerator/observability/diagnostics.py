@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from accelerator.observability import metrics
 
@@ -94,11 +94,15 @@ class LinkSnapshot(TypedDict):
 
 
 class RemoteSnapshot(LinkSnapshot):
-    """The second level of a process: where it is, and what the host knows of it."""
+    """
+    The second level of a process: where it is, and what the host knows of it.
 
-    redis: str
+    ``redis`` and ``db`` are there with Redis; another second level may show fields of its own.
+    """
+
+    redis: NotRequired[str]
     """The URL without user, password and query; the class of a client."""
-    db: int
+    db: NotRequired[int]
     kind: str
     ready: bool
     bound: float
