@@ -270,31 +270,56 @@ class LevelCache(AsyncTwins[K, V]):
     def cacheable(
         self, key: str | Callable[..., Any] | None = None, **options: Unpack[CacheableOptions]
     ) -> CacheableDecorator:
-        """Cache what a function answers; see ``accelerator.cacheable``."""
+        """
+        Cache what a function answers; see ``accelerator.cacheable``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
         return decorators.cacheable(self, key, **options)
 
     def cacheable_batch(
         self, key: str | Callable[..., Any] | None = None, **options: Unpack[BatchOptions]
     ) -> CacheableDecorator:
-        """Cache what a function answers item by item; see ``accelerator.cacheable_batch``."""
+        """
+        Cache what a function answers item by item; see ``accelerator.cacheable_batch``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
         return decorators.cacheable_batch(self, key, **options)
 
     def cache_put(
         self, key: str | Callable[..., Any], **options: Unpack[PutOptions]
     ) -> ChangeDecorator:
-        """Store what a function answers each time it runs; see ``accelerator.cache_put``."""
+        """
+        Store what a function answers each time it runs; see ``accelerator.cache_put``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
         return decorators.cache_put(self, key, **options)
 
     def cache_evict(
         self, key: str | Callable[..., Any] | None = None, **options: Unpack[EvictOptions]
     ) -> ChangeDecorator:
-        """Forget what a function makes out of date; see ``accelerator.cache_evict``."""
+        """
+        Forget what a function makes out of date; see ``accelerator.cache_evict``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
         return decorators.cache_evict(self, key, **options)
 
     def cache_evict_batch(
         self, keys: str | Callable[..., Iterable[Any]], **options: Unpack[EvictBatchOptions]
     ) -> ChangeDecorator:
-        """Forget many keys after a function; see ``accelerator.cache_evict_batch``."""
+        """
+        Forget many keys after a function; see ``accelerator.cache_evict_batch``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
         return decorators.cache_evict_batch(self, keys, **options)
 
     # --- making views ---------------------------------------------------------------------------

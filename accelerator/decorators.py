@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from accelerator.durations import Duration
+    from accelerator.twins import AsyncTwins
+
+    CacheSource = AsyncTwins[Any, Any] | Callable[[Any], Any] | Callable[[], Any]
+    """A LevelCache, or a function that gives one: of the receiver, or of nothing."""
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -58,19 +62,46 @@ class Cached(Protocol[P, R_co]):
         """Answer from the cache, or call the function."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the answer for these arguments; whether there was one."""
+        """
+        Forget the answer for these arguments; whether there was one.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+            BackendError: With on_cache_error="propagate": Redis did not take it.
+        """
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function now, whatever is stored, and store its answer."""
+        """
+        Call the function now, whatever is stored, and store its answer.
+
+        Raises:
+            Exception: What the function raises, as it does.
+            LoaderTimeout: Too many loads run, or an async one took too long.
+        """
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
-        """Give the answer for these arguments if it is there, else None."""
+        """
+        Give the answer for these arguments if it is there, else None.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+        """
 
     def uncached(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function itself: nothing is read from the cache or stored."""
+        """
+        Call the function itself: nothing is read from the cache or stored.
+
+        Raises:
+            Exception: What the function raises.
+        """
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Give the key of these arguments, as the cache's own methods take it."""
+        """
+        Give the key of these arguments, as the cache's own methods take it.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+        """
 
     @property
     def cache(self) -> Any:
@@ -97,19 +128,46 @@ class AsyncCached(Protocol[P, R_co]):
         """Answer from the cache, or call the function."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
-        """Forget the answer for these arguments; whether there was one."""
+        """
+        Forget the answer for these arguments; whether there was one.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+            BackendError: With on_cache_error="propagate": Redis did not take it.
+        """
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Call the function now, whatever is stored, and store its answer."""
+        """
+        Call the function now, whatever is stored, and store its answer.
+
+        Raises:
+            Exception: What the function raises, as it does.
+            LoaderTimeout: Too many loads run, or an async one took too long.
+        """
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co | None]:
-        """Give the answer for these arguments if it is there, else None."""
+        """
+        Give the answer for these arguments if it is there, else None.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+        """
 
     def uncached(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Call the function itself: nothing is read from the cache or stored."""
+        """
+        Call the function itself: nothing is read from the cache or stored.
+
+        Raises:
+            Exception: What the function raises.
+        """
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Give the key of these arguments, as the cache's own methods take it."""
+        """
+        Give the key of these arguments, as the cache's own methods take it.
+
+        Raises:
+            TypeError, ValueError: The function cannot be called like this, or has no key then.
+        """
 
     @property
     def cache(self) -> Any:
@@ -217,7 +275,7 @@ class EvictBatchOptions(_Common, total=False):
 
 
 def cacheable(
-    cache: Any,
+    cache: CacheSource,
     key: str | Callable[..., Any] | None = None,
     *,
     ignore: Iterable[str] = (),
@@ -268,7 +326,7 @@ def cacheable(
 
 
 def cacheable_batch(
-    cache: Any,
+    cache: CacheSource,
     key: str | Callable[..., Any] | None = None,
     *,
     param: str | None = None,
@@ -339,7 +397,7 @@ def cacheable_batch(
 
 
 def cache_put(
-    cache: Any,
+    cache: CacheSource,
     key: str | Callable[..., Any],
     *,
     value: Callable[..., Any] | None = None,
@@ -388,7 +446,7 @@ def cache_put(
 
 
 def cache_evict(
-    cache: Any,
+    cache: CacheSource,
     key: str | Callable[..., Any] | None = None,
     *,
     tags: Iterable[str] | Callable[..., Iterable[str]] | None = None,
@@ -440,7 +498,7 @@ def cache_evict(
 
 
 def cache_evict_batch(
-    cache: Any,
+    cache: CacheSource,
     keys: str | Callable[..., Iterable[Any]],
     *,
     param: str | None = None,

@@ -91,13 +91,9 @@ class Around:
 
     def after(self, result: Any) -> list[Action]:
         """What is done when it has returned."""
-        try:
-            if self.bypassed or not self.change.applies(result):
-                return []
-            return self.change.after(self, result)
-        except Exception as error:
-            error.result = result  # type: ignore[attr-defined]
-            raise
+        if self.bypassed or not self.change.applies(result):
+            return []
+        return self.change.after(self, result)
 
     def failed(self, error: CacheError) -> None:
         """Note a fault of the cache; what else there is to do is done all the same."""
@@ -106,17 +102,29 @@ class Around:
         else:
             LOG.warning("%s(): the cache has not followed: %s", self.change.parameters.name, error)
 
-    def settle(self, *result: Any) -> None:
-        """Raise the first fault that was noted, with the function's answer if it has run."""
+    def settle(self) -> None:
+        """Raise the first fault that was noted."""
         failure, self._failure = self._failure, None
         if failure is None:
             return
-        for each in result:
-            failure.result = each
         try:
             raise failure
         finally:
             del failure  # else it would hold this frame, which would hold it
+
+
+class _Keeping:
+    """Whatever is raised inside has the function's answer as its *result*."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            error.result = self._result  # type: ignore[attr-defined]
 
 
 _FAULTS: Final = (BackendError, SerializationError)
@@ -184,12 +192,13 @@ class Change:
                         call.failed(error)
                 call.settle()
                 result = await function(*args, **kwargs)
-                for action in call.after(result):
-                    try:
-                        await _ado(call.cache, action)
-                    except _FAULTS as error:
-                        call.failed(error)
-                call.settle(result)
+                with _Keeping(result):
+                    for action in call.after(result):
+                        try:
+                            await _ado(call.cache, action)
+                        except _FAULTS as error:
+                            call.failed(error)
+                    call.settle()
                 return result
 
             return awrapper
@@ -204,12 +213,13 @@ class Change:
                     call.failed(error)
             call.settle()
             result = function(*args, **kwargs)
-            for action in call.after(result):
-                try:
-                    _do(call.cache, action)
-                except _FAULTS as error:
-                    call.failed(error)
-            call.settle(result)
+            with _Keeping(result):
+                for action in call.after(result):
+                    try:
+                        _do(call.cache, action)
+                    except _FAULTS as error:
+                        call.failed(error)
+                call.settle()
             return result
 
         return wrapper

@@ -28,6 +28,7 @@ _NAME: Final = re.compile(r"[^.\[]+")
 _LOOKS_TYPED: Final = re.compile(
     r"%.*|-?(0|[1-9][0-9]*)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.DOTALL | re.ASCII
 )
+_TYPED_FIRST: Final = frozenset("%-0123456789abcdef")
 _WORDS: Final = {None: "%none", True: "%true", False: "%false"}
 _SCALARS: Final = "str, int, UUID, bytes, bool or None"
 _DIGEST_BYTES: Final = 16
@@ -62,7 +63,8 @@ class Template:
         """What stands before each field, and after the last one."""
         self.fields: list[Field] = []
         self._parse()
-        self._escaped = self._ambiguous() if what == "key" else ""
+        escaped = self._ambiguous() if what == "key" else ""
+        self._escapes = {ord(each): _percent(each) for each in escaped}
         self._is_bare = self.literals == ["", ""] and not self.fields[0].is_hashed
 
     @property
@@ -148,21 +150,18 @@ class Template:
         return string.Formatter().get_field(field.text, (), arguments)[0]
 
     def _written(self, field: Field, value: Any) -> str:
-        value = _scalar(field, value)
+        kind = type(value)
+        if kind is not str and kind is not int:
+            value = _scalar(field, value)
         if value is None or isinstance(value, bool):
             return _WORDS[value]
         if isinstance(value, bytes):
-            return "%bytes" + self._escape(value.decode("latin-1"))
-        if not isinstance(value, str):
-            return self._escape(str(value))
-        if _LOOKS_TYPED.fullmatch(value):
-            return _percent(value[0]) + self._escape(value[1:])
-        return self._escape(value)
-
-    def _escape(self, text: str) -> str:
-        if not any(each in text for each in self._escaped):
-            return text
-        return "".join(_percent(each) if each in self._escaped else each for each in text)
+            return "%bytes" + value.decode("latin-1").translate(self._escapes)
+        text = value if isinstance(value, str) else str(value)
+        first = ""
+        if text is value and text[:1] in _TYPED_FIRST and _LOOKS_TYPED.fullmatch(text):
+            first, text = _percent(text[0]), text[1:]
+        return first + (text.translate(self._escapes) if self._escapes else text)
 
 
 def _percent(character: str) -> str:
@@ -232,7 +231,8 @@ def _datetime(value: dt.datetime) -> Any:
     base = dt.datetime.combine(
         dt.date(value.year, value.month, value.day), dt.datetime.timetz(value)
     )
-    if zone is None or base != value:  # a subclass that knows more than it shows
+    is_whole = value == base  # a subclass may know more than it shows
+    if zone is None or not is_whole:
         return None
     return ("datetime", dt.datetime.isoformat(base), value.fold, zone)
 

@@ -18,6 +18,7 @@ import pytest
 HERE = Path(__file__).parent
 USES = HERE / "uses.py"
 WRONG_USES = HERE / "wrong_uses.py"
+DECORATORS = HERE / "decorators_user.py"
 
 Found = Mapping[int, set[str]]
 """Line, and what is reported there."""
@@ -76,6 +77,11 @@ class TestUses:
     def test_right(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:
         """What is right is understood: each assert_type() holds, and nothing is reported."""
         assert {} == checker(USES, tmp_path)
+
+    @pytest.mark.watchdog(120)
+    def test_decorators(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:
+        """So is what is decorated: functions and methods keep their arguments and answers."""
+        assert {} == checker(DECORATORS, tmp_path)
 
     @pytest.mark.watchdog(120)
     def test_wrong(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:

@@ -79,9 +79,7 @@ class TestCacheable:
         assert [7] == rows.calls
         assert "value" == cache.get(7)
 
-    def test_ignored_get(
-        self, away: LevelCache[Any, Any], server: RedisServer, rows: Rows
-    ) -> None:
+    def test_ignored_get(self, away: LevelCache[Any, Any], server: RedisServer, rows: Rows) -> None:
         """38: if the cache cannot be asked the body runs; after recovery a call is a hit."""
 
         @away.cacheable("{key}")
@@ -127,7 +125,8 @@ class TestCacheable:
         assert [None, None] == [load(7), load(7)]
         assert [7] == rows.calls
         entry = cache.get_entry(7)
-        assert entry is not None and entry.is_null
+        assert entry is not None
+        assert entry.is_null
 
     def test_none_not_stored(self, cache: LevelCache[Any, Any], rows: Rows) -> None:
         """42: with cache_none=False a None is not stored."""
