@@ -548,8 +548,8 @@ class Flight:
         Give the value that was handed over, decoded through the area's ``_decode``, in a tuple.
 
         None: there is none (any more), or it cannot be decoded, or one of its tags may have been
-        deleted or expired after its load began and before this caller entered.  Values are kept for as long as
-        somebody waits; each call decodes anew.
+        deleted or expired after its load began and before this caller entered.  Values are kept
+        for as long as somebody waits; each call decodes anew.
         """
     def leave(self) -> None:
         """Stop waiting."""
@@ -682,8 +682,8 @@ class Area:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
         overtook.  *age*: how long ago the source had this value; cut at 90 days.  *note* (from
-        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to 255 bytes
-        each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
+        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to
+        255 bytes each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
         """
     def _token(self, key: Any) -> tuple[int, int, int]:
         """

@@ -441,7 +441,8 @@ class ProcessLocalSegment(RemoteSide):
     def incr(
         self, area: AreaState, key: bytes, delta: int, initial: int | None, life: Life
     ) -> int | None:
-        """Add to a stored int; a present one keeps its life."""
+        """Add to a stored int; a present one keeps its life and its tags."""
+        tags: tuple[Slots, ...] = ()
         with self.lock():
             now = self.now()
             item = self._queues.find((area.number, key))
@@ -449,7 +450,7 @@ class ProcessLocalSegment(RemoteSide):
                 if initial is None:
                     return None
                 value, loaded_at = initial, now
-                tags, since = (), 0
+                since = 0
             else:
                 if item.code != CODE_INT:
                     raise TypeError("the cached value is no 64-bit int")

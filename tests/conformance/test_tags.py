@@ -92,7 +92,7 @@ class Child:
 class TestDeleted:
     @pytest.mark.parametrize("value", VALUES, ids=repr)
     def test_every_read(self, make: Any, value: Any) -> None:
-        """A value that carries a deleted tag is gone for every way of reading, also as an object."""
+        """A value with a deleted tag is gone for every way of reading, also as an object."""
         cache = make(objects="shared")
         for times in range(3):  # read as often, so that it is remembered in every way there is
             put(cache, "key", b"tag", value=value)
