@@ -64,6 +64,8 @@ from accelerator.loader import (  # noqa: E402
     MLoader,
 )
 from accelerator.lock import Lock  # noqa: E402
+from accelerator.observability.diagnostics import DiagnosticSnapshot  # noqa: E402
+from accelerator.observability.metrics import MetricPoint, MetricsSnapshot  # noqa: E402
 from accelerator.runtime import (  # noqa: E402
     attach,
     configure,
@@ -83,6 +85,7 @@ __all__ = [
     "CacheMode",
     "Cached",
     "ConfigError",
+    "DiagnosticSnapshot",
     "Entry",
     "FnLoader",
     "LevelCache",
@@ -94,6 +97,8 @@ __all__ = [
     "LockError",
     "LockTimeout",
     "MLoader",
+    "MetricPoint",
+    "MetricsSnapshot",
     "NotAttached",
     "ReadOptions",
     "SerializationError",

@@ -324,7 +324,7 @@ class _Leadership:
                 wait = 0.0
             self._check()
         except ReplyError as error:
-            self._count_all("receive_error_subscribe")
+            self._host_confirmed = False  # of what was asked for, something is refused
             self._lose(str(error).partition(" ")[0])
         except (OSError, StreamError) as error:
             self._lose(type(error).__name__)
@@ -412,6 +412,9 @@ class _Leadership:
 
     def _lose(self, why: str) -> None:
         """Close the connection, and decide when to make the next."""
+        if not self._host_confirmed:
+            self._count_all("receive_error_subscribe", "invalidation_receive_failures")
+        self._host_confirmed = False
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -542,6 +545,7 @@ class _Leadership:
         if name in _SAID:
             oplog.failed(area, "listen", _SAID[name], time.monotonic())
 
-    def _count_all(self, name: str) -> None:
+    def _count_all(self, *names: str) -> None:
         for area in self._areas.values():
-            self._memory.area_count(area, _COUNTER[name], 1)
+            for name in names:
+                self._memory.area_count(area, _COUNTER[name], 1)

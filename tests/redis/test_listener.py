@@ -21,6 +21,7 @@ import accelerator
 from accelerator import local, message, runtime
 from accelerator.demo.redis_server import RedisServer
 from accelerator.errors import RemoteError
+from accelerator.remote.names import host_channel
 
 if not hasattr(os, "fork"):
     pytest.skip("needs processes that fork", allow_module_level=True)
@@ -268,8 +269,38 @@ class TestConnection:
             assert 0.05 > time.monotonic() - began
             assert wait_until(lambda: host.listener.leading)
             assert wait_until(lambda: host.memory.link()["next_retry_in"] is not None)
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
             server.start()
             host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_subscribe(self, server: RedisServer) -> None:
+        """Each subscription that Redis refuses is counted, and it is tried again."""
+        server.command("ACL", "SETUSER", "default", "resetchannels")
+        host = listening.Host(server.url, reconnect=(0.05, 0.2))
+        try:
+            host.listener.start()
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
+            server.command("ACL", "SETUSER", "default", "allchannels")
+            host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_another(self, server: RedisServer) -> None:
+        """So is that of an area which is used later, on a connection that was well until then."""
+        host = listening.Host(server.url, reconnect=(60.0, 60.0))
+        try:
+            host.start()
+            own = host_channel(host.remote.namespace, host.memory.origin)
+            allowed = [f"&{channel}" for channel in (own, host.remote.channel(AREA))]
+            server.command("ACL", "SETUSER", "default", "resetchannels", *allowed)
+            host.add("another")
+            assert wait_until(lambda: host.count("receive_error_subscribe") == 1)
         finally:
             host.close()
 

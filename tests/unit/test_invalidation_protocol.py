@@ -290,6 +290,7 @@ class TestPrecision:
         peace.do_write()
         peace.run(2, {})
         assert 1 == peace.memory.counts["receive_error_apply"]
+        assert 1 == peace.memory.counts["invalidation_receive_failures"]
         assert before < peace.memory.token
 
 
