@@ -190,7 +190,7 @@ class AreaConfig:
     verify: str = "sample"
     """How often the checksum of a value is verified: "sample" or "full"."""
     version: str | None = None
-    """Fingerprint of what values look like; values of another version are not read."""
+    """What values look like; those of another version lie apart, and are not read."""
 
     loader: Any = None
     """Function of the key, or object with ``load`` and perhaps ``mload``."""
