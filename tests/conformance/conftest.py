@@ -92,7 +92,7 @@ class Memory:
 
 OVER_REDIS = (
     *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
-    "test_tags_api",
+    *("test_tags_api", "test_views"),
     *("test_seed_cache", "test_seed_operator", "test_seed_redis"),
 )
 """Modules whose tests are about both levels alike."""

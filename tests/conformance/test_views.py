@@ -98,7 +98,7 @@ class TestKeyConverter:
         with pytest.raises(ValueError, match="two calls"):
             cache.mget(["a", "A", 1, True])
 
-    def test_hits_do_not_convert(self, memory: Any) -> None:
+    def test_hits_do_not_convert(self, memory: Any, local_only: None) -> None:
         """Objects are found by the callers' str, int or bytes."""
         if memory.kind == "process":
             pytest.skip("the twin keeps no objects")
@@ -155,7 +155,7 @@ class TestOwnObjects:
                 view.set("key", (number, "x"))
             assert [(number % 2, "x")] * 3 == [view.get("key") for _ in range(3)]
 
-    def test_refresh_window(self, memory: Any) -> None:
+    def test_refresh_window(self, memory: Any, local_only: None) -> None:
         """A view with refresh-ahead is not held up by one without."""
         seen: list[Any] = []
         cache = memory.cache(local_ttl=60)
@@ -185,7 +185,7 @@ class TestHit:
         assert (1, 1) == (after["local_hit"], after["negative_hit"])
         assert [] == seen
 
-    def test_near_its_end(self, memory: Any) -> None:
+    def test_near_its_end(self, memory: Any, local_only: None) -> None:
         """A hit whose refresh is due is left to whoever can see to that."""
         cache = memory.cache(
             loader=lambda key: key, refresh_ahead=True, refresh_ahead_window=50, local_ttl=60
