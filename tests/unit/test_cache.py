@@ -4,6 +4,10 @@ import asyncio
 import gc
 import inspect
 import logging
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import types
 import weakref
@@ -551,3 +555,25 @@ class TestSurface:
             thing = getattr(accelerator, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):
                 assert thing.__doc__
+
+
+class TestConvertedKeys:
+    def test_answer_that_nobody_holds(self) -> None:
+        """What a converter answers may be gone while the key made of it is still in use."""
+        code = """
+            from accelerator import LevelCache, testing
+            with testing.isolated():
+                cache = LevelCache("area", key_converter=lambda key: f"a key: {key}")
+                plain = LevelCache("area")
+                for key in range(100):
+                    cache.set(key, key)
+                    assert cache.get_or_load(key + 1000, lambda given: given) == key + 1000
+                    assert plain.get(f"a key: {key}") == key, key
+                    assert plain.get(f"a key: {key + 1000}") == key + 1000, key
+                    assert cache.delete(key)
+        """
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONMALLOC": "debug"},  # overwrites what is freed
+            check=True,
+        )
