@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from accelerator import aloading, loading, local
+from accelerator import loading, local
 from accelerator.calls import Arguments, Parameters, TemplateKey, key_of
 from accelerator.entry import MISS
 from accelerator.errors import BackendError, CacheError, ConfigError, LoaderError, NotAttached
@@ -646,6 +646,8 @@ class CacheableBatch(Cacheable):
         raise own_of(failure)
 
     async def _arefresh(self, view: AsyncTwins, wanted: list[Arguments]) -> dict[Any, Any]:
+        from accelerator import aloading  # noqa: PLC0415  asyncio is imported where it is used only
+
         if not wanted:
             return {}
         return self._refreshed(wanted, await aloading.run(view._refreshing_all(wanted)))
