@@ -11,13 +11,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from accelerator import __version__
-from accelerator.cli import demo, flights, gc, stats, unlink
+from accelerator.cli import demo, doctor, flights, gc, hash_, listener, stats, top, unlink
 from accelerator.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (stats, flights, gc, unlink, demo)
+COMMANDS = (doctor, stats, top, listener, flights, hash_, gc, unlink, demo)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
-from accelerator.cli import common
+from accelerator.cli import common, watch
 from accelerator.observability.diagnostics import with_ratio
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from accelerator.cli.common import Commands
 
@@ -38,6 +39,15 @@ def add_to(commands: Commands) -> None:
     )
     common.add_name(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=common.seconds_option,
+        const=1.0,
+        metavar="SECONDS",
+        help="one line every so often (default: every second), until Ctrl-C; with --json: all of "
+        "it in one line",
+    )
     common.add_uid(parser)
     parser.set_defaults(run=run)
 
@@ -46,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     common.need_segments()
     file = common.choose(arguments.name, arguments.uid)
+    if arguments.watch is not None:
+        return watch.run(file, arguments.watch, as_json=arguments.json)
     stats = segment.inspect(file).stats()
     if arguments.json:
         json.dump({"path": str(file.path), **stats}, sys.stdout, indent=2)
@@ -89,15 +101,24 @@ def _redis(stats: dict[str, Any]) -> list[str]:
     link, leader = stats["link"], stats["leader"]
     if not leader["term"]:
         return []
+    return [
+        f"redis {', '.join(redis_state(link))}",
+        f"  {', '.join(redis_listener(link, leader))}",
+    ]
+
+
+def redis_state(link: Mapping[str, Any]) -> list[str]:
+    """Whether Redis takes what this host tells it."""
     confirmed = link["confirmed_age"]
     said = "has not answered yet" if confirmed is None else f"took a write {confirmed:.1f} s ago"
     state = [said, f"breaker {link['breaker']}", f"outbox {link['outbox_depth']}"]
     if link["refused"]:
         state.insert(1, "refuses writes now")
-    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link, leader))}"]
+    return state
 
 
-def _listener(link: dict[str, Any], leader: dict[str, Any]) -> list[str]:
+def redis_listener(link: Mapping[str, Any], leader: Mapping[str, Any]) -> list[str]:
+    """Who listens for this host."""
     if not leader["pid"]:
         return ["nobody listens"]
     shown = [f"listener pid {leader['pid']}", f"term {leader['term']}"]
