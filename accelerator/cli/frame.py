@@ -67,6 +67,9 @@ def _hits_of(counted: Counted) -> float:
     return 2.0 if found is None else found.hits
 
 
+_SHORT: Final = 20
+"""Lines of a terminal that has none to spare."""
+
 SORTS: Final = {
     "r": Sort("reads", lambda it: -it.reads, lambda it: -reads(it)),
     "h": Sort(
@@ -105,8 +108,9 @@ class View:
 
 def render(change: Change, view: View) -> list[Line]:
     """The frame; no line is wider, and there are no more of them, than *view* says."""
-    head = [*_title(change, view), *_memory(change), *_reads(change), *_loads(change)]
-    head += _redis(change)
+    head = _title(change, view)
+    for paragraph in (_memory(change), _reads(change), _loads(change), *_redis(change)):
+        head += paragraph.lines(view)
     tables = [_areas(change, view), _workers(change, view), _flights(change)]
     foot = _foot(view)
     room = math.inf if view.lines is None else view.lines - len(head) - len(foot)
@@ -121,6 +125,27 @@ def render(change: Change, view: View) -> list[Line]:
 # --- the head -----------------------------------------------------------------------------------
 
 
+class _Paragraph(NamedTuple):
+    """A few things about one subject, each of which stays in one piece."""
+
+    subject: str
+    things: Sequence[str]
+    bad: bool = False
+
+    def lines(self, view: View) -> list[Line]:
+        """As few lines as they fit into; where there are few, one, with what comes first."""
+        style = Style.BAD if self.bad else Style.PLAIN
+        texts = [f"{self.subject:<8}{self.things[0]}"]
+        for thing in self.things[1:]:
+            longer = f"{texts[-1]}, {thing}"
+            if words.width(longer) <= view.columns:
+                texts[-1] = longer
+            else:
+                texts.append(f"{'':<8}{thing}")
+        short = view.lines is not None and view.lines < _SHORT
+        return [Line(text, style) for text in (texts[:1] if short else texts)]
+
+
 def _title(change: Change, view: View) -> list[Line]:
     after = change.after
     at = datetime.fromtimestamp(after.wall).astimezone()
@@ -130,7 +155,7 @@ def _title(change: Change, view: View) -> list[Line]:
     return [Line(begun + middle, Style.TITLE)]
 
 
-def _memory(change: Change) -> list[Line]:
+def _memory(change: Change) -> _Paragraph:
     numbers, total = change.after.stats["segment"], change.total()
     live, room = numbers["live_bytes"], numbers["data_bytes"]
     shown = [
@@ -139,22 +164,21 @@ def _memory(change: Change) -> list[Line]:
         f"evicted {_rate(change, total.get('evictions', 0))}",
         f"expired {_rate(change, total.get('expired', 0))}",
     ]
-    lines = [Line(f"memory  {', '.join(shown)}")]
     harm = [
         f"{words.count(numbers[name])} {what}"
         for name, what in (
             ("resets", "rings dropped, as something in them did not verify"),
-            ("stats_lost", "processes without room for their counters"),
+            ("stats_lost", "times no room for the counters of a process"),
         )
         if numbers[name]
     ]
-    return lines + ([Line(f"        {', '.join(harm)}", Style.BAD)] if harm else [])
+    return _Paragraph("memory", harm + shown, bad=bool(harm))
 
 
-def _reads(change: Change) -> list[Line]:
+def _reads(change: Change) -> _Paragraph:
     total = change.total()
     found = tiers(total)
-    shown = [f"{_rate(change, reads(total))}"]
+    shown = [_rate(change, reads(total))]
     if found is not None:
         shown.append(
             f"{words.share(found.hits)} hits ({words.share(found.objects)} objects, "
@@ -166,27 +190,27 @@ def _reads(change: Change) -> list[Line]:
         f"sets {_rate(change, total.get('set', 0))}",
         f"deletes {_rate(change, total.get('delete', 0))}",
     ]
-    return [Line(f"reads   {', '.join(shown)}")]
+    return _Paragraph("reads", shown)
 
 
-def _loads(change: Change) -> list[Line]:
+def _loads(change: Change) -> _Paragraph:
     total, histogram = change.total(), change.loads()
     shown = [_rate(change, total.get("load", 0))]
     if latency(0.5, histogram) is not None:
         shown.append(_quantiles(histogram))
     for counter, what in (
-        ("load_joined", "waited for another's"),
         ("load_error", "failed"),
         ("load_timeout", "late"),
         ("stale_fallback", "answered stale"),
+        ("load_joined", "waited for another's"),
     ):
         if total.get(counter):
             shown.append(f"{what} {_rate(change, total[counter])}")
     bad = any(total.get(counter) for counter in ("load_error", "load_timeout"))
-    return [Line(f"loads   {', '.join(shown)}", Style.BAD if bad else Style.PLAIN)]
+    return _Paragraph("loads", shown, bad=bad)
 
 
-def _redis(change: Change) -> list[Line]:
+def _redis(change: Change) -> list[_Paragraph]:
     stats = change.after.stats
     link, leader = stats["link"], stats["leader"]
     if not leader["term"]:
@@ -198,11 +222,8 @@ def _redis(change: Change) -> list[Line]:
     harmed = link["refused"] or link["breaker"] != "closed" or link["outbox_depth"]
     alone = not leader["pid"] or link["connected_since"] is None
     return [
-        Line(f"redis   {', '.join(state)}", Style.BAD if harmed else Style.PLAIN),
-        Line(
-            f"        {', '.join(redis_listener(link, leader))}",
-            Style.BAD if alone else Style.PLAIN,
-        ),
+        _Paragraph("redis", state, bad=bool(harmed)),
+        _Paragraph("", redis_listener(link, leader), bad=alone),
     ]
 
 
@@ -411,5 +432,9 @@ def _foot(view: View) -> list[Line]:
         return [Line(view.notice, Style.BAD)]
     if not view.keys:
         return []
+    order = f"by {SORTS[view.sort].title}"
     titles = "  ".join(f"{key} {sort.title.partition(',')[0]}" for key, sort in SORTS.items())
-    return [Line(f"by {SORTS[view.sort].title}; sort: {titles}; space holds, q quits", Style.DIM)]
+    full = f"{order}; sort: {titles}; space holds, q quits"
+    if words.width(full) > view.columns:
+        full = f"{order}; sort: {' '.join(SORTS)}; space holds, q quits"
+    return [Line(full, Style.DIM)]

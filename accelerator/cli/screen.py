@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -37,6 +38,9 @@ _TO_END_OF_LINE: Final = "\x1b[K"
 _TO_END: Final = "\x1b[J"
 _SYNCHRONIZE: Final = "\x1b[?2026h", "\x1b[?2026l"  # ignored by terminals that do not know it
 
+_KEY: Final = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|.)?|.", re.DOTALL)
+"""What one key sends: a letter, or a sequence that begins with Escape."""
+
 RESIZED: Final = "resized"
 """What key() answers when the terminal has another size."""
 
@@ -62,6 +66,7 @@ class Screen:
         self._out = sys.stdout.fileno()
         self._coloured = "NO_COLOR" not in os.environ
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._typed: list[str] = []
         self._before: list[Any] = []
         self._handlers: dict[int, Any] = {}
 
@@ -76,6 +81,7 @@ class Screen:
     def __enter__(self) -> Self:
         self._before = termios.tcgetattr(self._in)
         self._handle(signal.SIGWINCH, self._wake_up)
+        self._handle(signal.SIGTSTP, self._suspended)
         self._handle(signal.SIGCONT, self._continued)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             self._handle(number, _end)
@@ -114,13 +120,17 @@ class Screen:
         Raises:
             OSError: The terminal is gone.
         """
+        if self._typed:
+            return self._typed.pop(0)
         ready, _, _ = select.select([self._in, self._wake[0]], [], [], max(0.0, seconds))
         if self._wake[0] in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
             return RESIZED
         if self._in in ready:
-            return os.read(self._in, 64).decode("utf-8", "replace")
+            typed = os.read(self._in, 1024).decode("utf-8", "replace")
+            first, *self._typed = _KEY.findall(typed) or [""]
+            return str(first)
         return None
 
     # --- details ----------------------------------------------------------------------------
@@ -129,12 +139,15 @@ class Screen:
         tty.setcbreak(self._in, termios.TCSADRAIN)  # keys come at once; Ctrl-C still is a signal
         self._write(_ENTER)
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         # Each for itself: a terminal that is gone must not keep the rest from being done.
         with contextlib.suppress(OSError):
             self._write(_LEAVE)
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._in, termios.TCSADRAIN, self._before)
+
+    def _give_back(self) -> None:
+        self._restore()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -145,6 +158,11 @@ class Screen:
     def _wake_up(self, _number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake[1], b"!")
+
+    def _suspended(self, _number: int, _frame: FrameType | None) -> None:
+        """Ctrl-Z: the shell gets the terminal as it was."""
+        self._restore()
+        os.kill(os.getpid(), signal.SIGSTOP)  # SIGTSTP would come back here
 
     def _continued(self, number: int, frame: FrameType | None) -> None:
         """After Ctrl-Z and fg: the shell has had the terminal meanwhile."""

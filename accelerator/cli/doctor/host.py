@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from accelerator.cli import words
 from accelerator.cli.doctor.finding import Finding, fail, ok, warn
-from accelerator.segment import CURE, MIN_SIZE
+from accelerator.segment import CURE, MIN_SIZE, SHM_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from accelerator.cli.doctor.facts import Facts
 
 ALONE: Final = "each process caches in its own memory, and workers do not share"
-_SHM: Final = "shared memory"
+_SHM: Final = str(SHM_DIR)
 _SMALL: Final = 64 << 20
 """What container engines give without being asked."""
 
@@ -43,11 +43,11 @@ def shm_there(facts: Facts) -> Iterator[Finding]:
     if not facts.native:
         return
     if not shm.exists:
-        yield fail(_SHM, "there is no /dev/shm", ALONE, "mount a tmpfs there; " + CURE)
+        yield fail(_SHM, "there is none", ALONE, "mount a tmpfs there; " + CURE)
     elif shm.readonly:
         yield fail(
             _SHM,
-            "/dev/shm is mounted read-only",
+            "it is mounted read-only",
             ALONE,
             "mount a writable tmpfs there (docker run --read-only needs --tmpfs /dev/shm; "
             "Kubernetes: an emptyDir of medium Memory)",
@@ -55,14 +55,14 @@ def shm_there(facts: Facts) -> Iterator[Finding]:
     elif not shm.writable:
         yield fail(
             _SHM,
-            "this user may not make files in /dev/shm",
+            "this user may not make files there",
             ALONE,
             "give it the mode 1777, as it has everywhere (chmod 1777 /dev/shm)",
         )
     elif shm.kind not in {"tmpfs", "ramfs", ""}:
         yield warn(
             _SHM,
-            f"/dev/shm is of the kind {shm.kind}, not tmpfs",
+            f"it is of the kind {shm.kind}, not tmpfs",
             "pages of the segment may be written to a disk, and writes may wait for it",
             "mount a tmpfs there",
         )
@@ -73,7 +73,7 @@ def shm_size(facts: Facts) -> Iterator[Finding]:
     shm = facts.shm
     if not (facts.native and shm.exists):
         return
-    told = f"/dev/shm has {words.size(shm.size)}, of which {words.size(shm.free)} are free"
+    told = f"{words.size(shm.size)}, of which {words.size(shm.free)} are free"
     if shm.size <= _SMALL:
         where = f" of {facts.container}" if facts.container else ""
         yield warn(

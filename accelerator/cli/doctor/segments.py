@@ -119,7 +119,7 @@ def size(facts: Facts) -> Iterator[Finding]:
         yield warn(
             "segment size",
             f"it has {words.size(has)}, {words.size(facts.wanted)} is asked for",
-            "there was no room for more when it was made, or it was made before the setting changed",
+            "there was no room for more when it was made, or the setting is younger than it",
             "stop all of its processes, and start them: the first one makes it anew",
         )
 
