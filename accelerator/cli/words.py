@@ -34,14 +34,14 @@ def seconds(number: float | None) -> str:
         return NOTHING
     if number < 1:
         ms = number * 1000
-        if ms >= 10 or ms == int(ms):
+        if ms >= 10:
             return f"{ms:.0f} ms"
-        return f"{ms:.1f} ms" if ms >= 0.1 else f"{ms:.2f} ms"
+        return (f"{ms:.1f}" if ms >= 0.1 else f"{ms:.2f}").removesuffix(".0") + " ms"
     for limit, unit in ((2 * 86400, "d"), (2 * 3600, "h"), (120, "min")):
         if number >= limit:
             per = {"d": 86400, "h": 3600, "min": 60}[unit]
             return f"{number / per:.0f} {unit}"
-    return f"{number:.0f} s" if number >= 10 or number == int(number) else f"{number:.1f} s"
+    return f"{number:.0f} s" if number >= 10 else f"{number:.1f}".removesuffix(".0") + " s"
 
 
 def size(number: float | None) -> str:

@@ -255,11 +255,13 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Give the variables that look like settings and are none, with the one that was meant."""
     known = {*map(_variable, _SETTING_CHECKS), *_OTHER_VARIABLES}
     found = sorted(name for name in environ if name.startswith(_ENV_PREFIX))
-    return {
-        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
-        for name in found
-        if name not in known
-    }
+    return {name: _meant(name) for name in found if name not in known}
+
+
+def _meant(variable: str) -> str | None:
+    given = variable.removeprefix(_ENV_PREFIX).lower()  # with it all of them are alike
+    close = difflib.get_close_matches(given, _SETTING_CHECKS, n=1)
+    return _variable(close[0]) if close else None
 
 
 def _variable(name: str) -> str:

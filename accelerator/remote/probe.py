@@ -205,8 +205,12 @@ def _ask(connection: Any, *words: str) -> Any:
 
 def _code(error: BaseException) -> str:
     known, text = _CODES.get(type(error).__name__), str(error)
+    if known == "NOAUTH" and "invalid" in text.lower():
+        return "WRONGPASS"
+    if known == "EXECABORT" and "NOPERM" in text:
+        return "NOPERM"  # of EXEC itself
     if known is not None:
-        return "WRONGPASS" if known == "NOAUTH" and "invalid" in text.lower() else known
+        return known
     if "unknown command" in text.lower():
         return "UNKNOWN"
     found = re.match(r"[A-Z]{3,}\b", text)

@@ -1,0 +1,150 @@
+"""``accelerator doctor`` in the traps that containers set: in mount namespaces of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from accelerator import cli, local, segment
+
+pytestmark = pytest.mark.skipif(
+    not (local.NATIVE and segment.AVAILABLE), reason="segments need the native part"
+)
+NOBODY = 65534
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    trial = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/dev/shm"]
+    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="this machine lets us mount nothing")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+
+
+def doctor_in(mounts: str, *before: str, prelude: str = "") -> tuple[int, dict[str, Any]]:
+    """Run the doctor where *mounts* have been made; its status and findings by check."""
+    code = f"{prelude}\nfrom accelerator import cli; sys.exit(cli.main(['doctor', '--json']))"
+    script = f'{mounts} && exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-ec", script, "sh", *before]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", f"import sys, os\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, {it["check"]: it for it in json.loads(done.stdout)["findings"]}
+
+
+@needs_mounts
+class TestContainers:
+    def test_docker(self) -> None:
+        """The 64 MB that an engine gives: what a segment of size auto will have there."""
+        status, found = doctor_in("mount -t tmpfs -o size=64m none /dev/shm")
+        assert (0, "warn") == (status, found["/dev/shm"]["level"])
+        assert found["/dev/shm"]["what"].startswith("64.0 MiB, of which 64.0 MiB are free")
+        assert "has 24.0 MiB here" in found["/dev/shm"]["means"]
+        assert "--shm-size" in found["/dev/shm"]["cure"]
+        assert "ok" == found["room"]["level"]
+
+    def test_full(self) -> None:
+        """Nothing fits any more."""
+        fill = "head -c 2m /dev/zero > /dev/shm/other"
+        status, found = doctor_in(f"mount -t tmpfs -o size=4m none /dev/shm && {fill}")
+        assert (1, "fail") == (status, found["room"]["level"])
+        assert "2.0 MiB are free" in found["room"]["what"]
+
+    def test_smaller_will_be_made(self) -> None:
+        """Less is free than is wanted."""
+        fill = "head -c 50m /dev/zero > /dev/shm/other"
+        status, found = doctor_in(f"mount -t tmpfs -o size=64m none /dev/shm && {fill}")
+        assert (0, "warn") == (status, found["room"]["level"])
+
+    def test_read_only(self) -> None:
+        """As with docker run --read-only."""
+        status, found = doctor_in("mount -t tmpfs -o ro none /dev/shm")
+        assert (1, "fail") == (status, found["/dev/shm"]["level"])
+        assert "read-only" in found["/dev/shm"]["what"]
+
+    def test_none(self) -> None:
+        """A machine without /dev/shm."""
+        status, found = doctor_in("mount -t tmpfs none /dev")
+        assert (1, "fail") == (status, found["/dev/shm"]["level"])
+        assert "there is none" == found["/dev/shm"]["what"]
+
+    def test_file_limit(self) -> None:
+        """ulimit -f, in blocks of 512 bytes."""
+        status, found = doctor_in("true", "sh", "-c", 'ulimit -f 16384; exec "$@"', "sh")
+        assert (1, "fail") == (status, found["limits"]["level"])
+        assert found["limits"]["what"].startswith("a file may have 8.0 MiB")
+
+    def test_doctor_tells_what_attach_does(self) -> None:
+        """Where it says that processes cache alone, they do."""
+        attach = (
+            "import accelerator; accelerator.attach()\nassert accelerator.diagnostics()['degraded']"
+        )
+        status, found = doctor_in("mount -t tmpfs -o ro none /dev/shm", prelude=attach)
+        assert (1, "fail") == (status, found["/dev/shm"]["level"])
+
+    @needs_root
+    def test_not_writable(self) -> None:
+        """A folder that only root may write to."""
+        alone = f"import accelerator.cli, redis; os.setgid({NOBODY}); os.setuid({NOBODY})"
+        mounts = "mount -t tmpfs -o mode=755 none /dev/shm"
+        code = (
+            f"import sys, os\n{alone}\nfrom accelerator import cli\ncli.main(['doctor', '--json'])"
+        )
+        done = subprocess.run(
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-ec",
+                f'{mounts} && exec "$@"',
+                "sh",
+                sys.executable,
+                "-c",
+                code,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = {it["check"]: it for it in json.loads(done.stdout)["findings"]}
+        assert "may not make files" in found["/dev/shm"]["what"], done.stderr
+
+
+@needs_root
+class TestUsers:
+    def test_namesake(self, fork: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+        """The same application as another user; root may look at both."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+
+        def other(meet: Callable[..., Any]) -> None:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            memory = segment.attach(segment.Request(segment.own_file(name), 4 << 20, 1 << 18))
+            meet()
+            segment.leave(memory)
+            segment.unlink(name, NOBODY)
+
+        child = fork(other)
+        child.meet()
+        try:
+            cli.main(["doctor", "--json", "--name", name])
+            found = {it["check"]: it for it in json.loads(capsys.readouterr().out)["findings"]}
+            assert f"of the same name of uid {NOBODY}" in found["other users"]["what"]
+            cli.main(["doctor", "--json", "--name", name, "--uid", str(NOBODY)])
+            found = {it["check"]: it for it in json.loads(capsys.readouterr().out)["findings"]}
+            assert "1 process, 0 areas" in found["segment"]["what"]
+        finally:
+            child.finish()
