@@ -4,7 +4,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +230,7 @@ class TestDoctor:
         url: str,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
-    ) -> Iterator[Callable[..., tuple[int, dict[str, Any]]]]:
+    ) -> Callable[..., tuple[int, dict[str, Any]]]:
         def run(**variables: str) -> tuple[int, dict[str, Any]]:
             told = {"NAME": host.name, "NAMESPACE": host.settings["namespace"], "REDIS": url}
             for name, value in {**told, **variables}.items():
@@ -239,7 +239,7 @@ class TestDoctor:
             shown = json.loads(capsys.readouterr().out)
             return status, {it["check"]: it for it in shown["findings"]}
 
-        yield run
+        return run
 
     def test_host(self, run: Callable[..., Any]) -> None:
         """A host with two workers: one of them listens, for both areas."""

@@ -173,7 +173,7 @@ BAD: list[tuple[Callable[[], Facts], str, Level, str]] = [
     (lambda: shm(readonly=True), "/dev/shm", Level.FAIL, "mounted read-only"),
     (lambda: shm(writable=False), "/dev/shm", Level.FAIL, "may not make files"),
     (lambda: shm(kind="ext4"), "/dev/shm", Level.WARN, "of the kind ext4"),
-    (lambda: shm(size=64 * MIB), "/dev/shm", Level.WARN, "64.0 MiB, of which"),
+    (lambda: shm(size=64 * MIB), "/dev/shm size", Level.WARN, "64.0 MiB, of which"),
     (lambda: shm(free=3 * MIB), "room", Level.FAIL, "3.0 MiB are free"),
     (lambda: shm(free=30 * MIB), "room", Level.WARN, "30.0 MiB are free"),
     (lambda: replace(FINE, file_limit=MIB), "limits", Level.FAIL, "ulimit -f"),
@@ -413,10 +413,9 @@ class TestHere:
     def test_reads_only(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Nothing is made where nothing was."""
         name = f"test-{uuid.uuid4().hex[:12]}"
-        before = set(os.listdir("/dev/shm"))
         _, shown = self.run(capsys, "--name", name)
         assert name == shown["name"]
-        assert not [it for it in set(os.listdir("/dev/shm")) - before if name in it]
+        assert [] == list(segment.SHM_DIR.glob(f"*{name}*"))
 
     def test_wrong_setting(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

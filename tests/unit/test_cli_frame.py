@@ -79,7 +79,10 @@ def busy(areas: int = 3, workers: int = 2, **more: object) -> Change:
     return Change(before, after)
 
 
-def texts(change: Change, view: View = View(columns=140)) -> list[str]:
+WIDE = View(columns=140)
+
+
+def texts(change: Change, view: View = WIDE) -> list[str]:
     return [line.text for line in render(change, view)]
 
 

@@ -57,7 +57,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             env=environment,
-            preexec_fn=own_terminal,
+            preexec_fn=own_terminal,  # noqa: PLW1509  there are no other threads
         )
         self.output = ""
 

@@ -62,6 +62,11 @@ class Shm:
     readonly: bool = False
     writable: bool = False
 
+    @property
+    def usable(self) -> bool:
+        """Whether a segment could be made there at all."""
+        return self.exists and self.writable and not self.readonly
+
 
 @dataclass(frozen=True)
 class Facts:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ALONE: Final = "each process caches in its own memory, and workers do not share"
 _SHM: Final = str(SHM_DIR)
+_SHM_SIZE: Final = f"{SHM_DIR} size"
 _SMALL: Final = 64 << 20
 """What container engines give without being asked."""
 
@@ -71,26 +72,26 @@ def shm_there(facts: Facts) -> Iterator[Finding]:
 def shm_size(facts: Facts) -> Iterator[Finding]:
     """Its size."""
     shm = facts.shm
-    if not (facts.native and shm.exists):
+    if not (facts.native and shm.usable):
         return
     told = f"{words.size(shm.size)}, of which {words.size(shm.free)} are free"
     if shm.size <= _SMALL:
         where = f" of {facts.container}" if facts.container else ""
         yield warn(
-            _SHM,
+            _SHM_SIZE,
             f"{told}: no more than the default{where}",
             f"a segment of size auto has {words.size(facts.wanted)} here, and everything else that "
             "uses /dev/shm competes for the rest",
             CURE,
         )
     else:
-        yield ok(_SHM, told)
+        yield ok(_SHM_SIZE, told)
 
 
 def room(facts: Facts) -> Iterator[Finding]:
     """Whether a segment of the size asked for could be made now."""
     shm = facts.shm
-    if not (facts.native and shm.exists) or facts.seen is not None:
+    if not (facts.native and shm.usable) or facts.seen is not None:
         return  # what is there needs no room
     told = f"a segment of {words.size(facts.wanted)} is wanted, {words.size(shm.free)} are free"
     if shm.free < MIN_SIZE:
