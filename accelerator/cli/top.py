@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from accelerator.cli.common import Commands
 
 _INTERVAL = 1.0
+_PAUSE = 10
+"""How much longer than a look takes it is at least to the next one."""
 _QUITS = frozenset({"q", "Q", "\x03", ""})
 
 
@@ -99,10 +101,13 @@ class _Live:
         while True:
             pressed = self._terminal.key(due - time.monotonic())
             if pressed is None:
-                due = time.monotonic() + self._interval
+                began = time.monotonic()
+                if not self._held:
+                    self._look()
+                # To look at a segment of gigabytes takes a second: do it a tenth of the time.
+                due = began + max(self._interval, _PAUSE * (time.monotonic() - began))
                 if self._held:
                     continue
-                self._look()
             elif not self._understand(pressed):
                 return
             self._show()

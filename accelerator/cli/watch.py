@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -14,7 +15,8 @@ from accelerator.cli.snapshot import Change, latency, reads, take, tiers
 from accelerator.errors import NotAttached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
+    from typing import Any
 
     from accelerator import segment
     from accelerator.cli.snapshot import Snapshot
@@ -34,7 +36,9 @@ _COLUMNS: Final = (
     ("live", 9),
     ("procs", 5),
 )
-_MORE: Final = "outbox  link"
+_WITH_REDIS: Final = "outbox  link"
+TITLES: Final = " ".join([*(words.right(title, width) for title, width in _COLUMNS), _WITH_REDIS])
+"""Of a segment whose host listens to Redis."""
 
 
 def run(file: segment.SegmentFile, interval: float, *, as_json: bool) -> int:
@@ -50,7 +54,7 @@ def run(file: segment.SegmentFile, interval: float, *, as_json: bool) -> int:
 def _watch(file: segment.SegmentFile, interval: float, *, as_json: bool) -> None:
     before: Snapshot | None = take(file)
     due = time.monotonic()
-    for number in _forever():
+    for number in itertools.count():
         due = max(due + interval, time.monotonic())
         time.sleep(due - time.monotonic() if due > time.monotonic() else 0.0)
         try:
@@ -69,10 +73,6 @@ def _watch(file: segment.SegmentFile, interval: float, *, as_json: bool) -> None
         before = after
 
 
-def _forever() -> Sequence[int] | range:
-    return range(sys.maxsize)
-
-
 def _page() -> int:
     """Lines between two headers."""
     return max(5, shutil.get_terminal_size().lines - 2) if sys.stdout.isatty() else 20
@@ -84,8 +84,7 @@ def _say(text: str) -> None:
 
 def header(after: Snapshot) -> str:
     """Name the columns."""
-    titles = [words.right(title, width) for title, width in _COLUMNS]
-    return " ".join([*titles, *([_MORE] if after.stats["leader"]["term"] else [])])
+    return TITLES if after.stats["leader"]["term"] else TITLES.removesuffix(f" {_WITH_REDIS}")
 
 
 def line(change: Change) -> str:
@@ -114,14 +113,12 @@ def line(change: Change) -> str:
     ]
     shown = [words.right(cell, width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)]
     if stats["leader"]["term"]:
-        shown.append(f"{words.count(stats['link']['outbox_depth']):>6}  {link_word(stats)}")
+        shown.append(f"{words.count(stats['link']['outbox_depth']):>6}  {link_word(stats['link'])}")
     return " ".join(shown)
 
 
-def link_word(stats: dict[str, dict[str, object]] | object) -> str:
+def link_word(link: Mapping[str, Any]) -> str:
     """The link to Redis in one word."""
-    assert isinstance(stats, dict)
-    link = stats["link"]
     if link["refused"]:
         return "refuses"
     if link["breaker"] != "closed":
