@@ -399,9 +399,11 @@ def _worker_cells(change: Change, worker: Worker, counted: Counted) -> list[str]
     notes = []
     if change.after.stats["leader"]["incarnation"] == worker.incarnation:
         notes.append("listens")
-    if usage is None:
+    if not worker.here:
         notes.append("elsewhere")
-    elif usage.state in _STATES:
+    elif worker.here != worker.pid:
+        notes.append(f"here {worker.here}")
+    if usage is not None and usage.state in _STATES:
         notes.append(_STATES[usage.state])
     return [
         str(worker.pid),

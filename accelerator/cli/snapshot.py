@@ -41,6 +41,8 @@ class Worker:
     incarnation: int
     pid: int
     """As it calls itself, perhaps in another PID namespace."""
+    here: int
+    """As it is called here; 0: it cannot be seen from here."""
     attached: float
     """Seconds ago."""
     usage: Usage | None
@@ -104,7 +106,7 @@ def take(file: segment.SegmentFile) -> Snapshot:
 def _worker(memory: local.Segment, process: Mapping[str, Any]) -> Worker:
     pid = segment.pid_here(memory, process["incarnation"])
     usage = usage_of(pid) if pid else None
-    return Worker(process["incarnation"], process["pid"], process["attached"], usage)
+    return Worker(process["incarnation"], process["pid"], pid, process["attached"], usage)
 
 
 def usage_of(pid: int) -> Usage | None:

@@ -1,5 +1,6 @@
 """``accelerator doctor`` in the traps that containers set: in mount namespaces of their own."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,11 +8,15 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import accelerator
 from accelerator import cli, local, segment
+from accelerator.cli import snapshot
+from accelerator.cli.doctor import facts
 
 pytestmark = pytest.mark.skipif(
     not (local.NATIVE and segment.AVAILABLE), reason="segments need the native part"
@@ -138,3 +143,65 @@ class TestUsers:
             assert "1 process, 0 areas" in found["segment"]["what"]
         finally:
             child.finish()
+
+
+class TestBusy:
+    def test_sound(self, fork: Callable[..., Any]) -> None:
+        """
+        Writers in the middle of their work are not taken for damage.
+
+        One look in fifty finds what is being written and does not verify; a doctor who believed it
+        would call that damage.
+        """
+        name = f"test-{uuid.uuid4().hex[:12]}"
+
+        def write(meet: Callable[..., Any]) -> None:
+            accelerator.attach(name=name, size="4MiB")
+            cache = accelerator.LevelCache("users")
+            meet()
+            for number in itertools.count():
+                cache.set(number * 7919 % 5000, "x" * (number * 31 % 3000))
+
+        children = [fork(write) for _ in range(2)]
+        for child in children:
+            child.meet()
+        try:
+            seen = snapshot.take(segment.own_file(name))
+            memory = segment.inspect(seen.file)
+            single = 0
+            for _ in range(20_000):
+                assert [] == list(facts._broken(seen))
+                single += bool(memory.check())
+                if single >= 20:
+                    break
+        finally:
+            for child in children:
+                child.kill()
+            segment.unlink(name, os.geteuid(), force=True)
+
+    @needs_mounts
+    def test_other_pid_namespace(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A process in a PID namespace of its own is shown by both of its numbers."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        code = (
+            f"import accelerator as a, os, sys; a.attach(name={name!r}, size='4MiB')\n"
+            "a.LevelCache('users').set(1, 1); print(os.getpid(), flush=True); sys.stdin.read()"
+        )
+        process = subprocess.Popen(
+            ["unshare", "--map-root-user", "--pid", "--fork", sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            assert "1\n" == process.stdout.readline()
+            here = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+            [worker] = snapshot.take(segment.own_file(name)).workers
+            assert (1, here) == (worker.pid, worker.here)
+            assert worker.usage is not None
+            assert 0 == cli.main(["top", "--once", "--interval", "0.1", "--name", name])
+            assert f"here {here}" in capsys.readouterr().out
+        finally:
+            process.communicate()
+            segment.unlink(name, os.geteuid(), force=True)

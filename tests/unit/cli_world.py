@@ -66,9 +66,11 @@ def block(
     )
 
 
-def worker(incarnation: int, cpu: float = 0.0, state: str = "S") -> Worker:
-    """A process whose pid is ten times its incarnation."""
-    return Worker(incarnation, 10 * incarnation, 60.0, Usage(state, cpu, 25 << 20))
+def worker(incarnation: int, cpu: float = 0.0, state: str = "S", here: int | None = None) -> Worker:
+    """A process whose pid is ten times its incarnation, here as well if not said otherwise."""
+    here = 10 * incarnation if here is None else here
+    usage = Usage(state, cpu, 25 << 20) if here else None
+    return Worker(incarnation, 10 * incarnation, here, 60.0, usage)
 
 
 def row(name: str, in_step_for: float | None = 1.5, *, watched: bool = True) -> AreaRow:

@@ -214,6 +214,12 @@ class TestWorkers:
         after = world.snapshot(workers=[world.worker(1, state="T")])
         assert "stopped" == cells(texts(Change(None, after)), "10 ")[-1]
 
+    def test_other_namespace(self) -> None:
+        """In another PID namespace it has another number here, or none."""
+        workers = [world.worker(1, here=4711), world.worker(2, here=0)]
+        lines = texts(Change(None, world.snapshot(workers=workers)))
+        assert ["here 4711", "elsewhere"] == [cells(lines, pid)[-1] for pid in ("10 ", "20 ")]
+
 
 class TestFlights:
     def test_row(self) -> None:

@@ -217,10 +217,8 @@ def _broken(seen: snapshot.Snapshot) -> Sequence[str]:
 def _others(seen: snapshot.Snapshot) -> dict[int, Sequence[str]]:
     """Find settings in the environment of living workers that are not those of this shell."""
     own = _variables(dict(os.environ))
-    memory = segment.inspect(seen.file)
     found: dict[int, Sequence[str]] = {}
-    for worker in seen.workers:
-        pid = segment.pid_here(memory, worker.incarnation)
+    for pid in (worker.here for worker in seen.workers):
         theirs = environment_of(pid) if pid and pid != os.getpid() else None
         if theirs is not None:
             # Not the other way round: a shell may well say more, if only which segment is meant.

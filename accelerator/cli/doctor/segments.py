@@ -148,10 +148,10 @@ def processes(facts: Facts) -> Iterator[Finding]:
     for worker in stopped:
         yield warn(
             "processes",
-            f"pid {worker.pid} is stopped",
+            f"pid {worker.here} is stopped",
             "if that happened within a write, others give up their writes to that part of the "
             "segment after 20 ms each; loads that it leads block their key for their lease",
-            f"kill -CONT {worker.pid}, or end it",
+            f"kill -CONT {worker.here}, or end it",
         )
 
 
