@@ -42,8 +42,6 @@ _CODES: Final = {
     "ExecAbortError": "EXECABORT",
 }
 """redis-py takes the first word off the errors that it knows."""
-_ELSEWHERE: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CROSSSLOT"})
-"""Of a cluster, where another node has the key: asked after the rights."""
 _REFUSALS: Final = frozenset(
     {"OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"}
 )
@@ -280,14 +278,10 @@ def _queued(
     try:
         if isinstance(_ask(connection, "MULTI"), Refusal):
             return []  # that is known already, and these would be executed
-        found = [(words, _ask(connection, *words)) for words in commands]
+        # On a cluster another node may have the key: that is said when the rights are in order.
+        return [(words, _ask(connection, *words)) for words in commands]
     finally:
         connection.disconnect()  # forgets the queue; DISCARD would be one right more to need
-    return [(words, None if _elsewhere(answer) else answer) for words, answer in found]
-
-
-def _elsewhere(answer: Any) -> bool:
-    return isinstance(answer, Refusal) and answer.code in _ELSEWHERE
 
 
 def _subscribed(remote: RedisRemote, channels: Iterable[str]) -> list[tuple[tuple[str, ...], Any]]:

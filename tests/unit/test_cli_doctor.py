@@ -450,6 +450,22 @@ class TestHere:
         finally:
             path.unlink()
 
+    def test_header(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        """A segment whose header and file disagree."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        code = "import accelerator as a; a.LevelCache('area').set('key', 1)"
+        environment = {**os.environ, "ACCELERATOR_NAME": name, "ACCELERATOR_SIZE": "4m"}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
+        path = segment.own_file(name).path
+        os.truncate(path, 8 * MIB)
+        try:
+            status, shown = self.run(capsys, "--name", name)
+            told = {it["check"]: it["what"] for it in shown["findings"] if name in it["what"]}
+            assert 1 == status
+            assert "its header says size 4194304, its file 8388608" in told["permissions"]
+        finally:
+            path.unlink()
+
     def test_damage(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
         """Damage that stays is found at every look."""
         LevelCache("users").mset(dict.fromkeys(range(100), "x" * 100))

@@ -272,6 +272,14 @@ class TestRoom:
         assert f"... {30 - shown} more" == more
         assert cells(lines, "10 ")
 
+    def test_low(self) -> None:
+        """Where lines are few the head has one for each subject, and is not cut in two."""
+        more = [line for line in texts(busy(areas=1), View(60, 40)) if line.startswith("     ")]
+        assert more
+        low = texts(busy(areas=1), View(60, 12))
+        assert [] == [line for line in low if line.startswith("     ")]
+        assert "reads   500/s, 90.0% hits (60.0% objects, 30.0% segment)" == low[2]
+
     def test_narrow(self) -> None:
         """On 80 columns the less important columns go, none is cut in two."""
         lines = texts(busy(leader=world.LEADER, rows=[world.row("users")]), View(80, 24))

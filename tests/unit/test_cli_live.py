@@ -222,6 +222,15 @@ class TestTop:
         top.resize(120, 40)
         top.read_until(lambda shown: 40 == len(last_frame(shown)))
 
+    def test_resizes_at_once(self, shared: testing.Isolated) -> None:
+        """Long before the next look is due."""
+        with Terminal("top", "--name", shared.name, "--interval", "3600") as top:
+            top.wait_for("looking ...")
+            top.resize(70, 12)
+            top.read_until(lambda shown: 12 == len(last_frame(shown)))
+            top.press("q")
+            assert 0 == top.end()
+
     def test_window_closed(self, top: Terminal) -> None:
         """The end of the terminal is its end."""
         top.hang_up()
