@@ -681,6 +681,79 @@ def _info(file: SegmentFile, fd: int, known: _native.Segment | None) -> SegmentI
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that is called like a segment, whatever it is."""
+
+    file: SegmentFile
+    uid: int
+    """Who owns it, whatever its name says."""
+    size: int
+    refused: str | None
+    """Why no process of its user would use it, or why it cannot be told; None: it is sound."""
+    info: SegmentInfo | None = None
+    """What survey() would say; None: it is refused."""
+    another_machine: str | None = None
+    """Why its clocks mean nothing to processes here; None: they do."""
+
+
+def examine(uid: int | None = None) -> list[Found]:
+    """Every file that is called like a segment of *uid* (None: of anybody), refused ones, too."""
+    found = []
+    with _registry.lock.held():
+        for file in _files(uid):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(_examine(file))
+    return found
+
+
+def _examine(file: SegmentFile) -> Found:
+    status = file.path.lstat()
+    try:
+        with _opened(file) as (fd, known):
+            header, _ = _read_header(fd)
+            if header is not None and file.layout == _native.LAYOUT:
+                _check_header(header, file, status.st_size)
+            return Found(
+                file,
+                status.st_uid,
+                status.st_size,
+                refused=None,
+                info=_info(file, fd, known),
+                another_machine=None if header is None else _of_another_machine(header),
+            )
+    except _Refused as error:
+        return Found(file, status.st_uid, status.st_size, refused=str(error))
+    except OSError as error:
+        return Found(file, status.st_uid, status.st_size, refused=str(error.strerror))
+
+
+def layout() -> int:
+    """Fingerprint of the layout that this version reads, part of the name of a segment's file."""
+    return _native.LAYOUT
+
+
+def pid_here(segment: _native.Segment, incarnation: int) -> int:
+    """
+    Process that an incarnation is, by its number in the PID namespace of the caller.
+
+    0: it is dead, or lives in a namespace that cannot be seen from here.
+    """
+    if incarnation == segment.incarnation:
+        return os.getpid()
+    return lock_owner(segment.fd, _native.LIVENESS_BASE + incarnation) or 0
+
+
+def key_hash(segment: _native.Segment, area: str, key: object) -> int:
+    """
+    Hash by which a key is shown to an operator.
+
+    Raises:
+        TypeError, ValueError: It can be no key; or, read-only, there is no such area.
+    """
+    return _native.key_hash(segment, area, key)
+
+
 def inspect(file: SegmentFile) -> _native.Segment:
     """
     Map a segment for reading only; our own mapping if this process has one.

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
-from accelerator.cli import common
+from accelerator.cli import common, watch
 from accelerator.observability import diagnostics
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from accelerator.cli.common import Commands
 
@@ -38,6 +39,15 @@ def add_to(commands: Commands) -> None:
     )
     common.add_name(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=common.seconds_option,
+        const=1.0,
+        metavar="SECONDS",
+        help="one line every so often (default: every second), until Ctrl-C; with --json: all of "
+        "it in one line",
+    )
     common.add_uid(parser)
     parser.set_defaults(run=run)
 
@@ -46,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     common.need_segments()
     file = common.choose(arguments.name, arguments.uid)
+    if arguments.watch is not None:
+        return watch.run(file, arguments.watch, as_json=arguments.json)
     stats = segment.inspect(file).stats()
     if arguments.json:
         json.dump(plain(file, stats), sys.stdout, indent=2)
@@ -98,27 +110,36 @@ def _processes(stats: dict[str, Any]) -> list[str]:
 
 def _redis(stats: dict[str, Any]) -> list[str]:
     """What the host knows of Redis; nothing if it has none."""
-    link = diagnostics.link(stats["link"], stats["leader"])
-    if not link["listener"]["term"]:
+    link, leader = stats["link"], stats["leader"]
+    if not leader["term"]:
         return []
+    return [
+        f"redis {', '.join(redis_state(link))}",
+        f"  {', '.join(redis_listener(link, leader))}",
+    ]
+
+
+def redis_state(link: Mapping[str, Any]) -> list[str]:
+    """Whether Redis takes what this host tells it."""
     confirmed = link["confirmed_age"]
     said = "has not answered yet" if confirmed is None else f"took a write {confirmed:.1f} s ago"
     state = [said, f"breaker {link['breaker']}", f"outbox {link['outbox_depth']}"]
     if link["refused"]:
         state.insert(1, "refuses writes now")
-    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link['listener']))}"]
+    return state
 
 
-def _listener(listener: diagnostics.ListenerSnapshot) -> list[str]:
-    if listener["pid"] is None:
+def redis_listener(link: Mapping[str, Any], leader: Mapping[str, Any]) -> list[str]:
+    """Who listens for this host."""
+    if not leader["pid"]:
         return ["nobody listens"]
-    shown = [f"listener pid {listener['pid']}", f"term {listener['term']}"]
-    since, retry = listener["connected_since"], listener["next_retry_in"]
+    shown = [f"listener pid {leader['pid']}", f"term {leader['term']}"]
+    since, retry = link["connected_since"], link["next_retry_in"]
     if since is not None:
         shown.append(f"connected for {since:.0f} s")
     else:
         shown.append("not connected" if retry is None else f"connects in {retry:.1f} s")
-    return [*shown, f"{listener['reconnects']} reconnects"]
+    return [*shown, f"{link['reconnects']} reconnects"]
 
 
 def _areas(stats: dict[str, Any]) -> list[str]:

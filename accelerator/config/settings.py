@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from accelerator.config.checks import (
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,40}")
 _ENV_PREFIX: Final = "ACCELERATOR_"
+_OTHER_VARIABLES: Final = ("ACCELERATOR_PURE", "ACCELERATOR_REDIS_URL")
+"""Variables that are no settings."""
 _URL_SCHEMES: Final = ("redis", "rediss", "unix", "valkey", "valkeys")
 _SEGMENT_MIN: Final = 2 << 20
 _SEGMENT_MAX: Final = 1 << 40  # file offsets from here on are the liveness bytes
@@ -198,15 +201,67 @@ class Settings:
 
     def describe(self) -> dict[str, Any]:
         """Everything that may be shown: no secret, and no password of the URL."""
-        shown = {each.name: getattr(self, each.name) for each in fields(self)}
-        shown["size"] = "auto" if self.size is None else self.size
-        shown["mode"] = None if self.mode is None else self.mode.value
-        shown["reconnect"] = list(self.reconnect)
-        shown["secret"] = f"{len(self.secret)} given" if self.secret else None
-        if self.redis is not None:
-            text = isinstance(self.redis, str)
-            shown["redis"] = redacted_url(self.redis) if text else type(self.redis).__name__
-        return shown
+        return {each.name: _shown(each.name, getattr(self, each.name)) for each in fields(self)}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Give a checked setting without what must not be shown."""
+    if name == "size":
+        return "auto" if value is None else value
+    if name == "mode":
+        return None if value is None else value.value
+    if name == "reconnect":
+        return list(value)
+    if name == "secret":
+        return f"{len(value)} given" if value else None
+    if name == "redis" and value is not None:
+        return redacted_url(value) if isinstance(value, str) else type(value).__name__
+    return value
+
+
+class Origin(NamedTuple):
+    """One setting: what it is, and where it comes from."""
+
+    setting: str
+    source: str
+    """"call", the name of an environment variable, or "default"."""
+    shown: Any
+    """Its value as it may be shown; None as well where it is wrong."""
+    problem: str | None = None
+    """What is wrong with it."""
+
+
+def origins(call: Mapping[str, Any], environ: Mapping[str, str]) -> list[Origin]:
+    """Tell of each setting where it comes from, and of all that are wrong what is wrong."""
+    return [_origin(name, call, environ) for name in _SETTING_CHECKS]
+
+
+def _origin(name: str, call: Mapping[str, Any], environ: Mapping[str, str]) -> Origin:
+    text = environ.get(_variable(name), "")
+    if name in call:
+        source, value = "call", call[name]
+    elif text.strip():
+        source, value = _variable(name), _from_text(name, text)
+    else:
+        return Origin(name, "default", Settings().describe()[name])
+    try:
+        kept = checked(name, _SETTING_CHECKS[name], value)
+    except ConfigError as error:
+        return Origin(name, source, None, str(error))
+    return Origin(name, source, _shown(name, kept))
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Give the variables that look like settings and are none, with the one that was meant."""
+    known = {*map(_variable, _SETTING_CHECKS), *_OTHER_VARIABLES}
+    found = sorted(name for name in environ if name.startswith(_ENV_PREFIX))
+    return {name: _meant(name) for name in found if name not in known}
+
+
+def _meant(variable: str) -> str | None:
+    given = variable.removeprefix(_ENV_PREFIX).lower()  # with it all of them are alike
+    close = difflib.get_close_matches(given, _SETTING_CHECKS, n=1)
+    return _variable(close[0]) if close else None
 
 
 def _variable(name: str) -> str:

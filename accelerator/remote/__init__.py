@@ -10,6 +10,7 @@ from accelerator.remote.envelope import (
     unseal,
 )
 from accelerator.remote.names import Names, host_channel
+from accelerator.remote.probe import Seen, probe
 from accelerator.remote.sync import RedisRemote, connect
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Names",
     "Opened",
     "RedisRemote",
+    "Seen",
     "Stored",
     "Written",
     "connect",
     "fingerprint_of",
     "host_channel",
+    "probe",
     "seal",
     "unseal",
 ]

@@ -29,10 +29,12 @@ from accelerator import (
     looking,
     operations,
     reads,
+    segment,
     testing,
     twins,
     writing,
 )
+from accelerator.cli import doctor, watch
 from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
@@ -206,6 +208,81 @@ class TestCommands:
         pattern = r"`accelerator ([a-z]+)[^`]*`"
         named = {name for page in PAGES for name in re.findall(pattern, prose_of(page))}
         assert set() == named - set(subcommands())
+
+
+class TestOutput:
+    """What the page shows of the command's output is what the command writes."""
+
+    PAGE = DOCS / "how-to" / "operate.md"
+
+    def shown(self, begin: str) -> list[str]:
+        texts = (it.text for it in blocks_of(self.PAGE) if it.language == "text")
+        [found] = [text for text in texts if text.lstrip().startswith(begin)]
+        return found.splitlines()
+
+    def written(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+        assert 0 == cli.main(list(arguments))
+        return capsys.readouterr().out.splitlines()
+
+    @pytest.fixture
+    def busy(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """A segment, as if it had Redis."""
+        if not (local.NATIVE and segment.AVAILABLE):
+            pytest.skip("segments need the native part")
+        monkeypatch.setenv("COLUMNS", "100")
+        with testing.isolated(shared=True) as own:
+            area: Any = local.AreaBase()
+            lives = {"ttl": None, "null_ttl": None, "stale_ttl": 0.0, "jitter": 0.0}
+            sizes = {"max_value_size": 1024, "object_cache_bytes": 0, "flags": local.PLAIN_SET}
+            area._bind(own.memory, "prices", **lives, **sizes, bound=2.0)
+            area.set("key", 1)
+            own.memory.lead(1.0)
+            own.memory.link_note(local.LINK_CONNECTED)
+            yield own.name
+
+    def test_top(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Subjects of the head, and the titles of the tables."""
+        shown = self.shown("accelerator top")
+        written = self.written(capsys, "top", "--once", "--interval", "0.1", "--name", busy)
+        subjects = ("memory", "reads", "loads", "redis")
+        for lines in (shown, written):
+            assert list(subjects) == [
+                line.split()[0] for line in lines if line.startswith(subjects)
+            ]
+        titles = [re.split(r"\s{2,}", line) for line in shown if " reads/s " in line]
+        for line in (it for it in written if " reads/s " in it):
+            here = re.split(r"\s{2,}", line)
+            there = titles.pop(0)
+            assert here[0] == there[0]
+            assert set(there) <= {*here, "Redis", "in step", "p50 <="}
+
+    def test_watch(self) -> None:
+        """The titles of the columns."""
+        titles, *lines = self.shown("time  reads/s")
+        assert watch.TITLES == titles
+        assert all(len(line.split()) >= len(titles.split()) - 1 for line in lines)
+
+    def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The beginnings of lines."""
+        shown = self.shown("segment shop")
+        written = self.written(capsys, "listener", "--name", busy)
+        assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
+        assert written[6].split() == shown[6].split()
+
+    def test_doctor(self) -> None:
+        """Names of checks and levels; and the table has every check there is."""
+        lines = self.shown("accelerator doctor")[1:]
+        rows = [re.split(r"\s{2,}", line, maxsplit=2) for line in lines if not line.startswith(" ")]
+        source = "".join(
+            inspect.getsource(module)
+            for module in (doctor.host, doctor.redis, doctor.segments, doctor.settings)
+        )
+        checks = set(re.findall(r'(?:ok|warn|fail|make)\(\s*"([^"]+)"', source))
+        checks |= {"/dev/shm", "/dev/shm size", "clock"}
+        assert {level for level, *_ in rows} <= {"ok", "warn", "fail"}
+        assert {check for _, check, _ in rows} <= checks
+        listed = rows_of("how-to/operate.md", "check")
+        assert checks == {name for cell, *_ in listed for name in re.findall(r"`([^`]+)`", cell)}
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
