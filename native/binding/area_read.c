@@ -67,19 +67,18 @@ static bool tags_still_hold(const AreaObject *self, const struct object_entry *e
     return true;
 }
 
-__attribute__((noinline)) bool object_current_closer(const AreaObject *self,
-                                                     const struct object_entry *entry,
-                                                     struct acc_look look) {
+__attribute__((noinline)) PyObject *object_hit_closer(AreaObject *self,
+                                                      const struct object_entry *entry,
+                                                      struct acc_look look) {
     const struct acc_segment *seg = self->area.seg;
     struct object_extra *extra = &self->objects->extras[entry - self->objects->entries];
     uint64_t word = acc_load_acquire(object_slot(seg, entry));
     if (word != entry->word || (extra->tagged && !tags_still_hold(self, entry, extra))) {
-        return false;
+        return NULL;
     }
-    if (extra->twice) {
-        return twice_current(seg, entry, word, self->refresh_window, look);
-    }
-    return entry->life == 0 || !acc_clock_passed(entry->life, acc_look_now(seg, &look));
+    bool current = extra->twice ? twice_current(seg, entry, word, self->refresh_window, look)
+                                : !acc_clock_passed(entry->life, acc_look_now(seg, &look));
+    return current ? object_taken(self, entry) : NULL;
 }
 
 /* What was read is to be remembered as an object: what is needed of it later.  False: it may not be.

@@ -71,11 +71,6 @@ static inline bool twice_current(const struct acc_segment *seg, const struct obj
            (expire_at == 0 || !acc_clock_passed(expire_at, acc_look_now(seg, &look) + window));
 }
 
-/* What becomes of an object that its word alone does not prove current: its item has two copies, or
- * tags.  (area_read.c) */
-bool object_current_closer(const AreaObject *self, const struct object_entry *entry,
-                           struct acc_look look);
-
 /* If the index word is what it was when the value was read, then the segment holds this very value
  * now: words are never used twice, a delete that has returned has replaced it, and whoever finds an
  * item overtaken by a delete replaces it before he says so.  So the key's generation, which every
@@ -84,9 +79,6 @@ bool object_current_closer(const AreaObject *self, const struct object_entry *en
 static inline bool object_current(const AreaObject *self, const struct object_entry *entry,
                                   struct acc_look look) {
     const struct acc_segment *seg = self->area.seg;
-    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
-        return object_current_closer(self, entry, look);
-    }
     if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_look_now(seg, &look)))) {
         return false;
     }
@@ -129,16 +121,27 @@ static inline void raise_mark_of(uint64_t *slot) {
     acc_mark_raise(&bucket->mark[slot - bucket->word]);
 }
 
-/* The object of an entry, if it has one and that is current; counted. */
-static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry,
-                                   struct acc_look look) {
-    if (entry == NULL || acc_unlikely(!object_is_object(entry)) ||
-        acc_unlikely(!object_current(self, entry, look))) {
-        return NULL;
-    }
+static inline PyObject *object_taken(AreaObject *self, const struct object_entry *entry) {
     raise_mark_of(object_slot(self->area.seg, entry));
     acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
     return Py_NewRef((PyObject *)entry->held);
+}
+
+/* The same as object_hit(), of an object that its word alone does not prove current: its item has two
+ * copies, or tags.  (area_read.c) */
+PyObject *object_hit_closer(AreaObject *self, const struct object_entry *entry,
+                            struct acc_look look);
+
+/* The object of an entry, if it has one and that is current; counted. */
+static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry,
+                                   struct acc_look look) {
+    if (entry == NULL || acc_unlikely(!object_is_object(entry))) {
+        return NULL;
+    }
+    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
+        return object_hit_closer(self, entry, look);
+    }
+    return acc_likely(object_current(self, entry, look)) ? object_taken(self, entry) : NULL;
 }
 
 /* 1 hit, 0 miss, -1 exception; a hit is counted.  (area_read.c) */

@@ -55,6 +55,7 @@ def expire(cache: Any, *tags: bytes) -> None:
     cache._expire_tags(tags)
 
 
+OBJECTS = pytest.mark.parametrize("objects", ["auto", "shared", "copy"])
 OPERATIONS = pytest.mark.parametrize("operate", [delete, expire])
 
 in_child = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
@@ -90,10 +91,11 @@ class Child:
 
 
 class TestDeleted:
+    @OBJECTS
     @pytest.mark.parametrize("value", VALUES, ids=repr)
-    def test_every_read(self, make: Any, value: Any) -> None:
+    def test_every_read(self, make: Any, objects: str, value: Any) -> None:
         """A value with a deleted tag is gone for every way of reading, also as an object."""
-        cache = make(objects="shared")
+        cache = make(objects=objects)
         for times in range(3):  # read as often, so that it is remembered in every way there is
             put(cache, "key", b"tag", value=value)
             put(cache, "other", b"another", value=value)
@@ -480,7 +482,6 @@ class TestWrongTags:
         with pytest.raises(ValueError, match="at most 8"):
             fill(flight, *tags)
         put(cache, "key", *tags[:TAGS_MAX])
-        delete(cache, *[b"other %d" % i for i in range(10)])
         assert cache.get("key") == "value"
         delete(cache, *[b"other %d" % i for i in range(10)], b"7")
         assert cache.get("key") is None
@@ -555,11 +556,14 @@ class TestProcesses:
         for each in children:
             each.end()
 
+    @OBJECTS
     @OPERATIONS
     @pytest.mark.parametrize("value", [["an", "object"], b"bytes", 5], ids=repr)
-    def test_objects_of_another(self, make: Any, child: Any, operate: Any, value: Any) -> None:
+    def test_objects_of_another(
+        self, make: Any, child: Any, objects: str, operate: Any, value: Any
+    ) -> None:
         """What another process remembers goes with the call that returns here, and only that."""
-        cache = make(objects="shared", stale_ttl=60)
+        cache = make(objects=objects, stale_ttl=60)
         put(cache, "key", b"tag", value=value, stale=60.0)
         put(cache, "other", b"another", value=value, stale=60.0)
         reader = child(lambda: (cache.get("key"), cache.get("other")))

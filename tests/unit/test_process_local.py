@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from accelerator import codec, process_local
 from accelerator.process_local import ProcessLocalArea, ProcessLocalSegment, items
 from accelerator.process_local.flights import RECORDS_MAX
+from accelerator.process_local.tags import TagTable
 
 TWINS = ["accelerator.process_local", "accelerator._native"]
 SIZE = 4 << 20
@@ -1540,3 +1541,35 @@ class TestSignatures:
         signature = inspect.signature(getattr(ProcessLocalArea, name))
         first = list(signature.parameters.values())[1]
         assert inspect.Parameter.POSITIONAL_ONLY is first.kind
+
+
+class TestTagTable:
+    def table(self) -> TagTable:
+        return TagTable(b"key")
+
+    def test_neighbours(self) -> None:
+        """A tag is only hurt by neighbours if both its slots are raised."""
+        table = self.table()
+        table.raise_all([(1, 3)], expire=False)
+        assert table.deleted([(1, 2)]) == 0
+        table.raise_all([(2, 4)], expire=True)
+        assert table.changed([(1, 2)]) == 0
+        table.raise_all([(2, 4)], expire=False)
+        assert table.deleted([(1, 2)]) == 1  # the lesser: never less than the truth
+
+    def test_slots(self) -> None:
+        """A tag has two slots, others in another area, the same each time."""
+        table = self.table()
+        for n in range(1000):
+            first, second = table.slots(0, b"%d" % n)
+            assert first != second
+            assert (first, second) == table.slots(0, b"%d" % n)
+            assert (first, second) != table.slots(1, b"%d" % n)
+
+    def test_check(self) -> None:
+        """A count that was not given out is found."""
+        table = self.table()
+        table.raise_all([(1, 2)], expire=False)
+        assert table.check() == []
+        table.clock = 0
+        assert len(table.check()) == 1
