@@ -576,9 +576,16 @@ class Area:
         bound: float | None = None,
         limit: float = 0.0,
         on_desync: int = ...,
+        variant: int = 0,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.
+
+        *variant*, a number of 32 bits, tells versions of the area apart (0: none).  Values, flights
+        and pauses are those of one version; _delete, _expire and _clear concern all of them, as
+        does the segment's side of the listener, and _store with SET or ADD, _touch and _incr, where
+        they store, delete the key in the others.  All else (_token, counters, locks, the number of
+        loads alone, the outbox) is the area's.
 
         With a *bound* the area has a second level, and is in step with it as long as
         Segment.area_extend says so.  Once what is known of that is older than *limit* (0 to

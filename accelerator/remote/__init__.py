@@ -1,11 +1,11 @@
 """L2: Redis, through redis-py; the only place that knows it."""
 
 from accelerator.backend import Change, Envelope, Fill, Lease, Stored, Written
+from accelerator.codec import fingerprint_of
 from accelerator.remote.aio import AsyncRedisRemote
 from accelerator.remote.envelope import (
     EnvelopeError,
     Opened,
-    fingerprint_of,
     seal,
     unseal,
 )

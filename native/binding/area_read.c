@@ -31,7 +31,7 @@ static uint32_t kept_until(const AreaObject *self, const struct acc_record *reco
 }
 
 static uint64_t tag_epoch_of(const AreaObject *self) {
-    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.id)->tag_epoch);
+    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.base)->tag_epoch);
 }
 
 /* Are the tags of an item in force?  Whoever believes it has to see that the item is still the one. */
@@ -40,7 +40,7 @@ static __attribute__((noinline)) bool tags_hold(const AreaObject *self,
     const struct acc_segment *seg = self->area.seg;
     struct acc_tags tags;
     return acc_view_tags(seg, view, &tags) &&
-           acc_tags_judge(seg, self->area.id, &tags) == ACC_TAGS_HOLD;
+           acc_tags_judge(seg, self->area.base, &tags) == ACC_TAGS_HOLD;
 }
 
 /* The area's epoch has changed since the tags of this object's item were looked at: once more, where
@@ -54,8 +54,8 @@ static bool tags_still_hold(const AreaObject *self, const struct object_entry *e
     }
     if (!acc_view_load(self->area.seg, object_shard(self->area.seg, entry),
                        acc_word_ring(entry->word), acc_word_offset(entry->word), &view) ||
-        (extra->twice && view.sequence != entry->life) ||
-        !acc_record_tagged(&view.record) || !tags_hold(self, &view)) {
+        (extra->twice && view.sequence != entry->life) || !acc_record_tagged(&view.record) ||
+        !tags_hold(self, &view)) {
         return false;
     }
     acc_fence_acquire();
@@ -106,8 +106,7 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     struct acc_look look;
     if (!objects_usable(self, &look) || view->record.area_count != self->objects->area_count ||
-        !still_live(self, found, key_hash) ||
-        (value != NULL && !extra_of(self, found, &extra))) {
+        !still_live(self, found, key_hash) || (value != NULL && !extra_of(self, found, &extra))) {
         return;
     }
     Py_hash_t hash = object_key_hash(key_object);
@@ -385,8 +384,8 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     bool sound = acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)
                      ? view_twice(self, item, entry->word, look, &found.view)
                      : acc_view_load_at(item, acc_word_offset(entry->word), &found.view);
-    if (acc_unlikely(!sound) || (acc_unlikely(acc_record_tagged(&found.view.record)) &&
-                                 !tags_hold(self, &found.view))) {
+    if (acc_unlikely(!sound) ||
+        (acc_unlikely(acc_record_tagged(&found.view.record)) && !tags_hold(self, &found.view))) {
         return 0;
     }
     bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;

@@ -250,8 +250,8 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key",  "code",  "payload", "ttl",  "stale_ttl",
-                            "mode", "token", "age",     "note", "tags",      NULL};
+    static char *names[] = {"key",   "code", "payload", "ttl",  "stale_ttl", "mode",
+                            "token", "age",  "note",    "tags", NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *key_object, *ttl, *token = Py_None, *given_tags = NULL;
     Py_buffer payload;
@@ -260,8 +260,8 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     uint32_t old;
     int code, mode = ACC_SET;
     unsigned long long note = 0, tag_clock = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd$KO:_store", names, &key_object, &code,
-                                     &payload, &ttl, &stale_ttl, &mode, &token, &age, &note,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd$KO:_store", names, &key_object,
+                                     &code, &payload, &ttl, &stale_ttl, &mode, &token, &age, &note,
                                      &given_tags)) {
         return NULL;
     }

@@ -196,8 +196,7 @@ static PyObject *flight_finish(PyObject *op, PyObject *args, PyObject *kwargs) {
     bool fits = (size_t)payload.len < ACC_VALUE_MAX;
     write.size = fits ? (uint32_t)payload.len : ACC_VALUE_MAX;
     if (code_valid(code) && area_life(ttl, stale_ttl, now, &write.expire_at, &write.stale_until) &&
-        loaded_at(self, age, now, &write.loaded_at) &&
-        tags_from(self, given_tags, &tags, &write)) {
+        loaded_at(self, age, now, &write.loaded_at) && tags_from(self, given_tags, &tags, &write)) {
         bool was_leading = self->state == FLIGHT_LEADING;
         enum acc_status status = give_value(self, acc_load_finish, &write);
         if (was_leading) {

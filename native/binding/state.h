@@ -65,8 +65,7 @@ struct object_entry {
         tagged; /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
     uintptr_t held; /* the object; or an enum object_other in the low bits */
     uint64_t word;  /* the index word when the value was read: unchanged, it names the same bytes */
-    uint32_t
-        slot; /* where that word is: units from the segment's start; OBJECT_CLOSER */
+    uint32_t slot;  /* where that word is: units from the segment's start; OBJECT_CLOSER */
     uint32_t
         life; /* expire_at of those bytes; of an item with two copies the sequence that was read */
 };
@@ -230,7 +229,7 @@ static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[K
     } else if (!key_encode(self->binding, object, buffer, key)) {
         return false;
     }
-    key->hash = acc_hash_in_area(self->area.seg, self->area.id, key->tag, key->data, key->size);
+    key->hash = acc_hash_in_area(self->area.seg, self->area.base, key->tag, key->data, key->size);
     return true;
 }
 

@@ -43,7 +43,7 @@ enum acc_code {
     ACC_CODE_MSGPACK = 8,
     ACC_CODE_RAW = 9,
     ACC_CODE_PICKLE = 10,
-    ACC_CODE_NOTE = 11, /* no value of the user's: a note of ours, see acc_load_pause() */
+    ACC_CODE_NOTE = 11,  /* no value of the user's: a note of ours, see acc_load_pause() */
     ACC_CODE_LIMIT = 32, /* the highest of the six bits says that the value has tags */
 };
 
@@ -150,9 +150,9 @@ struct acc_write {
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
-    uint32_t loaded_at; /* when the load of the value began: its age counts from there */
+    uint32_t loaded_at;          /* when the load of the value began: its age counts from there */
     const struct acc_tags *tags; /* NULL: none */
-    uint64_t note;      /* number of the outbox entry that is to know the stored item; 0: none */
+    uint64_t note; /* number of the outbox entry that is to know the stored item; 0: none */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -197,6 +197,10 @@ void acc_segment_measure(struct acc_segment *seg);
 
 enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
                               struct acc_area *out);
+/* The same of a version, whose values lie apart from those of every other version of this name.
+ * print: tells the versions apart; 0: none. */
+enum acc_status acc_area_open_version(struct acc_segment *seg, const char *name, size_t size,
+                                      uint32_t print, struct acc_area *out);
 void acc_area_clear(struct acc_area *area);
 
 uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
@@ -244,8 +248,9 @@ struct acc_ticket {
     uint32_t incarnation; /* of this process when it got the ticket: a forked child has no part */
     uint32_t key_count, area_count;
     uint32_t started; /* clock units, of who leads: what it loads is that old */
-    uint64_t tag_clock; /* of who leads: what it loads is of then; of who waits: so is the question */
-    uint32_t turn;    /* index of the acc_turn + 1; 0: none */
+    uint64_t
+        tag_clock; /* of who leads: what it loads is of then; of who waits: so is the question */
+    uint32_t turn; /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
     bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */

@@ -74,7 +74,8 @@ struct acc_header {
     uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
     uint64_t stats_lost;  /* processes that found no counter block */
     uint64_t reserved2[6];
-    uint64_t tag_clock; /* +1 per operation by tag; own line, because reads of tagged items load it */
+    uint64_t
+        tag_clock; /* +1 per operation by tag; own line, because reads of tagged items load it */
     uint64_t reserved3[7];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
@@ -101,7 +102,14 @@ struct acc_area_slot {
     uint64_t
         fresh_until; /* what a second level has told until then less the bound is in here: clock
                              units that never wrap, raised only; 0: never in step (freshness.h) */
-    uint64_t reserved0[5];
+    uint32_t
+        versions;   /* of a plain area: 2 per version that was ever opened, and 1 if it was opened
+                          without one; raised under the lock over areas, before what it counts is
+                          shown (version.h) */
+    uint32_t base;  /* of a version: id of its plain area + 1; 0: this is a plain area */
+    uint32_t print; /* of a version: its fingerprint; 0: none */
+    uint32_t reserved0;
+    uint64_t reserved3[3];
     uint32_t state; /* 1: claimed; stored last */
     uint32_t name_size;
     uint64_t entries; /* gauges, as last measured */
@@ -299,7 +307,8 @@ struct acc_common {
 
 struct acc_record {
     uint32_t check; /* mix of everything else in here, of acc_common, and of the logical offset */
-    uint32_t size_code;   /* value size 26 | code 5 | tagged 1: a block of tags lies behind the value */
+    uint32_t
+        size_code; /* value size 26 | code 5 | tagged 1: a block of tags lies behind the value */
     uint32_t expire_at;   /* logical end: fresh until then; 0: never */
     uint32_t stale_until; /* physical end: usable as stale until then; 0: as expire_at */
     uint32_t loaded_at;   /* when the load of this value began */

@@ -55,9 +55,8 @@ bool acc_view_tags(const struct acc_segment *seg, const struct acc_view *view,
                    struct acc_tags *out) {
     uint64_t size = acc_record_size(&view->record);
     uint64_t total = (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
-    uint64_t room = acc_view_twice(view)
-                        ? acc_view_room(view)
-                        : total - sizeof(struct acc_item) - view->common.key_size;
+    uint64_t room = acc_view_twice(view) ? acc_view_room(view)
+                                         : total - sizeof(struct acc_item) - view->common.key_size;
     return acc_tags_get(seg, view->value + size, room - size, view->record.check, out);
 }
 
@@ -85,8 +84,8 @@ static uint64_t pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t rin
 }
 
 /* (memcpy of nothing still wants pointers, and an empty value may come without one.) */
-static void put_value(uint8_t *at, const uint8_t *value, uint32_t size,
-                      const struct acc_tags *tags, uint32_t check) {
+static void put_value(uint8_t *at, const uint8_t *value, uint32_t size, const struct acc_tags *tags,
+                      uint32_t check) {
     if (size != 0) {
         memcpy(at, value, size);
     }
