@@ -7,11 +7,20 @@ from typing import Any
 
 import msgpack
 import pytest
+import redis
 
-from accelerator import BackendError, LevelCache, local, message, runtime, testing
+from accelerator import (
+    BackendError,
+    LevelCache,
+    local,
+    message,
+    runtime,
+    testing,
+)
 from accelerator.codec import CODE_BYTES, CODE_INT
 from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import RedisServer
+from accelerator.errors import RemoteError
 from accelerator.local import encode_key
 from accelerator.remote import (
     Change,
@@ -193,6 +202,69 @@ class TestDeleted:
         put(backend, "a", sealed("a", b"red"))
         backend.clear(AREA, 0, ORIGIN)
         assert None is read(backend, "a")
+
+
+class TestBetween:
+    """What comes between two steps of an operation, which are one batch each."""
+
+    def interrupted(self, backend: Any, name: str, what: Callable[[], object]) -> None:
+        """Have *what* be done once, behind the first batch of a plan."""
+        plans = plain(backend).plans
+        make = getattr(plans, name)
+
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            setattr(plans, name, make)
+            steps = make(*arguments, **keywords)
+            replies = yield next(steps)
+            what()
+            try:
+                batch = steps.send(replies)
+                while True:
+                    batch = steps.send((yield batch))
+            except StopIteration as end:
+                return end.value
+
+        setattr(plans, name, wrapped)
+
+    @pytest.fixture
+    def one(self, cluster: tuple[str, int], clients: Any) -> Iterator[Any]:
+        """A client of a cluster: on one server such operations are one step."""
+        host, port = cluster
+        with redis.RedisCluster(host, port, protocol=2) as given:
+            yield clients.connect(given)
+
+    def test_read(self, backend: Any) -> None:
+        """A delete between the value and the words of its tags is seen."""
+        one = plain(backend)
+        put(one, "a", sealed("a", b"red"))
+        self.interrupted(one, "get", lambda: delete_tags(one, b"red"))
+        assert None is read(one, "a")
+
+    def test_decided(self, one: Any) -> None:
+        """A value that is replaced while its tags are looked up is looked up again."""
+        initial = change("n", number(0, b"red"))
+        assert 1 == one.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+        delete_tags(one, b"red")
+
+        def replace() -> None:
+            put(one, "n", number(40, b"red"))
+
+        self.interrupted(one, "_verdict", replace)
+        assert 41 == one.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+
+    def test_overtaken(self, one: Any) -> None:
+        """Who is overtaken each time gives up, and says so."""
+        put(one, "a", sealed("a", b"red"))
+        verdict = one.plans._verdict
+
+        def overtaken(*arguments: Any) -> Any:
+            found = yield from verdict(*arguments)
+            put(one, "a", sealed("a", b"red"))
+            return found
+
+        one.plans._verdict = overtaken  # type: ignore[method-assign]
+        with pytest.raises(RemoteError, match="all the time"):
+            one.add(AREA, change("a", sealed("b", b"red")), ORIGIN)
 
 
 class TestExpired:
