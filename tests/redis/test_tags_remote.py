@@ -7,11 +7,20 @@ from typing import Any
 
 import msgpack
 import pytest
+import redis
 
-from accelerator import BackendError, LevelCache, local, message, runtime, testing
+from accelerator import (
+    BackendError,
+    LevelCache,
+    local,
+    message,
+    runtime,
+    testing,
+)
 from accelerator.codec import CODE_BYTES, CODE_INT
 from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import RedisServer
+from accelerator.errors import RemoteError
 from accelerator.local import encode_key
 from accelerator.remote import (
     Change,
@@ -185,6 +194,7 @@ class TestDeleted:
         put(backend, "a", sealed("a", shares))
         delete_tags(backend, b"red")
         assert None is not read(backend, "a")
+        assert not backend.add(AREA, change("a", sealed("b")), ORIGIN)  # scripts see it so, too
         delete_tags(backend, shares)
         assert None is read(backend, "a")
 
@@ -193,6 +203,69 @@ class TestDeleted:
         put(backend, "a", sealed("a", b"red"))
         backend.clear(AREA, 0, ORIGIN)
         assert None is read(backend, "a")
+
+
+class TestBetween:
+    """What comes between two steps of an operation, which are one batch each."""
+
+    def interrupted(self, backend: Any, name: str, what: Callable[[], object]) -> None:
+        """Have *what* be done once, behind the first batch of a plan."""
+        plans = plain(backend).plans
+        make = getattr(plans, name)
+
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            setattr(plans, name, make)
+            steps = make(*arguments, **keywords)
+            replies = yield next(steps)
+            what()
+            try:
+                batch = steps.send(replies)
+                while True:
+                    batch = steps.send((yield batch))
+            except StopIteration as end:
+                return end.value
+
+        setattr(plans, name, wrapped)
+
+    @pytest.fixture
+    def one(self, cluster: tuple[str, int], clients: Any) -> Iterator[Any]:
+        """A client of a cluster: on one server such operations are one step."""
+        host, port = cluster
+        with redis.RedisCluster(host, port, protocol=2) as given:
+            yield clients.connect(given)
+
+    def test_read(self, backend: Any) -> None:
+        """A delete between the value and the words of its tags is seen."""
+        one = plain(backend)
+        put(one, "a", sealed("a", b"red"))
+        self.interrupted(one, "get", lambda: delete_tags(one, b"red"))
+        assert None is read(one, "a")
+
+    def test_decided(self, one: Any) -> None:
+        """A value that is replaced while its tags are looked up is looked up again."""
+        initial = change("n", number(0, b"red"))
+        assert 1 == one.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+        delete_tags(one, b"red")
+
+        def replace() -> None:
+            put(one, "n", number(40, b"red"))
+
+        self.interrupted(one, "_verdict", replace)
+        assert 41 == one.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+
+    def test_overtaken(self, one: Any) -> None:
+        """Who is overtaken each time gives up, and says so."""
+        put(one, "a", sealed("a", b"red"))
+        verdict = one.plans._verdict
+
+        def overtaken(*arguments: Any) -> Any:
+            found = yield from verdict(*arguments)
+            put(one, "a", sealed("a", b"red"))
+            return found
+
+        one.plans._verdict = overtaken  # type: ignore[method-assign]
+        with pytest.raises(RemoteError, match="all the time"):
+            one.add(AREA, change("a", sealed("b", b"red")), ORIGIN)
 
 
 class TestExpired:
@@ -344,10 +417,12 @@ class TestLost:
         A load with a lease of the lost one would else be above the deletes of the new one.
         """
         given = lease(backend, "late")
-        lost = given.seq + 1000
+        lost = given.seq + 3
         raw.set(names.run, "0" * 40 + f" {int(time.time()) + 1000}")
         assert [] == plain(backend).recheck([AREA], ORIGIN)
         delete_tags(backend, b"red")
+        for _ in range(5):
+            put(backend, "any", sealed("any"))
         assert fill(backend, "late", sealed("old", b"red"), given._replace(seq=lost))
         assert None is read(backend, "late")
         put(backend, "alive", sealed("new", b"red"))
@@ -419,6 +494,9 @@ cache = hosts.cache
 
 shared = pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part")
 
+LASTING = {"area": {"local_ttl": "1h", "remote_ttl": "1h"}}
+"""What a test waits for does not come because a life has passed."""
+
 _held: dict[str, Any] = {}
 """Gates that were made before the workers were forked."""
 
@@ -463,7 +541,7 @@ def hang_at_tags() -> None:
 class TestHosts:
     def test_other_host(self, make_host: MakeHost) -> None:
         """What one host deletes by tag is gone on the other, and nothing else is."""
-        a, b = make_host(), make_host()
+        a, b = make_host(LASTING), make_host(LASTING)
         a.call(mset_tagged, {"one": 1, "two": 2})
         until(lambda: b.count("invalidation_receive") >= 2)
         assert [1, 2] == [b.call("get", key) for key in ("one", "two")]
@@ -477,15 +555,15 @@ class TestHosts:
 
     def test_later_host(self, make_host: MakeHost) -> None:
         """A host that starts later does not find the copy in Redis either."""
-        a = make_host()
+        a = make_host(LASTING)
         a.call(mset_tagged, {"one": 1, "two": 2})
         a.call("delete_tags", "one")
-        c = make_host()
+        c = make_host(LASTING)
         assert [None, (2, "remote")] == [c.call(tier, key) for key in ("one", "two")]
 
     def test_expired(self, make_host: MakeHost) -> None:
         """After an expiry the stale copies are still there, on all hosts, for who asks for them."""
-        areas = {"area": {"stale_ttl": 60}}
+        areas = {"area": {"stale_ttl": 60, "local_ttl": "1h"}}
         a, b = make_host(areas), make_host(areas)
         a.call(mset_tagged, {"one": 1})
         until(lambda: b.count("invalidation_receive") >= 1)
@@ -520,7 +598,7 @@ class TestHosts:
 
     def test_decided(self, make_host: MakeHost) -> None:
         """Nothing is decided on what a tag has killed, whichever host asks."""
-        a, b = make_host(), make_host()
+        a, b = make_host(LASTING), make_host(LASTING)
         a.call("set", "key", 1, tags=["red"])
         a.call("set", "count", 5, tags=["red"])
         assert not b.call("add", "key", 2)
@@ -534,7 +612,7 @@ class TestHosts:
 
     def test_newer_own_value(self, make_host: MakeHost) -> None:
         """A host's own message does not take what it has set since."""
-        a, b = make_host(), make_host()
+        a, b = make_host(LASTING), make_host(LASTING)
         for number in range(50):
             a.call(mset_tagged, {"one": number})
             a.call("delete_tags", "all")
@@ -546,8 +624,8 @@ class TestHosts:
 
     def test_missed(self, make_host: MakeHost, server: RedisServer, proxy: FaultProxy) -> None:
         """What a cut link has kept from a host is read from the log; till then the bound holds."""
-        a = make_host(redis=server.url)
-        b = make_host(redis=proxy.url, freshness_bound=0.6, redis_timeout=0.1)
+        a = make_host(LASTING, redis=server.url)
+        b = make_host(LASTING, redis=proxy.url, freshness_bound=0.6, redis_timeout=0.1)
         a.call(mset_tagged, {"one": 1, "two": 2})
         until(lambda: b.count("invalidation_receive") >= 2)
         until(lambda: [b.call("get", key) for key in ("one", "two")] == [1, 2])
@@ -564,7 +642,7 @@ class TestHosts:
     def test_killed(self, make_host: MakeHost, gates: Any, how: str) -> None:
         """What a worker was about to tell when it was killed, another tells, as what it is."""
         _held.update(reached=gates(), gate=gates())
-        areas = {"area": {"stale_ttl": 60}}
+        areas = {"area": {"stale_ttl": 60, "local_ttl": "1h"}}
         a, b = make_host(areas, workers=2), make_host(areas)
         a.call(mset_tagged, {"one": 1, "two": 2})
         until(lambda: b.count("invalidation_receive") >= 2)
@@ -586,7 +664,7 @@ class TestHosts:
 
     def test_garbage(self, make_host: MakeHost, server: RedisServer) -> None:
         """What nobody can read on the channel is counted, and the log asked."""
-        a = make_host(redis=server.url)
+        a = make_host(LASTING, redis=server.url)
         a.call(mset_tagged, {"one": 1})
         until(lambda: a.count("invalidation_receive") >= 1)
         for kind, tags in ((4, [b"t" * 256]), (5, []), (4, ["text"]), (6, [b"tag"])):
@@ -599,7 +677,7 @@ class TestHosts:
 
     def test_large(self, make_host: MakeHost) -> None:
         """More tags than one message has, at a time."""
-        a, b = make_host(), make_host()
+        a, b = make_host(LASTING), make_host(LASTING)
         a.call("set", "key", 1, tags=["299"])
         assert 1 == b.call("get", "key")
         a.call("delete_tags", *map(str, range(300)))

@@ -4,11 +4,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from accelerator import message
+from accelerator import local, message
 from accelerator.codec import CODE_BYTES, CODE_INT
 from accelerator.local import encode_key
 from accelerator.remote import (
@@ -355,6 +356,8 @@ class TestRegistry:
         self, one: Release, two: Release, raw: Any, names: Names
     ) -> None:
         """What a version sets between a look at the registry and the change goes all the same."""
+        # Both for threads: a loop cannot run inside of another.
+        one, two = (Release(plain(each.backend), each.fingerprint) for each in (one, two))
         one.set("1")
         plans = plain(one.backend).plans
         call = plans._change_each if plans.cluster else plans._change_together
@@ -378,8 +381,6 @@ class TestRegistry:
             except StopIteration as end:
                 return end.value
 
-        if not isinstance(one.backend, RedisRemote):
-            pytest.skip("the loop of the other host cannot run inside of this one")
         name = "_change_each" if plans.cluster else "_change_together"
         setattr(plans, name, interrupted)
         one.set("newer")
@@ -398,6 +399,139 @@ class TestRegistry:
         assert 8 == len(registered(raw, names))
         backend.write(AREA, message.FORGET, [Change(KEY, None, None, 0)], ORIGIN)
         assert {None} == {release.get() for release in releases}
+
+
+# --- hosts --------------------------------------------------------------------------------------
+
+MakeHost = Callable[..., Any]
+cache = hosts.cache
+
+_held: dict[str, Any] = {}
+"""Gates that were made before the workers were forked."""
+
+
+def tier(key: Any, **options: Any) -> tuple[Any, str] | None:
+    """Value and tier of what a read finds without a load, in a worker."""
+    found = cache().get_entry(key, disable_load=True, **options)
+    return None if found is None else (found.value, found.tier)
+
+
+def load_version(_key: str) -> str:
+    """Load what the area's version says."""
+    return f"loaded by {cache().config.version}"
+
+
+def load_at_gates(_key: str) -> str:
+    """Load, and be held up."""
+    _held["reached"].open()
+    _held["gate"].wait()
+    return "old"
+
+
+def of(version: str | None, **options: Any) -> dict[str, Any]:
+    """An area with a version, and a loader that says which."""
+    return {"area": {"version": version, "loader": load_version, "tags": ["red"], **options}}
+
+
+CHANGES: dict[str, Any] = {
+    "set": ("set", ("key", "new")),
+    "add": ("add", ("key", "new")),
+    "incr": ("incr", ("key",)),
+    "delete": ("delete", ("key",)),
+    "mdelete": ("mdelete", (["key"],)),
+    "expire": ("expire", ("key",)),
+    "clear": ("clear", ()),
+    "delete_tags": ("delete_tags", ("red",)),
+}
+
+
+@pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part")
+class TestHosts:
+    @pytest.fixture(params=["two hosts", "one host"])
+    def pair(self, request: pytest.FixtureRequest, make_host: MakeHost) -> tuple[Any, Any]:
+        """A worker of each of two releases, on one host or on two; both in step."""
+        first = make_host(of("1"))
+        if request.param == "two hosts":
+            return first.workers[0], make_host(of("2")).workers[0]
+        second = hosts.Worker(first.settings, of("2"))
+        first.workers.append(second)
+        first.wait_in_step()
+        return first.workers[0], second
+
+    def until_known(self, worker: Any, wanted: Any) -> None:
+        until(lambda: worker.call(tier, "key") == wanted)
+
+    def test_loads(self, pair: tuple[Any, Any]) -> None:
+        """Each has its own value, in both tiers; a host of its release finds it in Redis."""
+        for _ in range(3):
+            for number, worker in enumerate(pair, 1):
+                assert f"loaded by {number}" == worker.call("get", "key")
+        for number, worker in enumerate(pair, 1):
+            assert (f"loaded by {number}", "local") == worker.call(tier, "key")
+
+    def test_later_host(self, pair: tuple[Any, Any], make_host: MakeHost) -> None:
+        """A host that starts later finds in Redis what its release has, and nothing else."""
+        for worker in pair:
+            worker.call("get", "key")
+        for number in ("1", "2"):
+            late = make_host(of(number))
+            assert (f"loaded by {number}", "remote") == late.call(tier, "key")
+        assert None is make_host(of("3")).call(tier, "key")
+        assert None is make_host(of(None)).call(tier, "key")
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("by", [0, 1])
+    def test_changed(self, pair: tuple[Any, Any], change: str, by: int) -> None:
+        """What one of them changes is gone for the other, from both tiers."""
+        method, arguments = CHANGES[change]
+        writer, other = pair[by], pair[1 - by]
+        if change == "incr":
+            writer.call("set", "key", 1)
+        if change not in {"add", "incr"}:
+            writer.call("get", "key")
+        heard = writer.call("metrics_snapshot")["invalidation_publish"]
+        for worker in pair:
+            until(lambda it=worker: it.call("metrics_snapshot")["invalidation_receive"] >= heard)
+        assert f"loaded by {2 - by}" == other.call("get", "key")
+        assert (f"loaded by {2 - by}", "local") == other.call(tier, "key")
+        writer.call(method, *arguments)
+        self.until_known(other, None)
+
+    def test_set_stays(self, pair: tuple[Any, Any]) -> None:
+        """What one has set is still in its segment after all messages were heard."""
+        one, two = pair
+        two.call("get", "key")
+        one.call("set", "key", "mine")
+        until(lambda: one.call("metrics_snapshot")["invalidation_receive"] >= 1)
+        assert ("mine", "local") == one.call(tier, "key")
+        self.until_known(two, None)
+        assert "loaded by 2" == two.call("get", "key")
+        assert ("mine", "local") == one.call(tier, "key")
+
+    @pytest.mark.parametrize("change", ["set", "delete", "clear"])
+    def test_load_in_flight(self, make_host: MakeHost, gates: Any, change: str) -> None:
+        """A load of one release that the other overtakes is its caller's answer, and not kept."""
+        _held.update(reached=gates(), gate=gates())
+        a, b = make_host(of("1")), make_host(of("2", loader=load_at_gates))
+        b.workers[0].begin("get", "key")
+        _held["reached"].wait()
+        method, arguments = CHANGES[change]
+        a.call(method, *arguments)
+        _held["gate"].open()
+        assert "old" == b.workers[0].end()
+        until(lambda: b.count("invalidation_receive") >= 1)
+        assert None is b.call(tier, "key")
+        assert None is make_host(of("2")).call(tier, "key")
+
+    def test_remote_only(self, make_host: MakeHost) -> None:
+        """Values that lie in Redis only are side by side, too."""
+        a, b = (make_host(of(number, mode="remote")) for number in ("1", "2"))
+        for number, host in (("1", a), ("2", b)):
+            assert f"loaded by {number}" == host.call("get", "key")
+        for number, host in (("1", a), ("2", b)):
+            assert (f"loaded by {number}", "remote") == host.call(tier, "key")
+        a.call("set", "key", "new")
+        assert [("new", "remote"), None] == [host.call(tier, "key") for host in (a, b)]
 
 
 class TestPure:
