@@ -80,8 +80,8 @@ static uint32_t count_versions(const struct acc_segment *seg, const struct title
  * generations behind it.  With a full barrier on both sides, either the one looks for copies in all
  * versions, or the other has seen that generation. */
 static void show_versions(struct acc_area_slot *base, uint32_t versions) {
-    __atomic_store_n(&base->versions, versions, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    acc_swap_release(&base->versions, versions);
+    acc_fence_behind_cas();
 }
 
 static enum acc_status open_locked(struct acc_segment *seg, const struct title *title,

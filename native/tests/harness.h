@@ -52,7 +52,7 @@ const char *__tsan_default_suppressions(void) {
            "race:acc_view_load_twice\n"
            "race:acc_tags_put\n"
            "race:acc_tags_get\n"
-           "race:acc_key_equals\n"
+           "race:key_equals\n"
            "race:state_of_word\n"
            "race:read_entry\n" /* of the outbox */
            "race:publish\n"
