@@ -275,12 +275,12 @@ class AreaConfig:
                 setting="codec",
                 area=self.area,
             )
-        redis = settings.redis is not None and settings.redis_problem is None
+        redis = settings.has_remote and settings.remote_problem is None
         mode = self.mode if settings.mode is None else settings.mode
         if mode is None:
             return CacheMode.BOTH if redis else CacheMode.LOCAL
         if mode.uses_remote and not redis:
-            reason = settings.redis_problem or "the setting redis is not given"
+            reason = settings.remote_problem or "the setting redis is not given"
             raise ConfigError(
                 f"mode={mode.value!r} needs Redis, but {reason}; or leave mode out, then Redis is "
                 "used where there is one",

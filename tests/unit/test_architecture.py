@@ -21,7 +21,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
     ),
     frozenset({"local", "process_local", "remote"}),
-    frozenset({"background", "breaker", "flight", "observability"}),
+    frozenset({"background", "breaker", "flight", "observability", "protocols"}),
     frozenset({"aflight", "invalidation"}),
     frozenset({"second"}),
     frozenset({"runtime"}),
