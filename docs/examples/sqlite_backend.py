@@ -318,7 +318,10 @@ class Transaction:
         if row is None:
             return None
         head, generation, payload, ends, expired = row
-        left = None if ends is None else ends - self._now
+        # By the time after the read: it may have waited, and no life is longer than it is.
+        left = None if ends is None else ends - time.time()
+        if left is not None and left <= 0:
+            return None
         return Stored(head + generation + payload, left, bool(expired))
 
     def fresh(
