@@ -20,6 +20,8 @@ from accelerator.testing import (
     MLoaderSuite,
     RemoteBackendSuite,
     SubscriberSuite,
+    subscribers,
+    support,
 )
 from accelerator.testing.remote import Store
 from accelerator.testing.subscribers import CHANNEL, Ears
