@@ -1,6 +1,6 @@
 """Types of the C extension: one mapped segment, and the area type that LevelCache inherits."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, final
 
@@ -33,6 +33,11 @@ CODE_NULL: Final = 7
 CODE_MSGPACK: Final = 8
 CODE_RAW: Final = 9
 CODE_PICKLE: Final = 10
+
+TAGS_MAX: Final = 8
+"""Most tags of a value."""
+TAG_SIZE_MAX: Final = 255
+"""Longest tag, in bytes of its UTF-8."""
 
 # What a write answers.
 STORED: Final = 0
@@ -126,6 +131,8 @@ NOTE_FORGET: Final = 0
 NOTE_SET: Final = 1
 NOTE_EXPIRE: Final = 2
 NOTE_CLEAR: Final = 3
+NOTE_FORGET_TAG: Final = 4
+NOTE_EXPIRE_TAG: Final = 5
 
 # What Segment.remote_ask answers.
 REMOTE_GO: Final = 0
@@ -148,7 +155,7 @@ unbounded.
 @final
 class UnsetType: ...
 
-UNSET: Final[UnsetType]
+UNSET: Final[Any]  # an UnsetType: so that a ttl is a duration or None to who reads a signature
 """Default of ``ttl``: the life that the area's configuration says."""
 
 def sys_boot_id() -> bytes: ...
@@ -301,6 +308,12 @@ class Segment:
         Counts nothing else.  TypeError, ValueError: *keys* are not 1 to 512 bytes each; then none
         was forgotten.  Releases the GIL if there are more than a few.
         """
+    def invalidate_tags(self, area: str, tags: Sequence[bytes], expire: bool = False, /) -> None:
+        """
+        Forget (or expire) all values of an area that carry one of some tags, as Area._delete_tags.
+
+        Counts nothing.  TypeError, ValueError: a tag is not 1 to 255 bytes; then nothing was done.
+        """
     def clear_area(self, area: str, /) -> None:
         """Forget a whole area, O(1)."""
     def area_count(self, area: str, counter: int, n: int = 1, /) -> None:
@@ -353,7 +366,8 @@ class Segment:
         """Note that a write was sent, or has to be sent again; nothing if the entry is gone."""
     def outbox_due(self, limit: int = 256, /) -> list[tuple[int, str, int, bytes]]:
         """
-        At most *limit* entries to be sent again, oldest first: number, area, kind, encoded key.
+        At most *limit* entries to be sent again, oldest first: number, area, kind, encoded key (of
+        the kinds of tags: the tag behind the byte 0xfe).
 
         Drops those that a newer entry of the key, sent or to be sent, makes needless.
         """
@@ -363,7 +377,8 @@ class Segment:
         """
         Note that an own message has come back.
 
-        True: it is of a set whose item still is the key's (or was stored last): not to be applied.
+        True: it is not to be applied: of a set whose item still is the key's (or was stored last),
+        or of a delete by tag that was settled as sent.
         """
     def outbox_given_up(self, number: int, /) -> bool:
         """Whether the caller of this write was told that Redis did not take it."""
@@ -469,9 +484,13 @@ class Flight:
         ttl: float | None,
         stale_ttl: float,
         age: float | None = None,
+        *,
+        tags: Sequence[bytes] = (),
     ) -> int:
         """
         Store the value, also over a fresh one, unless overtaken or the lease is another's by now.
+
+        A delete or an expiry of one of its tags since the flight began has overtaken it.
 
         Times in seconds from now, as in Area._store; without an *age*, the value is as old as the
         flight.  STORED; NOT_STORED (overtaken, lost, no
@@ -480,7 +499,7 @@ class Flight:
 
         ValueError, TypeError: code, payload, lives or age are wrong; the flight goes on.
         """
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ()) -> None:
         """
         Store nothing; those who joined get this value (else, if it cannot be kept for them,
         RESULT_DECLINED).  ValueError, TypeError: as finish().
@@ -521,7 +540,8 @@ class Flight:
         """
         Give the value that was handed over, decoded through the area's ``_decode``, in a tuple.
 
-        None: there is none (any more), or it cannot be decoded.  Values are kept for as long as
+        None: there is none (any more), or it cannot be decoded, or one of its tags may have been
+        deleted or expired after its load began and before this caller entered.  Values are kept for as long as
         somebody waits; each call decodes anew.
         """
     def leave(self) -> None:
@@ -594,7 +614,9 @@ class Area:
         """
     def __contains__(self, key: object, /) -> bool:
         """-> ``_contains_miss(key)``"""
-    def set(self, key: Any, value: Any, /, ttl: Any = ..., **options: Any) -> None:
+    def set(
+        self, key: Any, value: Any, /, ttl: Any = ..., *, tags: Any = None, broadcast: Any = None
+    ) -> None:
         """
         -> ``_set(key, value, ttl, options)`` unless raw type, PLAIN_SET, ttl UNSET/None/int/float
         and no options
@@ -610,18 +632,22 @@ class Area:
         ttl: float | None,
         stale_ttl: float,
         mode: int = ...,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         *,
         note: int = 0,
+        tags: Sequence[bytes] = (),
     ) -> int:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
         overtook.  *age*: how long ago the source had this value; cut at 90 days.  *note* (from
-        _note): the entry that is to know what was stored.
+        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to 255 bytes
+        each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
         """
-    def _token(self, key: Any) -> tuple[int, int]:
-        """Generations of key and area now: read before a load, given to its fill."""
+    def _token(self, key: Any) -> tuple[int, int, int]:
+        """
+        Generations of key and area, and the clock of tags: read before a load, given to its fill.
+        """
     def _read(
         self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
     ) -> tuple[Any, int, float, float | None, bool, int] | None:
@@ -655,6 +681,15 @@ class Area:
         """
     def _clear(self) -> None:
         """Forget the whole area, O(1)."""
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        """
+        Forget every value that carries one of *tags* (encoded, any number), for every process.
+
+        Takes no lock, and time for each tag, not for each value.  TypeError, ValueError: a tag is
+        not 1 to 255 bytes; then nothing was done.
+        """
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        """The same, but their stale copies stay; what has no stale life is gone."""
     def _freshness(self) -> float | None:
         """
         Seconds for which the area has not heard all of the second level's news; inf: never in step.
@@ -718,6 +753,8 @@ class Area:
         """
     def _note_clear(self) -> int:
         """The same of a clear of the area."""
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        """The same of an encoded tag; *kind* is NOTE_FORGET_TAG or NOTE_EXPIRE_TAG."""
     def _count(self, counter: int, n: int = 1) -> None:
         """Add to this process's counter (index into COUNTERS)."""
     def _counters(self) -> dict[str, int]:

@@ -21,6 +21,10 @@ Stale is what is past its ttl, and what is not but is out of step with the secon
 """
 
 
+TAG_TYPE: Final = b"\xfe"
+"""What a tag begins with where encoded keys are listed: the outbox."""
+
+
 class LocalBell(Protocol):
     """What tells one event loop that flights have ended."""
 
@@ -90,10 +94,12 @@ class LocalFlight(Protocol):
         ttl: float | None,
         stale_ttl: float,
         age: float | None = ...,
+        *,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store the value unless overtaken, and end; else hand it to those who joined."""
 
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ...) -> None:
         """Give the value to those who joined, store nothing, and end."""
 
     def decline(self) -> None:
@@ -200,6 +206,9 @@ class LocalMemory(Protocol):
     def invalidate(self, area: str, keys: list[bytes], expire: bool = ...) -> int:
         """Forget, or expire, encoded keys; how many were there."""
 
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = ..., /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+
     def clear_area(self, area: str, /) -> None:
         """Forget an area."""
 
@@ -283,14 +292,15 @@ class LocalArea(Protocol):
         ttl: float | None,
         stale_ttl: float,
         mode: int = ...,
-        token: tuple[int, int] | None = ...,
+        token: tuple[int, int, int] | None = ...,
         age: float = ...,
         *,
         note: int = ...,
+        tags: Sequence[bytes] = ...,
     ) -> int:
         """Store a payload: always, if absent, or if no delete overtook *token*."""
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         """What a fill must still find unchanged."""
 
     def _read(
@@ -314,6 +324,12 @@ class LocalArea(Protocol):
 
     def _clear(self) -> None:
         """Forget the whole area."""
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        """Forget every value that carries one of these tags (encoded)."""
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        """End their fresh lives, keep their stale copies."""
 
     def _freshness(self) -> float | None:
         """Seconds for which it has not heard all of the others' news; None: no bound."""
@@ -350,6 +366,9 @@ class LocalArea(Protocol):
     def _note_clear(self) -> int:
         """Append a clear of the area."""
 
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        """Append a delete or an expiry of an encoded tag."""
+
     def _count(self, counter: int, n: int = ...) -> None:
         """Add to a counter."""
 
@@ -361,16 +380,24 @@ class LocalArea(Protocol):
 
 
 class Envelope(NamedTuple):
-    """A value on its way to the second level; the generation comes between *head* and *payload*."""
+    """
+    A value on its way to the second level.
+
+    The generation comes between *head* and *tags*; in front of tags their stamp.
+    """
 
     head: bytes
     payload: bytes
     stale_ms: int
     """Stale life in milliseconds."""
+    tags: bytes = b""
+    """What it says of its tags, but for the stamp; empty: it has none."""
 
-    def blob(self, generation: bytes) -> bytes:
-        """Give the whole of it."""
-        return self.head + generation + self.payload
+    def blob(self, generation: bytes, stamp: bytes = b"") -> bytes:
+        """Give the whole of it; *stamp*: 6 bytes, used if it has tags."""
+        if not self.tags:
+            return self.head + generation + self.payload
+        return self.head + generation + stamp + self.tags + self.payload
 
 
 class Stored(NamedTuple):
@@ -381,7 +408,7 @@ class Stored(NamedTuple):
     left: float | None
     """What is left of its physical life (fresh and stale) in seconds; None: no expiry."""
     expired: bool = False
-    """Its fresh life was ended before its time."""
+    """Its fresh life was ended before its time: by expire(), or by one of its tags."""
 
 
 class Lease(NamedTuple):
@@ -389,6 +416,8 @@ class Lease(NamedTuple):
 
     token: bytes
     generation: bytes
+    seq: int = 0
+    """The area's last change before: what comes after it is not known to what is loaded."""
 
 
 class Fill(NamedTuple):
@@ -487,8 +516,8 @@ class InvalidationSubscriber(Protocol):
 
 
 REMOTE_METHODS: Final = (
-    *("get", "lease", "fill", "write", "expire", "clear", "add", "touch", "incr", "tell"),
-    *("beat", "recheck", "log", "subscriber"),
+    *("get", "lease", "fill", "write", "expire", "clear", "mark_tags", "add", "touch", "incr"),
+    *("tell", "beat", "recheck", "log", "subscriber"),
 )
 """What a second level must have; *for_loop*, *channel*, *describe* and *close* it may have."""
 
@@ -533,30 +562,47 @@ class RemoteBackend(Protocol):
     is taken for "timeout" if it is a TimeoutError, and else for "connection"; TypeError and
     OverflowError of incr() are the caller's.
 
+    **Versions.**  *fingerprint* says which version's values are meant; 0: they have none.  Two
+    releases that use an area with different ones have their values side by side, under the same
+    keys.  Nobody is given another version's value.  What is deleted, expired or cleared is so for
+    all versions; a set, add, touch or incr that has changed something deletes the key's values of
+    the others.  Leases, numbers, log and generation are shared.
+
+    **Tags.**  A value may carry up to 8 (``protocols.tags_of``).  It is stamped with the area's
+    number: that of its lease if it was loaded, else that of when it is written, before its own.  It
+    is *alive* unless one of its tags was deleted with a higher number than its stamp; if one was
+    expired so, it counts as expired.  Whatever this text says of values is about those alive.
+
     Called from any thread, and in forked children: what must not be shared by processes
     (connections, locks) belongs to one process (``os.getpid()``).  Nothing should take longer than
     0.2 s: callers wait for it, and so does the listener, which is replaced after 0.5 s.
     """
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
         """
         Read values, one for each key, in order.
 
-        What is past its physical life, or of another generation than the area has now, is None.
-        Stale values are given.  A life that is left is never longer than it is.
+        What is past its physical life, dead by its tags, or of another generation than the area has
+        now, is None.  The tags are judged by what is known of them after the values were read: one
+        deleted in between makes a miss, never the reverse.  Stale values are given.  A life that is
+        left is never longer than it is.
         """
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
         """
         Get the leases of keys, one for each key, and make those that there are not.
 
         A lease is a random token that ends with *seconds* (one that is shared lives as long as the
         last of those who share it asked for), or at once when its key is changed by anybody.  The
-        generation is that of before the tokens were read.  Two callers of one key may be given the
-        same token; a token that has ended is never given again.
+        generation is that of before the tokens were read, and so is the area's number.  Two callers
+        of one key may be given the same token; a token that has ended is never given again.
         """
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
         """
         Store loaded values whose lease still is what it was; for each whether it was stored.
 
@@ -573,6 +619,7 @@ class RemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
         """
         Store or delete keys, end their leases, and tell all hosts; see *One step*.
@@ -582,7 +629,15 @@ class RemoteBackend(Protocol):
         and Written.seq is 0.  Written.found counts the keys that had a value, fresh or stale.
         """
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
+    ) -> int:
         """
         End the fresh lives of keys; count those that were fresh.  Tells all of them, as EXPIRE.
 
@@ -598,11 +653,23 @@ class RemoteBackend(Protocol):
         stored later under a lease of before.
         """
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """
+        Delete (kind ``protocols.FORGET_TAGS``) or expire (``EXPIRE_TAGS``) by tag; tells the tags.
+
+        One step: the next number is taken, noted for each of *tags* (encoded, 1 to 255 bytes), and
+        told.  O(1) for each tag: no value is touched.  What is noted may be too high (if tags share
+        a place, or old ones are given up), as values that die too early are only loaded again; it
+        is never too low, and never forgotten while a value with a lower stamp may be there.
+        """
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...) -> bool:
         """
         Store a key that has no fresh value; whether it had none.  Told as SET, if it was stored.
 
-        A stale value, or one of another fingerprint than the new one's, counts as none.
+        A stale value, or one of another version, counts as none.
         """
 
     def touch(  # noqa: PLR0917  as its like in the first level
@@ -620,7 +687,7 @@ class RemoteBackend(Protocol):
         Give a fresh value a new life and stale life; whether there was one.  Then told as SET.
 
         The new stale life goes into the value's head, too (``protocols.with_stale``).
-        *fingerprint*: of another one it counts as absent; None: of any.
+        *fingerprint*: the version; None: as 0.
         """
 
     def incr(  # noqa: PLR0917  as its like in the first level
@@ -710,13 +777,17 @@ class Remote(RemoteBackend, Protocol):
 class AsyncRemoteBackend(Protocol):
     """The second level for the tasks of one event loop; see RemoteBackend."""
 
-    async def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    async def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
         """Read values, as one batch; None: there is none of the area's generation."""
 
-    async def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    async def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
 
-    async def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    async def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
         """Store loaded values, tell nobody; for each whether its lease still held."""
 
     async def write(
@@ -727,18 +798,32 @@ class AsyncRemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
         """Store or delete keys, end their leases, and tell all hosts."""
 
     async def expire(
-        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
     ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
 
     async def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area: its generation is another one from now on."""
 
-    async def add(self, area: str, change: Change, origin: bytes) -> bool:
+    async def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Make all values with one of *tags* miss (message.FORGET_TAGS) or stale; tell all."""
+
+    async def add(
+        self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...
+    ) -> bool:
         """Store a key that has no fresh value; whether it had none."""
 
     async def touch(  # noqa: PLR0917  as its like in the first level

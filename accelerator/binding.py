@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator import codec, local, policy, runtime
+from accelerator import codec, local, policy, runtime, tags
 from accelerator.durations import seconds
 from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, SerializationError
@@ -48,6 +48,8 @@ class Binding(local.AreaBase):
     _config: AreaConfig
     _told: set[str]
     """Subjects that were warned about."""
+    _own_tags: tuple[bytes, ...]
+    """Tags that every value of the area carries, encoded."""
     _memory: local.Segment
     """What the area is bound to."""
     _mode: CacheMode = CacheMode.LOCAL
@@ -111,7 +113,10 @@ class Binding(local.AreaBase):
             local.LOADS: config.loader is not None or remote,
             # These store raw types as the memory itself does; the others have a say in it.
             local.PLAIN_SET: (
-                isinstance(config.codec, str) and config.codec != "raw" and not remote
+                isinstance(config.codec, str)
+                and config.codec != "raw"
+                and not config.tags
+                and not remote
             ),
             local.OBJECTS_SHARED: config.objects == "shared",
             local.OBJECTS_COPY: config.objects == "copy",
@@ -171,6 +176,18 @@ class Binding(local.AreaBase):
         # By what they are called: 1 and True are one key of a dict, and two keys here.
         return list({self._wire(key): key for key in keys}.values())
 
+    # --- tags -----------------------------------------------------------------------------------
+
+    def _tags(self, given: Iterable[str] | None = None) -> tuple[bytes, ...]:
+        """
+        Give the encoded tags of a value: the area's, and those that a call gives.
+
+        Raises:
+            TypeError, ValueError: One of them is wrong, or there are too many.
+        """
+        own = self._own_tags
+        return own if given is None else tags.joined(own, tags.encoded(given))
+
     # --- values and lives -----------------------------------------------------------------------
 
     def _lives(self, value: Any, ttl: Any = UNSET, *, jitter: bool = True) -> Lives:
@@ -218,6 +235,8 @@ class Binding(local.AreaBase):
         lives: Lives,
         since: float,
         note: int = 0,
+        *,
+        tagged: tuple[bytes, ...] = (),
     ) -> bool:
         """
         Store in the segment, or forget what has nothing to be stored there.
@@ -229,6 +248,7 @@ class Binding(local.AreaBase):
             lives: Of the value.
             since: When the operation began.
             note: Number of an entry of the outbox that is to name the item; 0: there is none.
+            tagged: Its tags, encoded.
 
         Returns:
             False if an explicit write was lost, which has been logged.
@@ -236,7 +256,8 @@ class Binding(local.AreaBase):
         if encoded is None or lives.local == 0:
             self._delete(key)  # in REMOTE mode, too: it overtakes loads that run
             return True
-        status = self._store(key, *encoded, lives.local, self._config.stale_life, note=note)
+        life, stale_life = lives.local, self._config.stale_life
+        status = self._store(key, *encoded, life, stale_life, note=note, tags=tagged)
         return self._judge(op, status, since)
 
     # --- what became of it ----------------------------------------------------------------------

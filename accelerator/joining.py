@@ -63,6 +63,7 @@ class Wanted:
         "looked",
         "owner",
         "payload",
+        "tags",
         "tries",
         "way",
     )
@@ -86,6 +87,8 @@ class Wanted:
         """When the loader was."""
         self.payload: tuple[int, bytes] | None = None
         """Code and bytes that those who wait are given when Redis has them."""
+        self.tags: tuple[bytes, ...] = ()
+        """Encoded tags of what was loaded."""
         self.lease: Lease | None = None
         """What Redis must still know of when it is to store what is loaded."""
 

@@ -28,12 +28,18 @@ EXPIRE: Final = 2
 """The keys are to be loaded again; the stale copies may stay."""
 CLEAR: Final = 3
 """The whole area is gone; no keys, one note."""
+FORGET_TAGS: Final = 4
+"""All values that carry one of these tags are gone; tags take the place of keys."""
+EXPIRE_TAGS: Final = 5
+"""All values that carry one of these tags are to be loaded again; the stale copies may stay."""
 
 LONGEST: Final = 4 << 20
 """Bytes of a message."""
 MOST_KEYS: Final = 4096
 LONGEST_KEY: Final = 512
 """Bytes of an encoded key."""
+LONGEST_TAG: Final = 255
+"""Bytes of an encoded tag."""
 MOST_AREAS: Final = 4096
 """Numbers in a heartbeat."""
 
@@ -76,8 +82,8 @@ def body(kind: int, keys: Sequence[bytes], notes: Sequence[int]) -> bytes:
     Give the part of an invalidation that its sender knows.
 
     Args:
-        kind: FORGET, SET, EXPIRE or CLEAR.
-        keys: Encoded keys, at most MOST_KEYS; none for CLEAR.
+        kind: FORGET, SET, EXPIRE, CLEAR, FORGET_TAGS or EXPIRE_TAGS.
+        keys: Encoded keys or tags, at most MOST_KEYS; none for CLEAR.
         notes: Numbers of the outbox, one per key; one for CLEAR.
     """
     packed: bytes = msgpack.packb([kind, list(keys), list(notes)], use_bin_type=True)
@@ -182,13 +188,15 @@ def _read_body(packed: bytes) -> tuple[int, list[bytes], list[int]]:
     kind, keys, notes = content
     if type(kind) is not int or type(keys) is not list or type(notes) is not list:
         raise MessageError("a body of another shape")
-    if not FORGET <= kind <= CLEAR:
+    if not FORGET <= kind <= EXPIRE_TAGS:
         raise MessageError("an unknown kind")
     if len(notes) != (1 if kind == CLEAR else len(keys)) or (kind == CLEAR) == bool(keys):
         raise MessageError("keys and notes that do not match")
     for key in keys:
         if type(key) is not bytes or not key:
             raise MessageError("a key that is none")
+        if kind > CLEAR and len(key) > LONGEST_TAG:
+            raise MessageError("a tag that is too long")
     for note in notes:
         if type(note) is not int or not 0 <= note <= _LARGEST_NOTE:
             raise MessageError("a note that is none")

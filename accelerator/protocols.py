@@ -38,14 +38,26 @@ from accelerator.backend import (
 from accelerator.codec import CODE_INT, Codec
 from accelerator.errors import RemoteError
 from accelerator.loader import Loader, MLoader
-from accelerator.message import CLEAR, EXPIRE, FORGET, SET, body, heartbeat, invalidation
-from accelerator.remote.envelope import EnvelopeError, Head, read_head, with_stale
+from accelerator.message import (
+    CLEAR,
+    EXPIRE,
+    EXPIRE_TAGS,
+    FORGET,
+    FORGET_TAGS,
+    SET,
+    body,
+    heartbeat,
+    invalidation,
+)
+from accelerator.remote.envelope import EnvelopeError, Head, read_head, tags_of, with_stale
 
 __all__ = [
     "CLEAR",
     "CODE_INT",
     "EXPIRE",
+    "EXPIRE_TAGS",
     "FORGET",
+    "FORGET_TAGS",
     "HEARD_BEAT",
     "HEARD_CONFIRMED",
     "HEARD_MESSAGE",
@@ -72,6 +84,7 @@ __all__ = [
     "heartbeat",
     "invalidation",
     "read_head",
+    "tags_of",
     "with_stale",
 ]
 

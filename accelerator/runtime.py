@@ -150,8 +150,14 @@ def configure(**settings: Unpack[SettingValues]) -> None:
     """
     Give settings before this process attaches; attach() may override them.
 
+    Args:
+        settings: Durations are seconds, timedelta, or text such as "5m", sizes are bytes or text
+            such as "64MiB".
+
     Raises:
         ConfigError: A setting is wrong, not supported, or comes after this process has attached.
+
+    Blocks while another thread attaches; never waits for Redis.
     """
     with _runtime.lock.held():
         merged = {**_runtime.configured, **settings}
@@ -173,7 +179,8 @@ def detach() -> None:
     """
     Leave the segment.  The next use of a cache attaches again.
 
-    Not needed at exit: the kernel notices that a process is gone.
+    Not needed at exit: the kernel notices that a process is gone.  Ends this process's connections
+    to Redis; blocks while another thread attaches.
     """
     with _runtime.lock.held():
         attachment = _runtime.attachment
@@ -202,7 +209,11 @@ def on_child_exit(server: object, worker: object) -> None:
 
 
 def diagnostics() -> dict[str, Any]:
-    """Show everything there is to see on this host, for an operator; attaches nothing."""
+    """
+    Show everything there is to see on this host, for an operator, times in seconds.
+
+    Attaches nothing, asks Redis nothing, does not block.
+    """
     attachment = _runtime.attachment
     if attachment is None:
         return view.detached()

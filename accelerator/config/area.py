@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from accelerator import tags
 from accelerator.compression import zstd
 from accelerator.config.checks import (
     Check,
@@ -85,6 +86,15 @@ def _compress_over(name: str, value: Any) -> int | None:
     return found
 
 
+def _tags(name: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    found = tags.encoded(value, name=name)
+    if len(found) > tags.MOST:
+        raise ValueError(f"{name} must be at most {tags.MOST} tags, not {len(found)}")
+    return tuple(tag.decode() for tag in found)
+
+
 def _not_built(name: str, value: Any) -> None:
     """Refuse what no part of this version would act on: silence would be a promise."""
     if value is not None:
@@ -128,7 +138,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "broadcast_sets": maybe_flag,
     "compress_over": _compress_over,
     "quota": _not_built,
-    "tags": _not_built,
+    "tags": _tags,
 }
 
 
@@ -218,7 +228,8 @@ class AreaConfig:
     compress_over: int | None = None
     """Encoded values of more bytes than this are compressed in Redis; None: none are."""
     quota: int | None = None
-    tags: Any = None
+    tags: tuple[str, ...] = ()
+    """What every value of the area carries, beside the tags of its own."""
 
     def __post_init__(self) -> None:
         area = text_or_none(self.area)

@@ -137,6 +137,7 @@ def config_snapshot(config: AreaConfig) -> dict[str, Any]:
         value = getattr(config, field.name)
         plain = value is None or isinstance(value, bool | int | float | str)
         shown[field.name] = value if plain else _name_of(value)
+    shown["tags"] = list(config.tags)
     shown["mode"] = None if config.mode is None else config.mode.value
     return shown
 

@@ -30,7 +30,9 @@ from accelerator.process_local.constants import (
     NEGATIVE_HIT,
     NOT_STORED,
     NOTE_EXPIRE,
+    NOTE_EXPIRE_TAG,
     NOTE_FORGET,
+    NOTE_FORGET_TAG,
     NOTE_SET,
     OBJECT_HIT,
     OBJECTS_COPY,
@@ -49,9 +51,10 @@ from accelerator.process_local.flights import (
     checked_mode,
 )
 from accelerator.process_local.items import AreaState, Freshness, Item, Life
+from accelerator.process_local.tags import TAG_TYPE, checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from accelerator.process_local.segment import ProcessLocalSegment
 
@@ -208,7 +211,31 @@ class ProcessLocalArea:
     def get(
         self, key: Any, /, default: Any = None, *, options: Any = None, **read_options: Any
     ) -> Any:
-        """Read one key."""
+        """
+        Read one key; with a loader, load it on a miss.
+
+        A hit in the memory of this host takes no lock and runs no Python code.
+
+        Args:
+            key: str, bytes, int, UUID, None, bool, or a tuple of those.
+            default: What to answer if the key is not known.  A stored None is no miss; with MISS
+                as default both can be told apart.
+            options: What this read allows, a ReadOptions.
+            read_options: The same as keywords: allow_stale (bool), disable_load (bool),
+                max_staleness (seconds, or another duration).
+
+        Returns:
+            The value, a stored None included, or *default*.
+
+        Raises:
+            LoaderError: The loader raised, and no stale value was there and allowed.
+            LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.
+            ConfigError: The loader is async: use aget().
+            TypeError, ValueError: The key or an option is wrong.
+
+        A miss blocks for at most ``redis_timeout``, and then for as long as the loader does, or
+        for ``wait_timeout`` where another one loads.
+        """
         binding = self.__ready()
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
@@ -232,7 +259,28 @@ class ProcessLocalArea:
         options: Any = None,
         **read_options: Any,
     ) -> dict[Any, Any]:
-        """Read many keys: a dict of all of them, in the order of the request."""
+        """
+        Read many keys; with a loader, load what is missing.
+
+        The loader is asked once if it has ``mload``, else key by key.
+
+        Args:
+            keys: An iterable of keys, each as get() takes it.
+            default: What to answer for those that are not known.
+            options: As get() takes it.
+            read_options: As get() takes them.
+
+        Returns:
+            A dict of every requested key, in the order of the request, each once.
+
+        Raises:
+            LoaderError, LoaderTimeout, ConfigError: As get() does, for any of the keys; what was
+                loaded for the others is stored.
+            TypeError: A key or an option is wrong.
+            ValueError: The same, or keys that are equal in a dict and not here, as 1 and True.
+
+        Misses block as with get().
+        """
         binding = self.__ready()
         plain = options is None and not read_options
         result: dict[Any, Any] = {}
@@ -263,7 +311,17 @@ class ProcessLocalArea:
             self._mmiss(missing, result, default, options, read_options)
         return result
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: object, /) -> bool:
+        """
+        Tell whether a fresh value is there, a stored None included.
+
+        Counts as no read, and never loads.
+
+        Raises:
+            TypeError, ValueError: The key is wrong.
+
+        Never waits on this host; what Redis has is looked for within ``redis_timeout``.
+        """
         binding = self.__ready()
         encoded = encode_key(key)
         if not binding.flags & OFF and binding.segment.find(
@@ -272,13 +330,44 @@ class ProcessLocalArea:
             return True
         return not binding.flags & PLAIN_MISS and bool(self._contains_miss(key))
 
-    def set(self, key: Any, value: Any, /, ttl: Any = UNSET, **options: Any) -> None:
-        """Store one key."""
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        /,
+        ttl: Any = UNSET,
+        *,
+        tags: Any = None,
+        broadcast: Any = None,
+    ) -> None:
+        """
+        Store one key, for all processes; with Redis for all hosts.
+
+        Args:
+            key: As get() takes it.
+            value: What the area's codec can encode, up to ``max_value_size`` bytes.
+            ttl: Its life: seconds, a timedelta, or text such as "5m"; None: no expiry; 0: nothing
+                is stored, and an older copy goes.  Not given: as the area says.
+            tags: An iterable of str, each of 1 to 255 bytes in UTF-8: delete_tags() forgets the
+                value with all others that carry one of them.  A value carries at most 8, those of
+                the area included.
+            broadcast: Whether other hosts are told; None: as ``broadcast_sets`` says.
+
+        Raises:
+            SerializationError: The value cannot be encoded, or is too large; nothing has changed.
+            TypeError, ValueError: The key, *ttl*, a tag or *broadcast* is wrong.
+
+        What the memory or Redis does not take is logged, and raises nothing.  Blocks for at most
+        20 ms, with Redis for at most ``redis_timeout``.
+        """
         binding = self.__ready()
         raw = None
-        if binding.flags & PLAIN_SET and not options and _is_plain_ttl(ttl):
+        is_plain = binding.flags & PLAIN_SET and tags is None and broadcast is None
+        if is_plain and _is_plain_ttl(ttl):
             raw = encode_raw(value)
         if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
+            given = {"tags": tags, "broadcast": broadcast}
+            options = {name: value for name, value in given.items() if value is not None}
             self._set(key, value, ttl, options)
             return
         encoded = encode_key(key)
@@ -299,14 +388,16 @@ class ProcessLocalArea:
         ttl: float | None,
         stale_ttl: float,
         mode: int = SET,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         *,
         note: int = 0,
+        tags: Sequence[bytes] = (),
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
         age = checked_age(age)
+        checked = checked_tags(tags)
         binding = self.__ready()
         encoded = encode_key(key)
         life = binding.given_life(ttl, stale_ttl)
@@ -323,11 +414,15 @@ class ProcessLocalArea:
             age=age,
             freshness=binding.freshness,
             note=note,
+            tags=binding.segment.slots_of(binding.area, checked),
         )
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         binding = self.__ready()
-        return binding.segment.token(binding.area, encode_key(key))
+        encoded = encode_key(key)
+        with binding.segment.lock():
+            key_count, area_count = binding.segment.token(binding.area, encoded)
+            return key_count, area_count, binding.segment.tags.clock
 
     def _read(
         self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
@@ -381,6 +476,20 @@ class ProcessLocalArea:
         binding = self.__ready()
         binding.segment.clear(binding.area)
 
+    # --- tags, encoded in UTF-8 ---
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=False)
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=True)
+
+    def __mark_tags(self, tags: Sequence[bytes], *, expire: bool) -> None:
+        checked = checked_tags(tags, most=None)
+        binding = self.__ready()
+        binding.segment.count_tags(binding.area, len(checked))
+        binding.segment.mark_tags(binding.area, checked, expire=expire)
+
     # --- what L2 and other hosts are to learn of ---
 
     def _note(self, key: Any, kind: int) -> int:
@@ -388,6 +497,13 @@ class ProcessLocalArea:
             raise ValueError("_note: no such kind")
         binding = self.__ready()
         return binding.segment.note(binding.area, kind, encode_key(key))
+
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        if kind not in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+            raise ValueError("_note_tag: no such kind")
+        (checked,) = checked_tags((tag,))
+        binding = self.__ready()
+        return binding.segment.note(binding.area, kind, TAG_TYPE + checked)
 
     def _note_clear(self) -> int:
         binding = self.__ready()

@@ -10,9 +10,14 @@ from accelerator.process_local.constants import BYPASS, CAP, COUNTERS, LATENCY_B
 
 if TYPE_CHECKING:
     from accelerator.process_local.flights import Record
+    from accelerator.process_local.tags import Slots, TagTable
 
 OVERHEAD: Final = 560
 """Bytes that Python needs for an item besides those of key and payload (a test measures it)."""
+
+TAGS_OVERHEAD: Final = 96
+TAG_OVERHEAD: Final = 136
+"""The same for what an item knows of its tags, and of each of them."""
 
 # How old an item is.
 FRESH: Final = 0
@@ -80,17 +85,28 @@ class Item(NamedTuple):
     generation: int
     """That of the area when it was stored."""
     version: int
+    tags: tuple[Slots, ...] = ()
+    """Where those that it carries are written down."""
+    since: int = 0
+    """Count of the clock of tags when its load began; only compared if it has tags."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return OVERHEAD + len(self.place[1]) + len(self.payload)
+        size = OVERHEAD + len(self.place[1]) + len(self.payload)
+        return size + TAGS_OVERHEAD + TAG_OVERHEAD * len(self.tags) if self.tags else size
 
     def age(self, now: float) -> int:
         """Tell what can be done with it: FRESH, STALE, EXPIRED or CLEARED."""
+        table = self.area.tags
         if self.generation != self.area.generation:
             return CLEARED
+        if self.tags and table.deleted(self.tags) > self.since:
+            return CLEARED
         expire_at, stale_until = self.life
+        if self.tags and table.expired(self.tags) > self.since:
+            # As if by expire(): only what may be used as stale is left.
+            return STALE if stale_until is not None and now < stale_until else CLEARED
         if expire_at is None or now < expire_at:
             return FRESH
         return STALE if stale_until is not None and now < stale_until else EXPIRED
@@ -141,9 +157,11 @@ class Objects:
 class AreaState:
     """One area, common to all cache objects of its name."""
 
-    def __init__(self, name: str, number: int) -> None:
+    def __init__(self, name: str, number: int, tags: TagTable) -> None:
         self.name = name
         self.number = number
+        self.tags = tags
+        """That of the segment."""
         self.generation = 0
         self.fresh_until = -math.inf
         """What other hosts have told until then less the bound is in here; never: not in step."""

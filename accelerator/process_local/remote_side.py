@@ -15,10 +15,17 @@ from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.keys import MAX_SIZE as KEY_MAX
-from accelerator.process_local.constants import COUNTERS, NOTE_CLEAR, NOTE_SET
+from accelerator.process_local.constants import (
+    COUNTERS,
+    NOTE_CLEAR,
+    NOTE_EXPIRE_TAG,
+    NOTE_FORGET_TAG,
+    NOTE_SET,
+)
 from accelerator.process_local.election import Election
 from accelerator.process_local.link import Link
 from accelerator.process_local.outbox import Outbox
+from accelerator.process_local.tags import checked_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +74,10 @@ class RemoteSide(ABC):
     @abstractmethod
     def expire(self, area: AreaState, key: bytes) -> bool:
         """End the fresh life of a key."""
+
+    @abstractmethod
+    def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
+        """Make every value that carries one of some tags go, or only be stale."""
 
     @abstractmethod
     def clear(self, area: AreaState) -> None:
@@ -137,6 +148,13 @@ class RemoteSide(ABC):
             return 0
         forget = self.expire if expire else self.delete
         return sum(forget(known, key) for key in keys)
+
+    def invalidate_tags(self, area: str, tags: Sequence[bytes], expire: bool = False, /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+        checked = checked_tags(tags, most=None)
+        known = self._areas.get(area)
+        if known is not None:
+            self.mark_tags(known, checked, expire=expire)
 
     def clear_area(self, area: str) -> None:
         """Forget a whole area."""
@@ -269,10 +287,19 @@ class RemoteSide(ABC):
             return self._outbox.recent(self.now() - _number(seconds))
 
     def outbox_heard(self, number: int) -> bool:
-        """Note that an own message arrived; True: of a set whose item is untouched: skip it."""
+        """
+        Note that an own message arrived; True: it need not be applied.
+
+        That is one of a set whose item is untouched, or of a delete by tag that was settled as
+        sent: then it was done here once more behind L2, and newer values are not to go with it.
+        """
         with self.lock():
-            entry = self._outbox.hear(number, self.now())
-            if entry is None or entry.kind != NOTE_SET:
+            entry, was_taken = self._outbox.hear(number, self.now())
+            if entry is None:
+                return False
+            if entry.kind in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+                return was_taken
+            if entry.kind != NOTE_SET:
                 return False
             item = self.current(entry.place)
             return item is not None and item.version == entry.version

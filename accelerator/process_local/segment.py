@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.codec import CODE_INT, decode_raw
 from accelerator.keys import encode as encode_key
@@ -25,9 +25,10 @@ from accelerator.process_local.constants import (
     SET,
     SET_TOTAL,
     STORED,
+    TAG_DELETE,
     TOO_LARGE,
 )
-from accelerator.process_local.flights import Bell, Record, Table
+from accelerator.process_local.flights import Bell, Handed, Record, Table
 from accelerator.process_local.items import (
     CLEARED,
     EXPIRED,
@@ -44,6 +45,12 @@ from accelerator.process_local.items import (
 )
 from accelerator.process_local.queues import Queues
 from accelerator.process_local.remote_side import RemoteSide
+from accelerator.process_local.tags import TagTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelerator.process_local.tags import Slots
 
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
@@ -82,6 +89,7 @@ class ProcessLocalSegment(RemoteSide):
         # A word for each group of keys, raised by deletes, so that a load can tell whether its
         # value is out of date.  A neighbour's delete costs a fill, never an item.
         self._generations = [0] * _GENERATION_GROUPS
+        self.tags = TagTable(self._hash_key)
         self._queues = Queues(size)
         self.table = Table(self)
         self._locks: dict[int, threading.RLock] = {}
@@ -218,7 +226,10 @@ class ProcessLocalSegment(RemoteSide):
             both = self._queues.small.items.keys() & self._queues.main.items.keys()
             if both:
                 found.append(f"{len(both)} keys are in both queues")
-            return found + self.table.check() + self._outbox.check()
+            late = sum(bool(item.tags) and item.since > self.tags.clock for item in self._queues)
+            if late:
+                found.append(f"{late} items were loaded after the clock of tags")
+            return found + self.tags.check() + self.table.check() + self._outbox.check()
 
     def flights(self) -> list[dict[str, Any]]:
         """Describe the loads that run."""
@@ -280,7 +291,7 @@ class ProcessLocalSegment(RemoteSide):
         with self.lock():
             known = self._areas.get(name)
             if known is None:
-                known = self._areas[name] = AreaState(name, len(self._areas))
+                known = self._areas[name] = AreaState(name, len(self._areas), self.tags)
             return known
 
     def hash_of(self, area: AreaState, key: bytes) -> int:
@@ -344,35 +355,52 @@ class ProcessLocalSegment(RemoteSide):
         life: Life,
         *,
         mode: int = SET,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         freshness: Freshness = UNBOUND,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
     ) -> int:
         """Store a value and count what became of it; *note* is the outbox number of the write."""
         with self.lock():
             now = self.now()
             if mode != SET and self.is_current(area, key, freshness):
                 return self._not_stored(area, mode)
-            if token is not None and token != self.token(area, key):
+            since = self.tags.clock if token is None else token[2]
+            if token is not None and (
+                token[:2] != self.token(area, key) or self.tags.changed(tags) > since
+            ):
                 return self._not_stored(area, mode)
-            stored = self._store(area, key, code, payload, life, now - age, note=note)
+            stored = self._store(
+                area, key, code, payload, life, now - age, note=note, tags=tags, since=since
+            )
             if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
             return stored
 
-    def fill(self, record: Record, code: int, payload: bytes, life: Life, age: float | None) -> int:
+    def fill(self, record: Record, handed: Handed, life: Life, age: float | None) -> int:
         """
         Store what a flight has loaded, also over a fresh value, unless it was overtaken.
 
-        Without an *age* its load began when the flight did.
+        So it was by an operation on one of its tags.  Without an *age* its load began when the
+        flight did.
         """
+        code, payload, tags = handed
         with self.lock():
-            if not self.table.own(record):
+            if not self.table.own(record) or self.tags.changed(tags) > record.since:
                 return self._not_stored(record.area, FILL)
             self.table.step_aside(record)
             loaded_at = record.started if age is None else self.now() - age
-            return self._store(record.area, record.place[1], code, payload, life, loaded_at)
+            return self._store(
+                record.area,
+                record.place[1],
+                code,
+                payload,
+                life,
+                loaded_at,
+                tags=tags,
+                since=record.since,
+            )
 
     def delete(self, area: AreaState, key: bytes) -> bool:
         """Forget a key, and what is being loaded for it; tell whether it was there."""
@@ -421,9 +449,11 @@ class ProcessLocalSegment(RemoteSide):
                 if initial is None:
                     return None
                 value, loaded_at = initial, now
+                tags, since = (), 0
             else:
                 if item.code != CODE_INT:
                     raise TypeError("the cached value is no 64-bit int")
+                tags, since = item.tags, item.since
                 value, loaded_at, life = (
                     decode_raw(CODE_INT, item.payload),
                     item.loaded_at,
@@ -434,7 +464,16 @@ class ProcessLocalSegment(RemoteSide):
                 raise OverflowError("the result does not fit 64 bits")
             payload = value.to_bytes(8, "little", signed=True)
             self._put(
-                area, key, CODE_INT, payload, life, loaded_at=loaded_at, now=now, overtakes=True
+                area,
+                key,
+                CODE_INT,
+                payload,
+                life,
+                loaded_at=loaded_at,
+                now=now,
+                overtakes=True,
+                tags=tags,
+                since=since,
             )
             return value
 
@@ -443,6 +482,23 @@ class ProcessLocalSegment(RemoteSide):
         with self.lock():
             area.generation += 1
             area.forget_objects()
+
+    # --- tags ---
+
+    def slots_of(self, area: AreaState, tags: Sequence[bytes]) -> tuple[Slots, ...]:
+        """Give the slots of tags."""
+        return tuple(self.tags.slots(area.number, tag) for tag in tags)
+
+    def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
+        """Make every value of an area that carries one of some tags go, or only be stale."""
+        if tags:
+            with self.lock():
+                self.tags.raise_all(self.slots_of(area, tags), expire=expire)
+
+    def count_tags(self, area: AreaState, n: int) -> None:
+        """Count deletes and expiries by tag."""
+        with self.lock():
+            area.counters[TAG_DELETE] += n
 
     # --- loads ---
 
@@ -523,6 +579,8 @@ class ProcessLocalSegment(RemoteSide):
         loaded_at: float,
         *,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
+        since: int = 0,
     ) -> int:
         """Store a new value: what is being loaded for its key is out of date."""
         now = self.now()
@@ -536,6 +594,8 @@ class ProcessLocalSegment(RemoteSide):
             now=now,
             overtakes=True,
             note=note,
+            tags=tags,
+            since=since,
         )
         area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
         return STORED if kept else TOO_LARGE
@@ -552,11 +612,14 @@ class ProcessLocalSegment(RemoteSide):
         now: float,
         overtakes: bool = False,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
+        since: int = 0,
     ) -> bool:
         """Store an item, and name it in the outbox; False if it does not fit."""
         version = next(self._versions)
         place = (area.number, key)
-        item = Item(area, place, code, payload, life, loaded_at, area.generation, version)
+        generation = area.generation
+        item = Item(area, place, code, payload, life, loaded_at, generation, version, tags, since)
         if item.size > self.max_item:
             return False
         if overtakes:
@@ -577,6 +640,8 @@ class ProcessLocalSegment(RemoteSide):
             life,
             loaded_at=item.loaded_at,
             now=now,
+            tags=item.tags,
+            since=item.since,
         )
 
     def _remove(self, item: Item) -> None:

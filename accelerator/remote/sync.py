@@ -117,17 +117,21 @@ class RedisRemote:
 
     # --- operations: see Plans ---
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    def get(self, area: str, keys: Sequence[bytes], *, fingerprint: int = 0) -> list[Stored | None]:
         """Read values; None: there is none of the area's generation."""
-        return self._run(self.plans.get(area, keys), area, "get")
+        return self._run(self.plans.get(area, keys, fingerprint=fingerprint), area, "get")
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = 0
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
-        return self._run(self.plans.lease(area, keys, seconds), area, "lease")
+        return self._run(
+            self.plans.lease(area, keys, seconds, fingerprint=fingerprint), area, "lease"
+        )
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = 0) -> list[bool]:
         """Store loaded values; tell for each whether its lease still held."""
-        return self._run(self.plans.fill(area, fills), area, "fill")
+        return self._run(self.plans.fill(area, fills, fingerprint=fingerprint), area, "fill")
 
     def write(
         self,
@@ -137,22 +141,41 @@ class RedisRemote:
         origin: bytes,
         *,
         broadcast: bool = True,
+        fingerprint: int = 0,
     ) -> Written:
         """Store or delete keys, and tell all hosts."""
-        plan = self.plans.write(area, kind, changes, origin, broadcast=broadcast)
+        plan = self.plans.write(
+            area, kind, changes, origin, broadcast=broadcast, fingerprint=fingerprint
+        )
         return self._run(plan, area, "write")
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = 0,
+    ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
-        return self._run(self.plans.expire(area, keys, notes, origin), area, "expire")
+        return self._run(
+            self.plans.expire(area, keys, notes, origin, fingerprint=fingerprint), area, "expire"
+        )
 
     def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area."""
         self._run(self.plans.clear(area, note, origin), area, "clear")
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Delete (message.FORGET_TAGS) or expire all values that carry one of *tags*; tell all."""
+        self._run(self.plans.mark_tags(area, kind, tags, notes, origin), area, "tags")
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> bool:
         """Store a key that has no fresh value; tell whether it had none."""
-        return self._run(self.plans.add(area, change, origin), area, "add")
+        return self._run(self.plans.add(area, change, origin, fingerprint=fingerprint), area, "add")
 
     def touch(  # noqa: PLR0917  as the protocol says
         self,

@@ -15,7 +15,7 @@ from accelerator import message
 from accelerator.backend import Change, Fill, Lease, Stored, Written
 from accelerator.codec import CODE_BYTES, CODE_INT
 from accelerator.local import encode_key
-from accelerator.message import CLEAR, EXPIRE, FORGET, SET
+from accelerator.message import CLEAR, EXPIRE, EXPIRE_TAGS, FORGET, FORGET_TAGS, SET
 from accelerator.remote.envelope import HEADER_SIZE, seal, unseal
 from accelerator.testing.support import (
     Awaited,
@@ -56,11 +56,22 @@ class Store:
     Args:
         backend: It.
         area: Of its own, so that tests do not meet.
+        version: Fingerprint of the version whose values are meant.
     """
 
-    def __init__(self, backend: Any, area: str) -> None:
+    def __init__(self, backend: Any, area: str, version: int = 0) -> None:
         self.backend = backend
         self.area = area
+        self.version = version
+        self._said = {"fingerprint": version} if version else {}
+
+    def sealed(self, text: str = "value", **more: Any) -> Envelope:
+        """Make a value of the version."""
+        return sealed(text, fingerprint=self.version, **more)
+
+    def of(self, version: int) -> Store:
+        """Give the same area as another version has it."""
+        return Store(self.backend, self.area, version)
 
     def change(
         self, key: Any, value: Envelope | None = None, life: float | None = 60.0, note: int = 0
@@ -70,7 +81,7 @@ class Store:
 
     def put(self, key: Any, value: Envelope | None = None, life: float | None = 60.0) -> Written:
         """Set a key."""
-        return self.write(SET, self.change(key, value or sealed(), life))
+        return self.write(SET, self.change(key, value or self.sealed(), life))
 
     def forget(self, *keys: Any) -> Written:
         """Delete keys."""
@@ -78,6 +89,7 @@ class Store:
 
     def write(self, kind: int, *changes: Change, **more: Any) -> Written:
         """Write, and see that the answer is one."""
+        more |= self._said
         found: Written = self.backend.write(self.area, kind, list(changes), ORIGIN, **more)
         check(isinstance(found, Written), "write() answers a Written")
         return found
@@ -89,7 +101,8 @@ class Store:
 
     def get(self, *keys: Any) -> list[Stored | None]:
         """Read keys, and see that the answer is a list of what it must be."""
-        found: list[Stored | None] = self.backend.get(self.area, [encode_key(key) for key in keys])
+        encoded = [encode_key(key) for key in keys]
+        found: list[Stored | None] = self.backend.get(self.area, encoded, **self._said)
         check(type(found) is list, "get() answers a list")
         equal(len(keys), len(found), "get() answers one item for each key")
         check(
@@ -98,12 +111,12 @@ class Store:
         )
         return found
 
-    def opened(self, key: Any, fingerprint: int = 0) -> Opened | None:
+    def opened(self, key: Any) -> Opened | None:
         """Open what lies under a key."""
         found = self.stored(key)
         if found is None:
             return None
-        opened = unseal(found.blob, fingerprint=fingerprint, limit=LIMIT)
+        opened = unseal(found.blob, fingerprint=self.version, limit=LIMIT)
         return opened._replace(expired=opened.expired or found.expired)
 
     def text(self, key: Any) -> str | None:
@@ -118,7 +131,7 @@ class Store:
 
     def lease(self, key: Any, seconds: float = 30.0) -> Lease:
         """Get the lease of a key."""
-        found = self.backend.lease(self.area, [encode_key(key)], seconds)
+        found = self.backend.lease(self.area, [encode_key(key)], seconds, **self._said)
         check(type(found) is list and len(found) == 1, "lease() answers one for each key")
         lease: Lease = found[0]
         check(isinstance(lease, Lease), "lease() answers Lease")
@@ -129,38 +142,48 @@ class Store:
 
     def fill(self, key: Any, lease: Lease, value: Envelope | None = None, life: Any = 60.0) -> bool:
         """Store what was loaded."""
-        fill = Fill(encode_key(key), value or sealed("loaded"), life, lease)
-        [stored] = self.backend.fill(self.area, [fill])
+        fill = Fill(encode_key(key), value or self.sealed("loaded"), life, lease)
+        [stored] = self.backend.fill(self.area, [fill], **self._said)
         check(type(stored) is bool, "fill() answers bools")
         return bool(stored)
 
     def expire(self, *keys: Any, note: int = 0) -> int:
         """End the fresh lives of keys."""
         encoded = [encode_key(key) for key in keys]
-        found: int = self.backend.expire(self.area, encoded, [note] * len(keys), ORIGIN)
+        notes = [note] * len(keys)
+        found: int = self.backend.expire(self.area, encoded, notes, ORIGIN, **self._said)
         return found
 
     def add(self, key: Any, value: Envelope, note: int = 0) -> bool:
         """Store a key that is not fresh."""
-        added = self.backend.add(self.area, self.change(key, value, note=note), ORIGIN)
+        added = self.backend.add(
+            self.area, self.change(key, value, note=note), ORIGIN, **self._said
+        )
         check(type(added) is bool, "add() answers a bool")
         return bool(added)
 
-    def touch(
-        self, key: Any, life: float | None, stale: float = 0.0, note: int = 0, **more: Any
-    ) -> bool:
+    def touch(self, key: Any, life: float | None, stale: float = 0.0, note: int = 0) -> bool:
         """Give a key a new life."""
-        touched = self.backend.touch(self.area, encode_key(key), life, stale, note, ORIGIN, **more)
+        touched = self.backend.touch(
+            self.area, encode_key(key), life, stale, note, ORIGIN, fingerprint=self.version
+        )
         check(type(touched) is bool, "touch() answers a bool")
         return bool(touched)
 
     def incr(self, key: Any, delta: int, initial: int | None = None, note: int = 0) -> int | None:
         """Add to a key."""
-        begin = None if initial is None else self.change(key, number(initial))
+        begin = (
+            None if initial is None else self.change(key, number(initial, fingerprint=self.version))
+        )
         found: int | None = self.backend.incr(
-            self.area, encode_key(key), delta, begin, note, ORIGIN
+            self.area, encode_key(key), delta, begin, note, ORIGIN, fingerprint=self.version
         )
         return found
+
+    def mark(self, kind: int, *tags: str) -> None:
+        """Delete or expire by tag."""
+        encoded = [tag.encode() for tag in tags]
+        self.backend.mark_tags(self.area, kind, encoded, [0] * len(tags), ORIGIN)
 
     def log(self, first: int = 0, last: int | None = None, limit: int = 100_000) -> list[Any]:
         """Read the log, and see that each entry is what it must be."""
@@ -222,6 +245,7 @@ class RemoteBackendSuite:
         """A value comes back byte for byte, on every host, behind head and generation."""
         payload = bytes(range(256)) * 3
         value = seal(CODE_BYTES, payload, fingerprint=7, stale=1.5, loaded_at=1234.5)
+        store, other = store.of(7), other.of(7)
         store.put("a", value)
         found = other.stored("a")
         assert found is not None, "a key that was set is there"
@@ -412,11 +436,10 @@ class RemoteBackendSuite:
         equal([(SET, [encode_key("a")], [3])], store.told(), "what was told")
 
     def test_add_stale(self, store: Store) -> None:
-        """A stale copy, however it became one, or one of another version counts as absent."""
+        """A stale copy, however it became one, counts as absent."""
         store.put("a", sealed(stale=60.0))
         store.expire("a")
         check(store.add("a", sealed("new")), "an expired one counts as absent")
-        check(store.add("a", sealed("newer", fingerprint=1)), "so does one of another version")
         store.put("b", sealed(stale=60.0), 0.01)
         wait_until(lambda: store.add("b", sealed("new")), "one past its fresh life does, too")
         equal("new", store.text("b"), "the value")
@@ -435,11 +458,10 @@ class RemoteBackendSuite:
         equal(None, store.fresh_left("a"), "a life without end")
 
     def test_touch_nothing(self, store: Store) -> None:
-        """Absent, stale and of another version: nothing changes, nothing is told."""
+        """Absent and stale: nothing changes, nothing is told."""
         check(not store.touch("a", 9.0), "touch() of an absent key")
         store.put("a", sealed(stale=60.0))
-        check(not store.touch("a", 9.0, fingerprint=1), "touch() of another version")
-        check(store.touch("a", 9.0, 60.0, fingerprint=0), "touch() of this version")
+        check(store.touch("a", 9.0, 60.0), "touch() of a fresh value")
         store.expire("a")
         check(not store.touch("a", 9.0), "touch() of a stale copy")
         equal(3, len(store.told()), "messages")
@@ -481,7 +503,7 @@ class RemoteBackendSuite:
         equal(None, store.stored("absent"), "an absent key after that")
 
     def test_incr_of_something_else(self, store: Store) -> None:
-        """What is no int is a TypeError, and stays; stale or of another version it is absent."""
+        """What is no int is a TypeError, and stays; a stale one is absent."""
         store.put("a", sealed("12"))
         with raises(TypeError, "incr() of bytes"):
             store.incr("a", 1)
@@ -489,8 +511,6 @@ class RemoteBackendSuite:
         store.put("n", number(5, stale=60.0))
         store.expire("n")
         equal(11, store.incr("n", 1, 10), "incr() of a stale int begins anew")
-        store.put("n", number(5, fingerprint=3))
-        equal(11, store.incr("n", 1, 10), "incr() of another version begins anew")
 
     # --- leases ---
 
@@ -583,6 +603,150 @@ class RemoteBackendSuite:
         time.sleep(0.05)  # nothing tells that a lease has ended
         check(other.fill("a", long), "the longer one of two shared leases holds")
         check(short.token == long.token or not store.fill("a", short), "the other has ended")
+
+    # --- versions ---
+
+    def test_versions(self, store: Store, other: Store) -> None:
+        """Values of two versions lie side by side when they were loaded."""
+        one, two, none = store.of(1), other.of(2), store
+        for each in (one, two, none):
+            check(each.fill("a", each.lease("a"), each.sealed(f"of {each.version}")), "a fill")
+        equal(["of 1", "of 2", "of 0"], [each.text("a") for each in (one, two, none)], "values")
+        equal(None, store.of(3).stored("a"), "of a version that has none")
+
+    def test_versions_are_forgotten(self, store: Store) -> None:
+        """A delete or a clear by any version is one for all; it ends the loads of all."""
+        versions = [store.of(version) for version in (1, 2, 0)]
+        forgetting: Sequence[tuple[str, Callable[[Store], object]]] = (
+            ("delete", lambda it: it.forget("a")),
+            ("expire", lambda it: it.expire("a")),
+            ("clear", lambda it: it.backend.clear(it.area, 0, ORIGIN)),
+        )
+        for name, forget in forgetting:
+            for by in versions:
+                for each in versions:
+                    each.fill("a", each.lease("a"))
+                leases = [each.lease("a") for each in versions]
+                forget(by)
+                equal([None] * 3, [each.stored("a") for each in versions], f"after {name}")
+                for each, lease in zip(versions, leases, strict=True):
+                    each.fill("a", lease)
+                equal([None] * 3, [each.stored("a") for each in versions], f"loads after {name}")
+
+    def test_versions_are_replaced(self, store: Store) -> None:
+        """Whatever changes a key makes the other version's value of it go."""
+        one, two = store.of(1), store.of(2)
+        changes: Sequence[tuple[str, Callable[[], object]]] = (
+            ("set", lambda: one.put("n", number(1, fingerprint=1))),
+            ("add", lambda: one.add("n", number(1, fingerprint=1))),
+            ("touch", lambda: one.touch("n", 9.0)),
+            ("incr", lambda: one.incr("n", 1)),
+        )
+        for name, change in changes:
+            store.forget("n")
+            if name in {"touch", "incr"}:
+                one.put("n", number(1, fingerprint=1))
+            two.fill("n", two.lease("n"), number(5, fingerprint=2))
+            change()
+            check(one.stored("n") is not None, f"{name} changes its own version")
+            equal(None, two.stored("n"), f"another version's value after {name}")
+
+    def test_versions_are_not_mixed(self, store: Store) -> None:
+        """What is decided is decided by the version's own value."""
+        one, two = store.of(1), store.of(2)
+        one.put("n", number(1, fingerprint=1))
+        check(not two.touch("n", 9.0), "touch() of another version's value")
+        equal(None, two.incr("n", 1), "incr() of another version's value")
+        check(one.stored("n") is not None, "what has changed nothing leaves others alone")
+        check(two.add("n", number(7, fingerprint=2)), "add() beside another version's value")
+        equal([None, True], [one.stored("n"), two.stored("n") is not None], "values after add()")
+
+    # --- tags ---
+
+    def test_tags(self, store: Store, other: Store) -> None:
+        """A value comes with its tags; a delete by one of them is seen by all, and told."""
+        for key, tags in (("a", [b"x", b"y"]), ("b", [b"y"]), ("c", []), ("d", [b"xy"])):
+            store.put(key, sealed(key, tags=tags))
+        found = other.opened("a")
+        check(found is not None and found.tags == (b"x", b"y"), "tags come with the value")
+        store.mark(FORGET_TAGS, "x")
+        equal([None, "b", "c", "d"], [other.text(key) for key in "abcd"], "after a delete by tag")
+        equal((FORGET_TAGS, [b"x"], [0]), store.told()[-1], "what was told")
+        other.mark(FORGET_TAGS, "y", "xy")
+        equal([None, None, "c", None], [store.text(key) for key in "abcd"], "after another one")
+        store.put("a", sealed("new", tags=[b"x"]))
+        equal("new", other.text("a"), "what was set after it")
+
+    def test_tags_of_loads(self, store: Store, other: Store) -> None:
+        """A load that a delete by tag has overtaken is not read, whichever is stored first."""
+        early, late = store.lease("early"), store.lease("late")
+        store.fill("early", early, sealed("old", tags=[b"x"]))
+        other.mark(FORGET_TAGS, "x")
+        store.fill("late", late, sealed("old", tags=[b"x"]))
+        equal([None, None], store.get("early", "late"), "what was loaded before the delete")
+        store.forget("late")
+        check(store.fill("late", store.lease("late"), sealed("new", tags=[b"x"])), "a later load")
+        equal("new", other.text("late"), "what was loaded after it")
+
+    def test_tags_decide(self, store: Store) -> None:
+        """What is dead by its tags is absent for add, touch, incr, and not counted."""
+        for key in ("n", "m"):
+            store.put(key, number(1, tags=[b"x"]))
+        store.mark(FORGET_TAGS, "x")
+        check(not store.touch("n", 9.0), "touch() of what is dead")
+        equal(None, store.incr("n", 1), "incr() of what is dead")
+        check(store.add("n", number(1)), "add() of what is dead")
+        equal(0, store.expire("m"), "expire() of what is dead")
+        equal(0, store.forget("m").found, "keys that were there")
+
+    def test_tags_stay(self, store: Store) -> None:
+        """What is touched, added to or expired keeps its tags, and the time they count from."""
+        changes: Sequence[Callable[[], object]] = (
+            lambda: store.touch("n", 50.0, 60.0),
+            lambda: store.incr("n", 1),
+            lambda: store.expire("n"),
+        )
+        for turn, change in enumerate(changes):
+            store.put("n", number(1, stale=60.0, tags=[b"x"]))
+            change()
+            check(store.stored("n") is not None, f"the value after change {turn}")
+            store.mark(FORGET_TAGS, "x")
+            equal(None, store.stored("n"), f"the value after change {turn} and a delete by tag")
+
+    def test_tags_expire(self, store: Store, other: Store) -> None:
+        """An expiry by tag keeps the stale copies that there are."""
+        store.put("a", sealed(stale=60.0, tags=[b"x"]))
+        store.put("b", sealed(tags=[b"x"]))
+        store.put("c", sealed(stale=60.0, tags=[b"y"]))
+        store.mark(EXPIRE_TAGS, "x")
+        stored = [each is not None and each.expired for each in other.get("a", "b", "c")]
+        equal([True, False, False], stored, "stale copies")
+        equal(None, other.stored("b"), "a value without a stale life")
+        equal("value", other.text("a"), "the stale copy")
+        equal((EXPIRE_TAGS, [b"x"], [0]), store.told()[-1], "what was told")
+        check(store.add("a", sealed("new")), "add() over the stale copy")
+
+    def test_tags_of_an_area(self, store: Store) -> None:
+        """A tag is of one area, and of all its versions."""
+        elsewhere, newer = Store(store.backend, f"{store.area}2"), store.of(1)
+        for each in (elsewhere, store, newer):
+            each.fill("a", each.lease("a"), each.sealed(tags=[b"x"]))
+        store.mark(FORGET_TAGS, "x")
+        equal([None, None], [store.stored("a"), newer.stored("a")], "values of both versions")
+        equal("value", elsewhere.text("a"), "a value of another area")
+
+    def test_many_tags(self, store: Store) -> None:
+        """A value has up to eight tags, of up to 255 bytes; a call names any number."""
+        tags = [bytes([letter]) * 255 for letter in b"abcdefgh"]
+        store.put("a", sealed("a", tags=tags))
+        store.put("b", sealed("b", tags=[b"last"]))
+        store.mark(FORGET_TAGS, *(f"other{at}" for at in range(40)))
+        equal(["a", "b"], [store.text("a"), store.text("b")], "values with other tags")
+        store.mark(FORGET_TAGS, *(f"more{at}" for at in range(40)), "h" * 255)
+        equal([None, "b"], [store.text("a"), store.text("b")], "values")
+        before = store.told()
+        store.mark(FORGET_TAGS)
+        equal(before, store.told(), "no tags tell nothing")
 
     # --- many at once ---
 

@@ -135,6 +135,7 @@ class Awaited:
 
 
 ASYNC_METHODS: Final[Sequence[str]] = (
-    *("get", "lease", "fill", "write", "expire", "clear", "add", "touch", "incr", "tell"),
+    *("get", "lease", "fill", "write", "expire", "clear", "mark_tags", "add", "touch", "incr"),
+    "tell",
 )
 """What an AsyncRemoteBackend has."""

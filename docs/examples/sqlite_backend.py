@@ -16,13 +16,14 @@ import secrets
 import sqlite3
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from accelerator import protocols
 from accelerator.protocols import (
     CLEAR,
     CODE_INT,
     EXPIRE,
+    FORGET_TAGS,
     HEARD_BEAT,
     HEARD_CONFIRMED,
     HEARD_MESSAGE,
@@ -46,11 +47,14 @@ T = TypeVar("T")
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS history (name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS areas (
-    name TEXT PRIMARY KEY, number INTEGER NOT NULL, generation BLOB NOT NULL
+    name TEXT PRIMARY KEY, number INTEGER, generation BLOB, floor INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (
-    area TEXT, key BLOB, head BLOB, generation BLOB, payload BLOB, ends REAL, expired INTEGER,
-    PRIMARY KEY (area, key)
+    area TEXT, key BLOB, version INTEGER, head BLOB, generation BLOB, tags BLOB, stamp INTEGER,
+    payload BLOB, ends REAL, expired INTEGER, PRIMARY KEY (area, key, version)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tags (
+    area TEXT, tag BLOB, deleted INTEGER, expired INTEGER, PRIMARY KEY (area, tag)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
     area TEXT, key BLOB, token BLOB, ends REAL, PRIMARY KEY (area, key)
@@ -69,6 +73,8 @@ LOG_LENGTH: Final = 20_000
 """Messages and heartbeats that are kept."""
 MOST_KEYS: Final = 1_000
 """Keys of one message; it must not be more than 4,096."""
+MOST_TAGS: Final = 10_000
+"""Tags of an area whose last delete is remembered one by one."""
 INT64: Final = range(-(1 << 63), 1 << 63)
 
 _abandoned: Final[list[Any]] = []
@@ -99,17 +105,23 @@ class SqliteBackend:
 
     # --- reads and fills ---
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    def get(self, area: str, keys: Sequence[bytes], *, fingerprint: int = 0) -> list[Stored | None]:
         """Read values."""
-        return self._run(area, "get", lambda it: [it.stored(key) for key in keys], writes=False)
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
-        """Get or make leases."""
+        def get(it: Transaction) -> list[Stored | None]:
+            return [it.stored(key) for key in keys]
+
+        return self._run(area, "get", get, fingerprint, writes=False)
+
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = 0
+    ) -> list[Lease]:
+        """Get or make leases, which all versions share."""
         return self._run(area, "lease", lambda it: [it.lease(key, seconds) for key in keys])
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = 0) -> list[bool]:
         """Store what was loaded under a lease that still holds."""
-        return self._run(area, "fill", lambda it: [it.fill(fill) for fill in fills])
+        return self._run(area, "fill", lambda it: [it.fill(fill) for fill in fills], fingerprint)
 
     # --- explicit writes ---
 
@@ -121,6 +133,7 @@ class SqliteBackend:
         origin: bytes,
         *,
         broadcast: bool = True,
+        fingerprint: int = 0,
     ) -> Written:
         """Store or delete keys."""
 
@@ -132,9 +145,17 @@ class SqliteBackend:
             notes = [change.note for change in changes]
             return Written(it.tell(kind, keys, notes, origin), found)
 
-        return self._run(area, "write", write)
+        return self._run(area, "write", write, fingerprint)
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = 0,
+    ) -> int:
         """End the fresh lives of keys."""
 
         def expire(it: Transaction) -> int:
@@ -153,18 +174,29 @@ class SqliteBackend:
 
         self._run(area, "clear", clear)
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Note the number up to which values with these tags are deleted, or expired."""
+
+        def mark(it: Transaction) -> None:
+            number = it.announce(kind, tags, notes, origin) if tags else 0
+            for tag in tags:
+                it.mark(tag, number, deleted=kind == FORGET_TAGS)
+
+        self._run(area, "mark_tags", mark)
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> bool:
         """Store a key that has no fresh value."""
 
         def add(it: Transaction) -> bool:
-            assert change.value is not None
-            if it.fresh(change.key, protocols.read_head(change.value.head).fingerprint):
+            if it.fresh(change.key):
                 return False
             it.change(change)
             it.tell(SET, [change.key], [change.note], origin)
             return True
 
-        return self._run(area, "add", add)
+        return self._run(area, "add", add, fingerprint)
 
     def touch(
         self,
@@ -180,16 +212,15 @@ class SqliteBackend:
         """Give a fresh value a new life."""
 
         def touch(it: Transaction) -> bool:
-            row = it.fresh(key, fingerprint)
+            row = it.fresh(key)
             if row is None:
                 return False
-            head, payload, _ = row
-            value = Envelope(protocols.with_stale(head, stale_life), payload, 0)
-            it.change(Change(key, value, life))
+            head = protocols.with_stale(row.head, stale_life)
+            it.put(key, row._replace(head=head, ends=it.end(head, life)))
             it.tell(SET, [key], [note], origin)
             return True
 
-        return self._run(area, "touch", touch)
+        return self._run(area, "touch", touch, fingerprint or 0)
 
     def incr(
         self,
@@ -205,25 +236,21 @@ class SqliteBackend:
         """Add to a fresh int."""
 
         def incr(it: Transaction) -> int | None:
-            begin = None if initial is None else initial.value
-            wanted = fingerprint if begin is None else protocols.read_head(begin.head).fingerprint
-            row = it.fresh(key, wanted)
-            if row is not None:
-                head, payload, ends = row
-            elif initial is not None and begin is not None:
-                head, payload, ends = begin.head, begin.payload, it.end(begin.head, initial.life)
-            else:
+            row = it.fresh(key)
+            if row is None and initial is not None:
+                row = it.row_of(initial)
+            if row is None:
                 return None
-            if protocols.read_head(head).code != CODE_INT:
+            if protocols.read_head(row.head).code != CODE_INT:
                 raise TypeError("the cached value is no 64-bit int")
-            number = int(payload) + delta
+            number = int(row.payload) + delta
             if number not in INT64 or delta not in INT64:
                 raise OverflowError("the result does not fit 64 bits")
-            it.put(key, head, b"%d" % number, ends)
+            it.put(key, row._replace(payload=b"%d" % number))
             it.tell(SET, [key], [note], origin)
             return number
 
-        return self._run(area, "incr", incr)
+        return self._run(area, "incr", incr, fingerprint or 0)
 
     def tell(
         self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
@@ -276,14 +303,20 @@ class SqliteBackend:
             return _connect(self._path, self._wait)
 
     def _run(
-        self, area: str, operation: str, do: Callable[[Transaction], T], *, writes: bool = True
+        self,
+        area: str,
+        operation: str,
+        do: Callable[[Transaction], T],
+        version: int = 0,
+        *,
+        writes: bool = True,
     ) -> T:
         """Do something in one transaction."""
         try:
             connection = self._take()
             try:
                 connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                result = do(Transaction(connection, area))
+                result = do(Transaction(connection, area, version))
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:  # nothing of it was done
@@ -294,12 +327,27 @@ class SqliteBackend:
         return result
 
 
-class Transaction:
-    """What is read and changed of one area within one transaction."""
+class Row(NamedTuple):
+    """A value as it lies in the file."""
 
-    def __init__(self, connection: sqlite3.Connection, area: str) -> None:
+    head: bytes
+    generation: bytes
+    tags: bytes
+    """What the value says of its tags."""
+    stamp: int
+    """The area's number from before it was loaded, or written."""
+    payload: bytes
+    ends: float | None
+    expired: int
+
+
+class Transaction:
+    """What is read and changed of one version of an area within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, area: str, version: int = 0) -> None:
         self.connection = connection
         self._area = area
+        self._version = version
         self._now = time.time()  # one machine, so one clock
 
     def one(self, sql: str, *arguments: Any) -> Any:
@@ -317,73 +365,102 @@ class Transaction:
         row = self._row(key)
         if row is None:
             return None
-        head, generation, payload, ends, expired = row
         # By the time after the read: it may have waited, and no life is longer than it is.
-        left = None if ends is None else ends - time.time()
+        left = None if row.ends is None else row.ends - time.time()
         if left is not None and left <= 0:
             return None
-        return Stored(head + generation + payload, left, bool(expired))
+        value = Envelope(row.head, row.payload, 0, row.tags)
+        blob = value.blob(row.generation, row.stamp.to_bytes(6, "big"))
+        return Stored(blob, left, bool(row.expired))
 
-    def fresh(
-        self, key: bytes, fingerprint: int | None
-    ) -> tuple[bytes, bytes, float | None] | None:
-        """Give head, payload and end of life of a value that is fresh."""
+    def fresh(self, key: bytes) -> Row | None:
+        """Give a value that is fresh."""
         row = self._row(key)
-        if row is None:
+        if row is None or row.expired:
             return None
-        head, _, payload, ends, expired = row
-        known = protocols.read_head(head)
-        if expired or (ends is not None and ends - self._now <= known.stale):
-            return None
-        return None if fingerprint not in {None, known.fingerprint} else (head, payload, ends)
+        stale = protocols.read_head(row.head).stale
+        return None if row.ends is not None and row.ends - self._now <= stale else row
 
     def end(self, head: bytes, life: float | None) -> float | None:
         """When a value is gone, stale copy and all."""
         return None if life is None else self._now + life + protocols.read_head(head).stale
 
-    def put(self, key: bytes, head: bytes, payload: bytes, ends: float | None) -> None:
-        """Store a value explicitly: loads that run meanwhile must not replace it."""
-        self._put(key, head, self.generation(), payload, ends)
-        self.end_lease(key)
+    def row_of(self, change: Change) -> Row:
+        """Give what an explicit write stores: no change of before now concerns it."""
+        value = change.value
+        assert value is not None
+        end = self.end(value.head, change.life)
+        stamp = self.number()
+        return Row(value.head, self.generation(), value.tags, stamp, value.payload, end, 0)
+
+    def put(self, key: bytes, row: Row) -> None:
+        """Store a value explicitly: nothing that was loaded, or is of another version, stays."""
+        self._forget(key)
+        self._put(key, row)
 
     def change(self, change: Change) -> bool:
         """Store or delete a key; whether it had a value."""
-        found = self._row(change.key) is not None
+        found = any(each._row(change.key) for each in self._versions(change.key))
         if change.value is None:
-            self.do("DELETE FROM entries WHERE area = ? AND key = ?", self._area, change.key)
-            self.end_lease(change.key)
+            self._forget(change.key)
         else:
-            head, payload, _ = change.value
-            self.put(change.key, head, payload, self.end(head, change.life))
+            self.put(change.key, self.row_of(change))
         return found
 
     def expire(self, key: bytes) -> bool:
-        """End the fresh life of a key; whether it was fresh."""
-        was_fresh = self.fresh(key, None) is not None
-        row = self._row(key)
-        if row is not None and row[3] is not None and protocols.read_head(row[0]).stale:
-            self.do("UPDATE entries SET expired = 1 WHERE area = ? AND key = ?", self._area, key)
-            self.end_lease(key)
+        """End the fresh life of a key, in all versions; whether it was fresh."""
+        was_fresh = [each._expire(key) for each in self._versions(key)]
+        self.end_lease(key)
+        return any(was_fresh)
+
+    def _versions(self, key: bytes) -> list[Transaction]:
+        sql = "SELECT version FROM entries WHERE area = ? AND key = ?"
+        found = self.connection.execute(sql, (self._area, key)).fetchall()
+        return [Transaction(self.connection, self._area, version) for (version,) in found]
+
+    def _expire(self, key: bytes) -> bool:
+        row, was_fresh = self._row(key), self.fresh(key) is not None
+        if row is not None and row.ends is not None and protocols.read_head(row.head).stale:
+            self._put(key, row._replace(expired=1))
         else:
-            self.change(Change(key, None))
+            self.do(
+                "DELETE FROM entries WHERE area = ? AND key = ? AND version = ?",
+                *(self._area, key, self._version),
+            )
         return was_fresh
 
-    def _row(self, key: bytes) -> Any:
-        return self.one(
-            "SELECT head, entries.generation, payload, ends, expired FROM entries JOIN areas"
-            " ON name = area AND areas.generation = entries.generation"
-            " WHERE area = ? AND key = ? AND (ends IS NULL OR ends > ?)",
-            *(self._area, key, self._now),
+    def _row(self, key: bytes) -> Row | None:
+        """Give a value that is alive."""
+        found = self.one(
+            "SELECT head, entries.generation, tags, stamp, payload, ends, expired, floor"
+            " FROM entries JOIN areas ON name = area AND areas.generation = entries.generation"
+            " WHERE area = ? AND key = ? AND version = ? AND (ends IS NULL OR ends > ?)",
+            *(self._area, key, self._version, self._now),
         )
+        if found is None:
+            return None
+        *columns, floor = found
+        row = Row(*columns)
+        tags = protocols.tags_of(row.tags)
+        marks = [self._marks(tag) for tag in tags]
+        if tags and (row.stamp < floor or any(deleted > row.stamp for deleted, _ in marks)):
+            return None
+        ended = any(expired > row.stamp for _, expired in marks)
+        if ended and (row.ends is None or not protocols.read_head(row.head).stale):
+            return None
+        return row._replace(expired=1) if ended else row
 
-    def _put(
-        self, key: bytes, head: bytes, generation: bytes, payload: bytes, ends: float | None
-    ) -> None:
+    def _put(self, key: bytes, row: Row) -> None:
         self.do(
-            "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, 0)",
-            *(self._area, key, head, generation, payload, ends),
+            "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(self._area, key, self._version, *row),
         )
         self._sweep("entries", key)
+
+    def _forget(self, key: bytes) -> None:
+        """Delete a key in all versions, and have loads of it not stored."""
+        self.do("DELETE FROM entries WHERE area = ? AND key = ?", self._area, key)
+        self.end_lease(key)
 
     def _sweep(self, table: str, key: bytes) -> None:
         """Delete what is past its end of a key and the next ones: all of it goes, bit by bit."""
@@ -392,6 +469,30 @@ class Transaction:
             f" (SELECT key FROM {table} WHERE area = ? AND key >= ? LIMIT 8)",
             *(self._area, self._now, self._area, key),
         )
+
+    # --- tags ---
+
+    def mark(self, tag: bytes, number: int, *, deleted: bool) -> None:
+        """Note that what was loaded before *number* with a tag is deleted, or expired."""
+        self.do("INSERT OR IGNORE INTO tags VALUES (?, ?, 0, 0)", self._area, tag)
+        column = "deleted" if deleted else "expired"
+        sql = f"UPDATE tags SET {column} = ? WHERE area = ? AND tag = ?"  # noqa: S608  ours
+        self.do(sql, number, self._area, tag)
+        oldest = self.one(
+            "SELECT max(deleted, expired) FROM tags WHERE area = ?"
+            " ORDER BY max(deleted, expired) DESC LIMIT 1 OFFSET ?",
+            *(self._area, MOST_TAGS),
+        )
+        if oldest is not None:
+            # What is not remembered of a tag is made up for: all that is as old is dead.
+            sql = "DELETE FROM tags WHERE area = ? AND max(deleted, expired) <= ?"
+            self.do(sql, self._area, oldest[0])
+            self.do("UPDATE areas SET floor = ? WHERE name = ?", oldest[0], self._area)
+
+    def _marks(self, tag: bytes) -> tuple[int, int]:
+        sql = "SELECT deleted, expired FROM tags WHERE area = ? AND tag = ?"
+        found: tuple[int, int] = self.one(sql, self._area, tag) or (0, 0)
+        return found
 
     # --- leases ---
 
@@ -403,16 +504,17 @@ class Transaction:
             " ON CONFLICT DO UPDATE SET ends = max(ends, excluded.ends)",
             *(self._area, key, secrets.token_bytes(16), self._now + seconds),
         )
-        return Lease(self._token(key), self.generation())
+        return Lease(self._token(key), self.generation(), self.number())
 
     def fill(self, fill: Fill) -> bool:
         """Store a loaded value if its lease still holds."""
         if self._token(fill.key) != fill.lease.token:
             return False
-        head, payload, _ = fill.value
+        head, payload, _, tags = fill.value
         ends = self.end(head, fill.life)
-        # Of the generation under which it was loaded: after a clear it is not read.
-        self._put(fill.key, head, fill.lease.generation, payload, ends)
+        # Of the generation, and the number, of before it was loaded: what has come since counts.
+        of_before = fill.lease.generation, tags, fill.lease.seq
+        self._put(fill.key, Row(head, *of_before, payload, ends, 0))
         return True
 
     def end_lease(self, key: bytes) -> None:
@@ -448,7 +550,9 @@ class Transaction:
 
     def _begin(self) -> None:
         # The number is never lost, as nothing deletes rows of this table: so it may begin at 1.
-        self.do("INSERT OR IGNORE INTO areas VALUES (?, 1, ?)", self._area, secrets.token_bytes(8))
+        self.do(
+            "INSERT OR IGNORE INTO areas VALUES (?, 1, ?, 0)", self._area, secrets.token_bytes(8)
+        )
 
     def tell(self, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
         """Tell of keys; the number of the last message."""

@@ -30,16 +30,83 @@ static uint32_t kept_until(const AreaObject *self, const struct acc_record *reco
     return until == 0 ? 1 : until;
 }
 
+static uint64_t tag_epoch_of(const AreaObject *self) {
+    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.id)->tag_epoch);
+}
+
+/* Are the tags of an item in force?  Whoever believes it has to see that the item is still the one. */
+static __attribute__((noinline)) bool tags_hold(const AreaObject *self,
+                                                const struct acc_view *view) {
+    const struct acc_segment *seg = self->area.seg;
+    struct acc_tags tags;
+    return acc_view_tags(seg, view, &tags) &&
+           acc_tags_judge(seg, self->area.id, &tags) == ACC_TAGS_HOLD;
+}
+
+/* The area's epoch has changed since the tags of this object's item were looked at: once more, where
+ * they lie.  The epoch first: an operation that adds to it behind that is seen the next time. */
+static bool tags_still_hold(const AreaObject *self, const struct object_entry *entry,
+                            struct object_extra *extra) {
+    uint64_t epoch = tag_epoch_of(self);
+    struct acc_view view;
+    if (epoch == extra->tag_epoch) {
+        return true;
+    }
+    if (!acc_view_load(self->area.seg, object_shard(self->area.seg, entry),
+                       acc_word_ring(entry->word), acc_word_offset(entry->word), &view) ||
+        (extra->twice && view.sequence != entry->life) || !acc_record_tagged(&view.record) ||
+        !tags_hold(self, &view)) {
+        return false;
+    }
+    acc_fence_acquire();
+    if (!acc_view_current(&view) ||
+        acc_load_relaxed(object_slot(self->area.seg, entry)) != entry->word) {
+        return false;
+    }
+    extra->tag_epoch = epoch;
+    return true;
+}
+
+__attribute__((noinline)) bool object_current_closer(const AreaObject *self,
+                                                     const struct object_entry *entry,
+                                                     struct acc_look look) {
+    const struct acc_segment *seg = self->area.seg;
+    struct object_extra *extra = &self->objects->extras[entry - self->objects->entries];
+    uint64_t word = acc_load_acquire(object_slot(seg, entry));
+    if (word != entry->word || (extra->tagged && !tags_still_hold(self, entry, extra))) {
+        return false;
+    }
+    if (extra->twice) {
+        return twice_current(seg, entry, word, self->refresh_window, look);
+    }
+    return entry->life == 0 || !acc_clock_passed(entry->life, acc_look_now(seg, &look));
+}
+
+/* What was read is to be remembered as an object: what is needed of it later.  False: it may not be.
+ * (Python code may have run since its tags were judged.) */
+static bool extra_of(const AreaObject *self, const struct acc_found *found,
+                     struct object_extra *out) {
+    *out = (struct object_extra){.size = acc_record_size(&found->view.record),
+                                 .twice = acc_view_twice(&found->view),
+                                 .tagged = acc_record_tagged(&found->view.record)};
+    if (acc_likely(!out->tagged)) {
+        return true;
+    }
+    out->tag_epoch = tag_epoch_of(self);
+    return tags_hold(self, &found->view) && acc_read_valid(found);
+}
+
 /* Remember, for the next read of this key, its object or where its item lies. */
 static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_hash,
                         const struct acc_found *found, PyObject *value) {
     const struct acc_view *view = &found->view;
+    struct object_extra extra = {0};
     bool twice = acc_view_twice(view);
     uint64_t slot =
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     struct acc_look look;
     if (!objects_usable(self, &look) || view->record.area_count != self->objects->area_count ||
-        !still_live(self, found, key_hash)) {
+        !still_live(self, found, key_hash) || (value != NULL && !extra_of(self, found, &extra))) {
         return;
     }
     Py_hash_t hash = object_key_hash(key_object);
@@ -50,10 +117,10 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         .tagged = object_tag(key_object, hash),
         .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | OBJECT_PLACE,
         .word = found->word,
-        .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
+        .slot = (uint32_t)slot | (twice || extra.tagged ? OBJECT_CLOSER : 0),
         .life = twice ? view->sequence : kept_until(self, &view->record),
     };
-    object_cache_put(self->objects, hash, &entry, acc_record_size(&view->record));
+    object_cache_put(self->objects, hash, &entry, &extra);
 }
 
 /* --- reading the segment ---------------------------------------------------------------------- */
@@ -191,10 +258,10 @@ static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct 
     if (status != ACC_OK) {
         return status == ACC_RACE ? AGAIN : GONE;
     }
+    bool live = acc_found_live(&self->area, found, wanted->key->hash);
     enum acc_age age = acc_look_age(self->area.seg, &look, &found->view.record);
     *fresh = age == ACC_FRESH;
-    if (acc_unlikely(!acc_found_live(&self->area, found, wanted->key->hash)) || age == ACC_GONE ||
-        (age == ACC_STALE && !wanted->request.stale)) {
+    if (acc_unlikely(!live) || age == ACC_GONE || (age == ACC_STALE && !wanted->request.stale)) {
         return acc_read_valid(found) ? GONE : AGAIN;
     }
     return take(self, found, verify_wanted(self, wanted->keep), out);
@@ -314,10 +381,11 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     found.slot = (struct acc_slot){bucket, (uint32_t)(slot - bucket->word)};
     found.word = entry->word;
     const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)OBJECT_OTHER);
-    bool sound = acc_unlikely((entry->slot & OBJECT_TWICE) != 0)
+    bool sound = acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)
                      ? view_twice(self, item, entry->word, look, &found.view)
                      : acc_view_load_at(item, acc_word_offset(entry->word), &found.view);
-    if (acc_unlikely(!sound)) {
+    if (acc_unlikely(!sound) ||
+        (acc_unlikely(acc_record_tagged(&found.view.record)) && !tags_hold(self, &found.view))) {
         return 0;
     }
     bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;

@@ -267,17 +267,105 @@ static PyObject *area_hash(PyObject *op, PyObject *key_object) {
     return PyLong_FromUnsignedLongLong(key.hash);
 }
 
+/* What help() shows of the methods that users call.  The twin in Python has the same text. */
+PyDoc_STRVAR(
+    get_doc,
+    "get($self, key, /, default=None, *, options=None, **read_options)\n"
+    "--\n"
+    "\n"
+    "Read one key; with a loader, load it on a miss.\n"
+    "\n"
+    "A hit in the memory of this host takes no lock and runs no Python code.\n"
+    "\n"
+    "Args:\n"
+    "    key: str, bytes, int, UUID, None, bool, or a tuple of those.\n"
+    "    default: What to answer if the key is not known.  A stored None is no miss; with MISS\n"
+    "        as default both can be told apart.\n"
+    "    options: What this read allows, a ReadOptions.\n"
+    "    read_options: The same as keywords: allow_stale (bool), disable_load (bool),\n"
+    "        max_staleness (seconds, or another duration).\n"
+    "\n"
+    "Returns:\n"
+    "    The value, a stored None included, or *default*.\n"
+    "\n"
+    "Raises:\n"
+    "    LoaderError: The loader raised, and no stale value was there and allowed.\n"
+    "    LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.\n"
+    "    ConfigError: The loader is async: use aget().\n"
+    "    TypeError, ValueError: The key or an option is wrong.\n"
+    "\n"
+    "A miss blocks for at most ``redis_timeout``, and then for as long as the loader does, or\n"
+    "for ``wait_timeout`` where another one loads.");
+
+PyDoc_STRVAR(
+    mget_doc,
+    "mget($self, keys, /, default=None, *, options=None, **read_options)\n"
+    "--\n"
+    "\n"
+    "Read many keys; with a loader, load what is missing.\n"
+    "\n"
+    "The loader is asked once if it has ``mload``, else key by key.\n"
+    "\n"
+    "Args:\n"
+    "    keys: An iterable of keys, each as get() takes it.\n"
+    "    default: What to answer for those that are not known.\n"
+    "    options: As get() takes it.\n"
+    "    read_options: As get() takes them.\n"
+    "\n"
+    "Returns:\n"
+    "    A dict of every requested key, in the order of the request, each once.\n"
+    "\n"
+    "Raises:\n"
+    "    LoaderError, LoaderTimeout, ConfigError: As get() does, for any of the keys; what was\n"
+    "        loaded for the others is stored.\n"
+    "    TypeError: A key or an option is wrong.\n"
+    "    ValueError: The same, or keys that are equal in a dict and not here, as 1 and True.\n"
+    "\n"
+    "Misses block as with get().");
+
+PyDoc_STRVAR(
+    set_doc,
+    "set($self, key, value, /, ttl=..., *, tags=None, broadcast=None)\n"
+    "--\n"
+    "\n"
+    "Store one key, for all processes; with Redis for all hosts.\n"
+    "\n"
+    "Args:\n"
+    "    key: As get() takes it.\n"
+    "    value: What the area's codec can encode, up to ``max_value_size`` bytes.\n"
+    "    ttl: Its life: seconds, a timedelta, or text such as \"5m\"; None: no expiry; 0: nothing\n"
+    "        is stored, and an older copy goes.  Not given: as the area says.\n"
+    "    tags: An iterable of str, each of 1 to 255 bytes in UTF-8: delete_tags() forgets the\n"
+    "        value with all others that carry one of them.  A value carries at most 8, those of\n"
+    "        the area included.\n"
+    "    broadcast: Whether other hosts are told; None: as ``broadcast_sets`` says.\n"
+    "\n"
+    "Raises:\n"
+    "    SerializationError: The value cannot be encoded, or is too large; nothing has changed.\n"
+    "    TypeError, ValueError: The key, *ttl*, a tag or *broadcast* is wrong.\n"
+    "\n"
+    "What the memory or Redis does not take is logged, and raises nothing.  Blocks for at most\n"
+    "20 ms, with Redis for at most ``redis_timeout``.");
+
+PyDoc_STRVAR(contains_doc,
+             "__contains__($self, key, /)\n"
+             "--\n"
+             "\n"
+             "Tell whether a fresh value is there, a stored None included.\n"
+             "\n"
+             "Counts as no read, and never loads.\n"
+             "\n"
+             "Raises:\n"
+             "    TypeError, ValueError: The key is wrong.\n"
+             "\n"
+             "Never waits on this host; what Redis has is looked for within ``redis_timeout``.");
+
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef area_methods[] = {
-    {"get", FAST(area_get), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR(
-         "get($self, key, /, default=None, *, options=None, **read_options)\n--\n\nRead one key.")},
-    {"mget", FAST(area_mget), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("mget($self, keys, /, default=None, *, options=None, **read_options)\n--\n\n"
-               "Read many keys.")},
-    {"set", FAST(area_set), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("set($self, key, value, /, ttl=..., **options)\n--\n\nStore one key.")},
+    {"get", FAST(area_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
+    {"mget", FAST(area_mget), METH_FASTCALL | METH_KEYWORDS, mget_doc},
+    {"set", FAST(area_set), METH_FASTCALL | METH_KEYWORDS, set_doc},
     {"_bind", FAST(area_bind), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_unbind", area_unbind, METH_NOARGS, NULL},
     {"_store", FAST(area_store), METH_VARARGS | METH_KEYWORDS, NULL},
@@ -288,6 +376,8 @@ static PyMethodDef area_methods[] = {
     {"_touch", area_touch, METH_VARARGS, NULL},
     {"_incr", area_incr, METH_VARARGS, NULL},
     {"_clear", area_clear, METH_NOARGS, NULL},
+    {"_delete_tags", area_delete_tags, METH_O, NULL},
+    {"_expire_tags", area_expire_tags, METH_O, NULL},
     {"_freshness", area_freshness, METH_NOARGS, NULL},
     {"_count", area_count, METH_VARARGS, NULL},
     {"_counters", area_counters, METH_NOARGS, NULL},
@@ -302,6 +392,7 @@ static PyMethodDef area_methods[] = {
     {"_l2_latencies", area_l2_latencies, METH_NOARGS, NULL},
     {"_note", area_note, METH_VARARGS, NULL},
     {"_note_clear", area_note_clear, METH_NOARGS, NULL},
+    {"_note_tag", area_note_tag, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -340,4 +431,24 @@ PyObject *binding_install(PyObject *module, PyObject *type) {
         Py_DECREF(own);
     }
     Py_RETURN_NONE;
+}
+
+/* `key in cache` goes through a slot, whose wrapper in the class has a docstring for all types.  A
+ * method of that name instead would make each `in` of a subclass a call through Python; so it is the
+ * same wrapper again, with other words. */
+bool binding_describe_contains(struct binding *binding) {
+    PyObject *type = (PyObject *)binding->area_type, *own = NULL;
+    PyObject *found = PyObject_GetAttrString(type, "__contains__");
+    if (found != NULL && Py_IS_TYPE(found, &PyWrapperDescr_Type)) {
+        PyWrapperDescrObject *wrapper = (PyWrapperDescrObject *)found;
+        binding->contains = *wrapper->d_base;
+        binding->contains.doc = contains_doc;
+        own = PyDescr_NewWrapper(binding->area_type, &binding->contains, wrapper->d_wrapped);
+    } else if (found != NULL) {
+        PyErr_SetString(PyExc_SystemError, "the slot of `in` has no wrapper");
+    }
+    bool done = own != NULL && PyObject_SetAttrString(type, "__contains__", own) == 0;
+    Py_XDECREF(own);
+    Py_XDECREF(found);
+    return done;
 }

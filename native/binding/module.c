@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 PyObject *binding_install(PyObject *module, PyObject *type);
+bool binding_describe_contains(struct binding *binding);
 
 static struct PyModuleDef definition;
 
@@ -215,6 +216,10 @@ static bool add_constants(PyObject *module) {
         {"NOTE_SET", ACC_NOTE_SET},
         {"NOTE_EXPIRE", ACC_NOTE_EXPIRE},
         {"NOTE_CLEAR", ACC_NOTE_CLEAR},
+        {"NOTE_FORGET_TAG", ACC_NOTE_FORGET_TAG},
+        {"NOTE_EXPIRE_TAG", ACC_NOTE_EXPIRE_TAG},
+        {"TAGS_MAX", ACC_TAGS_MAX},
+        {"TAG_SIZE_MAX", ACC_TAG_SIZE_MAX},
         {"REMOTE_GO", ACC_REMOTE_GO},
         {"REMOTE_PROBE", ACC_REMOTE_PROBE},
         {"REMOTE_NO", ACC_REMOTE_NO},
@@ -236,7 +241,7 @@ static bool add_constants(PyObject *module) {
 static int execute(PyObject *module) {
     struct binding *b = PyModule_GetState(module);
     bool done = add_type(module, &b->segment_type, &segment_spec) &&
-                add_type(module, &b->area_type, &area_spec) &&
+                add_type(module, &b->area_type, &area_spec) && binding_describe_contains(b) &&
                 add_type(module, &b->unset_type, &unset_spec) &&
                 add_type(module, &b->flight_type, &flight_spec) &&
                 add_type(module, &b->bell_type, &bell_spec) &&

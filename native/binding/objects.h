@@ -47,15 +47,20 @@ static inline struct object_entry *object_find(const struct object_cache *cache,
 
 static inline uint64_t *object_slot(const struct acc_segment *seg,
                                     const struct object_entry *entry) {
-    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
+    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_CLOSER) * ACC_UNIT);
+}
+
+static inline uint32_t object_shard(const struct acc_segment *seg,
+                                    const struct object_entry *entry) {
+    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
+    return (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
 }
 
 /* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
  * where they lie. */
-static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
-                          uint64_t word, uint32_t window, struct acc_look look) {
-    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
-    uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
+static inline bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
+                                 uint64_t word, uint32_t window, struct acc_look look) {
+    uint32_t shard = object_shard(seg, entry);
     const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
         seg, shard, acc_word_ring(word), acc_word_offset(word));
     uint32_t sequence = acc_load_acquire(&item->sequence);
@@ -66,6 +71,11 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
            (expire_at == 0 || !acc_clock_passed(expire_at, acc_look_now(seg, &look) + window));
 }
 
+/* What becomes of an object that its word alone does not prove current: its item has two copies, or
+ * tags.  (area_read.c) */
+bool object_current_closer(const AreaObject *self, const struct object_entry *entry,
+                           struct acc_look look);
+
 /* If the index word is what it was when the value was read, then the segment holds this very value
  * now: words are never used twice, a delete that has returned has replaced it, and whoever finds an
  * item overtaken by a delete replaces it before he says so.  So the key's generation, which every
@@ -74,9 +84,8 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
 static inline bool object_current(const AreaObject *self, const struct object_entry *entry,
                                   struct acc_look look) {
     const struct acc_segment *seg = self->area.seg;
-    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
-        uint64_t word = acc_load_acquire(object_slot(seg, entry));
-        return word == entry->word && twice_current(seg, entry, word, self->refresh_window, look);
+    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
+        return object_current_closer(self, entry, look);
     }
     if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_look_now(seg, &look)))) {
         return false;
@@ -85,10 +94,10 @@ static inline bool object_current(const AreaObject *self, const struct object_en
 }
 
 /* The same for a place, where two copies may be rewritten as often as they like: whichever is selected
- * is judged when it is read. */
+ * is judged when it is read.  So are tags, whether there are two copies or one. */
 static inline bool place_current(const AreaObject *self, const struct object_entry *entry,
                                  struct acc_look look) {
-    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
+    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
         return acc_load_acquire(object_slot(self->area.seg, entry)) == entry->word;
     }
     return object_current(self, entry, look);

@@ -532,6 +532,7 @@ static PyMethodDef segment_methods[] = {
     {"invalidate", (PyCFunction)(void (*)(void))segment_invalidate, METH_VARARGS | METH_KEYWORDS,
      NULL},
     {"clear_area", segment_clear_area, METH_O, NULL},
+    {"invalidate_tags", segment_invalidate_tags, METH_VARARGS, NULL},
     {"area_count", segment_area_count, METH_VARARGS, NULL},
     {"lead", segment_lead, METH_O, NULL},
     {"lead_beat", segment_lead_beat, METH_O, NULL},

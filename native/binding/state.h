@@ -32,6 +32,7 @@ struct binding {
     PyObject *str_decode;
     PyObject *str_bytes;
     PyObject *str_near_end;
+    struct wrapperbase contains; /* of `in`, with a docstring of its own */
 };
 
 struct binding *binding_of_type(PyTypeObject *type);
@@ -64,14 +65,24 @@ struct object_entry {
         tagged; /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
     uintptr_t held; /* the object; or an enum object_other in the low bits */
     uint64_t word;  /* the index word when the value was read: unchanged, it names the same bytes */
-    uint32_t
-        slot; /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
+    uint32_t slot;  /* where that word is: units from the segment's start; OBJECT_CLOSER */
     uint32_t
         life; /* expire_at of those bytes; of an item with two copies the sequence that was read */
 };
+
+/* What is needed of an entry less often. */
+struct object_extra {
+    uint64_t tag_epoch; /* of the area, behind which its tags were last found in force */
+    uint32_t size;      /* payload bytes, of an object */
+    bool twice;         /* of an object: its item has two copies, */
+    bool tagged;        /* ... or tags: then the entry is OBJECT_CLOSER */
+};
+
 _Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
-#define OBJECT_TWICE (1u << 31)
+/* Its word alone proves nothing: of an object, see object_extra; of a place, the item has two
+ * copies. */
+#define OBJECT_CLOSER (1u << 31)
 
 /* Addresses of objects have 48 bits; what differs in the hash is told apart without looking at the
  * key. */
@@ -111,7 +122,7 @@ struct object_cache {
     struct object_entry *entries; /* sets of two */
     uint32_t shift;               /* 64 - log2 of the number of sets */
     uint32_t area_count;          /* generation of the area that all entries are of */
-    uint32_t *sizes;              /* payload bytes of each entry */
+    struct object_extra *extras;  /* of each entry */
     void *memory;
     uint32_t sets;
     uint32_t hand;
@@ -125,7 +136,7 @@ void object_cache_clear(struct object_cache *cache);
 void object_cache_free(struct object_cache *cache);
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg);
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
-                      uint32_t size);
+                      const struct object_extra *extra);
 /* The same for an absent key, which takes nobody's place. */
 void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
                              const struct object_entry *entry);
@@ -263,6 +274,16 @@ bool area_age(double seconds, uint32_t *out);
 /* ttl None: no expiry; else more than 0 seconds.  False with an exception. */
 bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
                uint32_t *stale_until);
+
+/* --- area_tags.c ------------------------------------------------------------------------------ */
+
+/* Tags of a value as Python gives them (NULL: none); `since` is the caller's to set.  False with an
+ * exception. */
+bool area_tags(const struct acc_area *area, PyObject *given, struct acc_tags *out);
+PyObject *area_delete_tags(PyObject *op, PyObject *tags);
+PyObject *area_expire_tags(PyObject *op, PyObject *tags);
+PyObject *area_note_tag(PyObject *op, PyObject *args);
+PyObject *segment_invalidate_tags(PyObject *op, PyObject *args);
 
 /* --- flight_type.c ---------------------------------------------------------------------------- */
 

@@ -97,6 +97,7 @@ struct copy {
     uint8_t *value;
     uint32_t capacity;
     struct acc_found found;
+    struct acc_tags tags; /* if it has some */
 };
 
 static enum acc_status copy_value(struct acc_area *area, const struct acc_key *key,
@@ -118,8 +119,13 @@ static enum acc_status copy_value(struct acc_area *area, const struct acc_key *k
         if (size != 0) {
             memcpy(copy->value, copy->found.view.value, size);
         }
+        bool whole = !acc_record_tagged(&copy->found.view.record) ||
+                     acc_view_tags(area->seg, &copy->found.view, &copy->tags);
         if (acc_read_valid(&copy->found)) {
-            return ACC_OK;
+            if (whole) {
+                return ACC_OK;
+            }
+            acc_read_drop_corrupt(area, copy->found.slot, copy->found.word);
         }
     }
     return ACC_RACE;
@@ -140,6 +146,7 @@ static struct acc_write kept_value(const struct copy *copy, uint32_t expire_at,
         .code = acc_record_code(record),
         .mode = ACC_SET,
         .same_value = true,
+        .tags = acc_record_tagged(record) ? &copy->tags : NULL,
         .expire_at = expire_at,
         .stale_until = stale_until,
         .loaded_at = record->loaded_at,
@@ -221,7 +228,11 @@ static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *
     int64_t value = 0;
     const struct acc_record *record = &op->old.view.record;
     struct acc_write write = {.size = 8, .code = ACC_CODE_INT, .mode = ACC_SET};
-    if (acc_op_fresh(op)) {
+    struct acc_tags tags;
+    bool tagged = op->has_old && acc_record_tagged(record);
+    /* (Verified a moment ago, under the lock: only garbage can have come since.) */
+    bool whole = !tagged || acc_view_tags(op->area->seg, &op->old.view, &tags);
+    if (whole && acc_op_fresh(op)) {
         if (acc_record_code(record) != ACC_CODE_INT || acc_record_size(record) != 8) {
             return ACC_BAD_TYPE;
         }
@@ -229,6 +240,7 @@ static enum acc_status incr_locked(struct op *op, int64_t delta, const int64_t *
         write.expire_at = record->expire_at;
         write.stale_until = record->stale_until;
         write.loaded_at = record->loaded_at;
+        write.tags = tagged ? &tags : NULL;
     } else if (initial == NULL) {
         return ACC_NOT_FOUND;
     } else {

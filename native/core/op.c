@@ -19,6 +19,9 @@ static inline void judge_old(struct op *op) {
         acc_read_help_delete(op->area, &op->old);
         op->has_old = false; /* deleted: what comes now is new */
     }
+    if (op->has_old && acc_unlikely(acc_record_tagged(&op->old.view.record))) {
+        op->has_old = acc_found_tags_live(op->area, &op->old);
+    }
 }
 
 void acc_op_look_up(struct op *op) {
@@ -74,6 +77,13 @@ static bool token_valid(const struct op *op, const struct acc_write *write) {
            write->token_area == op->area_count;
 }
 
+/* A load that began before one of its tags was deleted or expired is not stored: what it would leave
+ * would be born dead, or stale.  (One that comes between here and the publication makes just that.) */
+static bool tags_valid(const struct op *op, const struct acc_write *write) {
+    return write->tags == NULL || write->same_value ||
+           acc_tags_changed(op->area->seg, write->tags) <= write->tags->since;
+}
+
 /* The record of a write, as the words it is stored in. */
 static inline struct acc_raw raw_of(const struct op *op, const struct acc_write *write) {
     /* A delete or clear between here and the publication makes the item be born dead, as it should.
@@ -81,7 +91,9 @@ static inline struct acc_raw raw_of(const struct op *op, const struct acc_write 
     uint32_t key = write->has_token ? write->token_key : acc_generation_count(op->generation);
     uint32_t area = write->has_token ? write->token_area : op->area_count;
     return (struct acc_raw){
-        .size_expire = write->size | (uint32_t)write->code << 26 | (uint64_t)write->expire_at << 32,
+        .size_expire = write->size | (uint32_t)write->code << 26 |
+                       (write->tags == NULL ? 0 : ACC_RECORD_TAGGED) |
+                       (uint64_t)write->expire_at << 32,
         .stale_loaded = write->stale_until | (uint64_t)write->loaded_at << 32,
         .counts = key | (uint64_t)area << 32,
         .sum = op->value_sum,
@@ -96,6 +108,7 @@ static struct acc_parts parts_of(const struct op *op, const struct acc_write *wr
         .key_size = op->key->size + 1,
         .tag = op->key->tag,
         .area = (uint16_t)op->area->id,
+        .tags = write->tags,
         .record = acc_raw_record(&raw),
     };
 }
@@ -106,10 +119,11 @@ static bool rewrite_in_place(const struct op *op, const struct acc_write *write)
         return false;
     }
     uint32_t room = acc_view_room(&op->old.view);
-    if (write->size > room || write->size < room / 2) {
+    uint32_t size = write->size + acc_tags_bytes(write->tags);
+    if (size > room || size < room / 2) {
         return false;
     }
-    acc_ring_rewrite(&op->old.view, raw_of(op, write), write->data);
+    acc_ring_rewrite(&op->old.view, raw_of(op, write), write->data, write->tags);
     return true;
 }
 
@@ -214,7 +228,7 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     } else if (write->mode != ACC_SET && acc_op_current(op)) {
         return ACC_NOT_STORED; /* add: present.  fill: somebody has set it while this one loaded. */
     }
-    if (write->has_token && !token_valid(op, write)) {
+    if (write->has_token && (!token_valid(op, write) || !tags_valid(op, write))) {
         return ACC_NOT_STORED;
     }
     if (!write->same_value) {

@@ -178,7 +178,7 @@ static enum found read_entry(const struct acc_segment *seg, uint64_t number, uin
     out->key_size = acc_load_relaxed(&head->key_size);
     uint32_t slots = out->key_size <= sizeof out->key ? slots_for(out->key_size) : 1;
     bool sound = out->key_size <= sizeof out->key && out->area < seg->geometry.areas &&
-                 out->kind <= ACC_NOTE_CLEAR &&
+                 out->kind <= ACC_NOTE_EXPIRE_TAG &&
                  (out->key_size == 0) == (out->kind == ACC_NOTE_CLEAR);
     for (uint32_t part = 0; sound && part < slots; part++) {
         uint32_t room, left = out->key_size - copied;
@@ -444,6 +444,17 @@ static bool holds_noted(struct acc_segment *seg, const struct acc_outbox_entry *
            acc_read_valid(&found);
 }
 
+/* Need the message of an own write not be applied?  A set: its item is still the one that readers
+ * find.  A delete by tag concerns values that nobody can list, and newer ones too if it is done
+ * again: its sender drops a second time behind L2, and only then says that it was sent. */
+static bool is_done_here(struct acc_segment *seg, const struct acc_outbox_entry *entry,
+                         enum state state, uint64_t hash) {
+    if (entry->kind == ACC_NOTE_FORGET_TAG || entry->kind == ACC_NOTE_EXPIRE_TAG) {
+        return state == SENT || state == HEARD;
+    }
+    return entry->kind == ACC_NOTE_SET && holds_noted(seg, entry, hash);
+}
+
 bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
     if (seg->readonly) {
         return false;
@@ -452,7 +463,7 @@ bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
     struct acc_outbox_entry entry;
     bool skip = lap_in(control) == lap_of(seg, number) && is_published(state_in(control)) &&
                 read_entry(seg, number, control, &entry, &hash) == FOUND &&
-                entry.kind == ACC_NOTE_SET && holds_noted(seg, &entry, hash);
+                is_done_here(seg, &entry, state_in(control), hash);
     move_on(seg, number, HEARD);
     return skip;
 }
@@ -572,19 +583,23 @@ static uint64_t expire_hash(uint64_t hash) {
     return acc_remix(hash, 0x9fb21c651e98df25ull);
 }
 
+static bool is_expire(const struct acc_outbox_entry *entry) {
+    return entry->kind == ACC_NOTE_EXPIRE || entry->kind == ACC_NOTE_EXPIRE_TAG;
+}
+
 /* What an entry speaks for.  An expire leaves a stale copy in the second level, which is what an
  * older delete of the key was about: it speaks for older expires only. */
 static uint64_t spoken(const struct acc_outbox_entry *entry, uint64_t hash) {
-    return entry->kind == ACC_NOTE_CLEAR    ? area_hash(entry->area)
-           : entry->kind == ACC_NOTE_EXPIRE ? expire_hash(hash)
-                                            : hash;
+    return entry->kind == ACC_NOTE_CLEAR ? area_hash(entry->area)
+           : is_expire(entry)            ? expire_hash(hash)
+                                         : hash;
 }
 
 static bool spoken_for(const struct seen *seen, const struct acc_outbox_entry *entry,
                        uint64_t hash) {
     return seen_before(seen, area_hash(entry->area)) ||
            (entry->kind != ACC_NOTE_CLEAR && seen_before(seen, hash)) ||
-           (entry->kind == ACC_NOTE_EXPIRE && seen_before(seen, expire_hash(hash)));
+           (is_expire(entry) && seen_before(seen, expire_hash(hash)));
 }
 
 /* From the newest entry to the oldest: note what each speaks for; drop what a newer one has said. */

@@ -90,7 +90,7 @@ class Memory:
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "sqlite_backend.py"
 
-OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs")
+OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs", "test_tags_api")
 """Modules whose tests are about both levels alike."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from accelerator import testing
-from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, Received, Stored
+from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, Change, Received, Stored
 from accelerator.cache import LevelCache
 from accelerator.codec import CODE_MSGPACK, MsgpackCodec
 from accelerator.testing import (
@@ -76,9 +76,7 @@ def ends_no_lease(example: Any, patch: Callable[..., None]) -> Any:
 @backends.found_by("test_overtaken_by_expire")
 def expires_without_ending_the_lease(example: Any, patch: Callable[..., None]) -> Any:
     def expire(self: Any, key: bytes) -> bool:
-        fresh = self.fresh(key, None) is not None
-        self.do("UPDATE entries SET expired = 1 WHERE area = ? AND key = ?", self._area, key)
-        return fresh
+        return any([each._expire(key) for each in self._versions(key)])
 
     patch(example.Transaction, "expire", expire)
 
@@ -102,7 +100,7 @@ def clears_nothing(example: Any, patch: Callable[..., None]) -> Any:
 @backends.found_by("test_race")
 def compares_and_stores_in_two_steps(example: Any, patch: Callable[..., None]) -> Any:
     class Broken(example.SqliteBackend):  # type: ignore[misc]
-        def fill(self, area: str, fills: Any) -> list[bool]:
+        def fill(self, area: str, fills: Any, **more: Any) -> list[bool]:
             held = self._run(
                 area, "fill", lambda it: [it._token(each.key) == each.lease.token for each in fills]
             )
@@ -110,8 +108,7 @@ def compares_and_stores_in_two_steps(example: Any, patch: Callable[..., None]) -
 
             def store(it: Any) -> None:
                 for each in fills:
-                    head, payload, _ = each.value
-                    it._put(each.key, head, each.lease.generation, payload, None)
+                    it._put(each.key, it.row_of(Change(each.key, each.value)))
 
             if all(held):
                 self._run(area, "fill", store)
@@ -123,13 +120,15 @@ def compares_and_stores_in_two_steps(example: Any, patch: Callable[..., None]) -
 @backends.found_by("test_counting")
 def adds_in_two_steps(example: Any, patch: Callable[..., None]) -> Any:
     class Broken(example.SqliteBackend):  # type: ignore[misc]
-        def incr(self, area: str, key: bytes, delta: int, initial: Any, *rest: Any) -> Any:
-            row = self._run(area, "incr", lambda it: it.fresh(key, None), writes=False)
+        def incr(
+            self, area: str, key: bytes, delta: int, initial: Any, *rest: Any, **more: Any
+        ) -> Any:
+            row = self._run(area, "incr", lambda it: it.fresh(key), writes=False)
             if row is None:
                 return super().incr(area, key, delta, initial, *rest)
-            head, payload, ends = row
-            number = int(payload) + delta
-            self._run(area, "incr", lambda it: it.put(key, head, b"%d" % number, ends))
+            number = int(row.payload) + delta
+            new = row._replace(payload=b"%d" % number)
+            self._run(area, "incr", lambda it: it.put(key, new))
             return number
 
     return Broken
@@ -138,7 +137,7 @@ def adds_in_two_steps(example: Any, patch: Callable[..., None]) -> Any:
 @backends.found_by("test_unheard")
 def tells_of_everything(example: Any, patch: Callable[..., None]) -> Any:
     class Broken(example.SqliteBackend):  # type: ignore[misc]
-        def write(self, *arguments: Any, broadcast: bool = True) -> Any:
+        def write(self, *arguments: Any, broadcast: bool = True, **more: Any) -> Any:
             return super().write(*arguments)
 
     return Broken
@@ -176,7 +175,7 @@ def swaps_generation_and_payload(example: Any, patch: Callable[..., None]) -> An
 @backends.found_by("test_keys")
 def folds_keys(example: Any, patch: Callable[..., None]) -> Any:
     class Broken(example.SqliteBackend):  # type: ignore[misc]
-        def get(self, area: str, keys: Any) -> Any:
+        def get(self, area: str, keys: Any, **more: Any) -> Any:
             return super().get(area, [key.lower() for key in keys])
 
         def write(self, area: str, kind: int, changes: Any, *rest: Any, **more: Any) -> Any:
@@ -237,11 +236,62 @@ def shortens_a_lease(example: Any, patch: Callable[..., None]) -> Any:
 
 @backends.found_by("test_add_stale")
 def takes_stale_for_fresh(example: Any, patch: Callable[..., None]) -> Any:
-    def fresh(self: Any, key: bytes, fingerprint: int | None) -> Any:
-        row = self._row(key)
-        return row and (row[0], row[2], row[3])
+    patch(example.Transaction, "fresh", lambda self, key: self._row(key))
 
-    patch(example.Transaction, "fresh", fresh)
+
+@backends.found_by("test_tags_of_loads")
+def stamps_loads_when_they_are_stored(example: Any, patch: Callable[..., None]) -> Any:
+    whole = example.Transaction.fill
+
+    def fill(self: Any, fill: Any) -> bool:
+        lease = fill.lease._replace(seq=self.number())
+        return bool(whole(self, fill._replace(lease=lease)))
+
+    patch(example.Transaction, "fill", fill)
+
+
+@backends.found_by("test_tags_stay")
+def stamps_anew_whatever_is_touched(example: Any, patch: Callable[..., None]) -> Any:
+    whole = example.Transaction.put
+
+    def put(self: Any, key: bytes, row: Any) -> None:
+        whole(self, key, row._replace(stamp=1 << 40))
+
+    patch(example.Transaction, "put", put)
+
+
+@backends.found_by("test_many_tags")
+def forgets_old_tags(example: Any, patch: Callable[..., None]) -> Any:
+    whole = example.Transaction._marks
+    patch(example.Transaction, "_marks", lambda self, tag: whole(self, tag[:254]))
+
+
+@backends.found_by("test_tags_expire")
+def expires_nothing_by_tag(example: Any, patch: Callable[..., None]) -> Any:
+    whole = example.Transaction.mark
+
+    def mark(self: Any, tag: bytes, number: int, *, deleted: bool) -> None:
+        whole(self, tag, number, deleted=True)
+
+    patch(example.Transaction, "mark", mark)
+
+
+@backends.found_by("test_versions_are_replaced")
+def leaves_other_versions_when_one_is_set(example: Any, patch: Callable[..., None]) -> Any:
+    def put(self: Any, key: bytes, row: Any) -> None:
+        self.end_lease(key)
+        self._put(key, row)
+
+    patch(example.Transaction, "put", put)
+
+
+@backends.found_by("test_versions")
+def mixes_versions(example: Any, patch: Callable[..., None]) -> Any:
+    class Broken(example.SqliteBackend):  # type: ignore[misc]
+        def _run(self, area: str, operation: str, do: Any, version: int = 0, **more: Any) -> Any:
+            return super()._run(area, operation, do, **more)
+
+    return Broken
 
 
 @backends.found_by("test_incr_edges")

@@ -1,7 +1,7 @@
 """The package's own codecs keep to the protocol, too."""
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import uuid
 from typing import Any
@@ -23,7 +23,7 @@ class Plain:
 VALUES = [
     *("text", b"bytes", 7, 1 << 100, 2.5, True, False, [1, [2]], {"a": {"b": 1}}, (1, "2")),
     *({1, 2}, frozenset({3}), uuid.UUID(int=5), decimal.Decimal("1.50")),
-    *(datetime.date(2024, 2, 29), datetime.timedelta(seconds=5), datetime.datetime(2024, 1, 2)),
+    *(dt.date(2024, 2, 29), dt.timedelta(seconds=5), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)),
 ]
 
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
     ),
@@ -36,6 +36,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
     frozenset({"cli", "demo", "testing", "__main__"}),
@@ -46,7 +47,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
     frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
-    frozenset({"area", "index", "ring"}),
+    frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
     frozenset({"op"}),

@@ -84,7 +84,7 @@ class TestAreaDefaults:
             "broadcast_sets": None,
             "compress_over": None,
             "quota": None,
-            "tags": None,
+            "tags": (),
         } == dataclasses.asdict(AreaConfig())
 
     def test_frozen(self) -> None:
@@ -207,10 +207,24 @@ class TestAreaOptions:
         """Wrong types and values are refused, and the message names the option."""
         assert name in refused(name, **{name: value})
 
-    @pytest.mark.parametrize("name", ["quota", "tags"])
-    def test_not_built(self, name: str) -> None:
+    def test_not_built(self) -> None:
         """An option that nothing acts on is refused, instead of ignored."""
-        assert "no effect in this version" in refused(name, **{name: 5})
+        assert "no effect in this version" in refused("quota", quota=5)
+
+    def test_tags(self) -> None:
+        """Tags are kept as a tuple, each once, in the order in which they came."""
+        assert ("b", "a", "ü") == AreaConfig.build(tags=["b", "a", "ü", "b"]).tags
+        assert () == AreaConfig.build(tags=None).tags
+        assert 8 == len(AreaConfig.build(tags=map(str, range(8))).tags)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [5, "abc", b"abc", [5], [""], ["x" * 256], ["\ud800"], list("abcdefghi")],
+        ids=["int", "str", "bytes", "no str", "empty", "long", "surrogate", "nine"],
+    )
+    def test_wrong_tags(self, wrong: Any) -> None:
+        """What cannot be tags of an area is refused, and the message names the option."""
+        assert "tag" in refused("tags", tags=wrong)
 
     def test_compression(self) -> None:
         """With a zstd, values over a size are compressed; a size is text or bytes."""

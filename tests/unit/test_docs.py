@@ -249,7 +249,7 @@ class TestConfiguration:
         """The options said to be refused are refused, and the others are not."""
         _, _, planned = re.split(r"^These ", prose_of(DOCS / self.PAGE), flags=re.MULTILINE)
         listed = set(re.findall(r"^\| `(\w+)`", planned, re.MULTILINE))
-        not_built = {"quota", "tags"}
+        not_built = {"quota"}
         assert set(cache._LATER) | not_built == listed
         for name in not_built:
             with pytest.raises(ConfigError, match=name):
@@ -386,7 +386,7 @@ class TestMetrics:
         source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
         logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
-        steps = r"_(?:busy|encode|deleting|decided|incrementing|published)\(\s*"
+        steps = r"_(?:busy|encode|deleting|decided|incrementing|published|forgetting_tags)\(\s*"
         calls = rf"(?:{logs}|{steps})\"(\w+)\""
         actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
         assert actual == set(names_in(sentence))

@@ -553,7 +553,7 @@ class TestStore:
         assert twin.STORED == area._store("k", codec.CODE_BYTES, payload, 9, 0)
         assert payload == area.get("k")
 
-    @pytest.mark.parametrize(("code", "mode"), [(0, 0), (64, 0), (-1, 0), (8, 3), (8, -1)])
+    @pytest.mark.parametrize(("code", "mode"), [(0, 0), (32, 0), (-1, 0), (8, 3), (8, -1)])
     def test_wrong(self, area: Any, code: int, mode: int) -> None:
         """Codes and modes that do not exist are refused."""
         with pytest.raises(ValueError, match="code or mode"):

@@ -1,0 +1,410 @@
+"""Tags in Redis: what a delete by tag does to values there, and to every host."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from accelerator import message
+from accelerator.codec import CODE_BYTES, CODE_INT
+from accelerator.local import encode_key
+from accelerator.remote import (
+    Change,
+    EnvelopeError,
+    Fill,
+    Lease,
+    Opened,
+    RedisRemote,
+    seal,
+    tagging,
+    unseal,
+)
+from accelerator.remote.envelope import HEADER_SIZE
+from accelerator.remote.names import Names
+
+hosts: Any = sys.modules["hosts"]  # beside this file, loaded by conftest.py
+until = hosts.until
+
+ORIGIN = bytes(range(16))
+AREA = "users"
+GONE = "gone"
+
+
+def sealed(text: str = "value", *tags: bytes, **more: Any) -> Any:
+    return seal(CODE_BYTES, text.encode(), tags=tags, **more)
+
+
+def number(value: int, *tags: bytes) -> Any:
+    return seal(CODE_INT, value.to_bytes(8, "little", signed=True), tags=tags)
+
+
+def change(key: Any, value: Any = None, life: float | None = 60.0) -> Change:
+    return Change(encode_key(key), value, life, 0)
+
+
+def put(backend: Any, key: Any, value: Any, life: float | None = 60.0) -> None:
+    backend.write(AREA, message.SET, [change(key, value, life)], ORIGIN)
+
+
+def delete_tags(backend: Any, *tags: bytes) -> None:
+    backend.mark_tags(AREA, message.FORGET_TAGS, tags, [0] * len(tags), ORIGIN)
+
+
+def expire_tags(backend: Any, *tags: bytes) -> None:
+    backend.mark_tags(AREA, message.EXPIRE_TAGS, tags, [0] * len(tags), ORIGIN)
+
+
+def stored(backend: Any, key: Any) -> Any:
+    (found,) = backend.get(AREA, [encode_key(key)])
+    return found
+
+
+def read(backend: Any, key: Any) -> Opened | None:
+    found = stored(backend, key)
+    return None if found is None else unseal(found.blob, limit=1 << 20)
+
+
+def lease(backend: Any, key: Any) -> Lease:
+    (found,) = backend.lease(AREA, [encode_key(key)], 30.0)
+    return found
+
+
+def fill(backend: Any, key: Any, value: Any, given: Lease) -> bool:
+    (done,) = backend.fill(AREA, [Fill(encode_key(key), value, 60.0, given)])
+    return bool(done)
+
+
+def told(backend: Any) -> list[Any]:
+    """Kind, keys and notes of all that is in the log."""
+    entries = backend.log(AREA, 0, None, 1000)
+    return [msgpack.unpackb(packed.split(b" ", 3)[3]) for _, packed in entries]
+
+
+def plain(backend: Any) -> RedisRemote:
+    """The client behind it that is for threads."""
+    return backend if isinstance(backend, RedisRemote) else backend._backend
+
+
+@pytest.fixture
+def names(backend: Any) -> Names:
+    return plain(backend).plans.names(AREA)
+
+
+class TestDeleted:
+    def test_set(self, backend: Any) -> None:
+        """What was set before is a miss, what carries other tags or none is not."""
+        put(backend, "a", sealed("a", b"red", b"round"))
+        put(backend, "b", sealed("b", b"green"))
+        put(backend, "c", sealed("c"))
+        found = read(backend, "a")
+        assert found is not None
+        assert (b"a", (b"red", b"round")) == (found.payload, found.tags)
+        delete_tags(backend, b"round")
+        assert None is read(backend, "a")
+        assert [b"b", b"c"] == [read(backend, key).payload for key in "bc"]  # type: ignore[union-attr]
+
+    def test_set_again(self, backend: Any) -> None:
+        """What is set after it is there."""
+        for text in ("first", "second"):
+            put(backend, "a", sealed(text, b"red"))
+            assert text.encode() == read(backend, "a").payload  # type: ignore[union-attr]
+            delete_tags(backend, b"red")
+            assert None is read(backend, "a")
+
+    def test_loads(self, backend: Any) -> None:
+        """A load that began before it is dead, whenever it comes; one that began after is not."""
+        put(backend, "nothing", sealed("x", b"red"))  # there is a table
+        early, late = lease(backend, "early"), lease(backend, "late")
+        assert fill(backend, "early", sealed("old", b"red"), early)
+        delete_tags(backend, b"red")
+        assert fill(backend, "late", sealed("old", b"red"), late)  # only whoever reads it knows
+        assert [None, None] == [read(backend, key) for key in ("early", "late")]
+        again = lease(backend, "late")
+        assert again.seq > late.seq
+        assert fill(backend, "late", sealed("new", b"red"), again)
+        assert b"new" == read(backend, "late").payload  # type: ignore[union-attr]
+
+    def test_first_of_all(self, backend: Any) -> None:
+        """The first value with tags that an area ever has is there."""
+        given = lease(backend, "a")
+        assert fill(backend, "a", sealed("a", b"red"), given)
+        assert b"a" == read(backend, "a").payload  # type: ignore[union-attr]
+
+    def test_many(self, backend: Any) -> None:
+        """A batch is judged value by value."""
+        keys = list(range(300))
+        backend.write(
+            AREA,
+            message.SET,
+            [change(key, sealed(str(key), b"%d" % (key % 3), b"all")) for key in keys],
+            ORIGIN,
+        )
+        delete_tags(backend, b"0", b"1")
+        found = backend.get(AREA, [encode_key(key) for key in keys])
+        assert [key % 3 == 2 for key in keys] == [each is not None for each in found]
+
+    def test_told(self, backend: Any, raw: Any, names: Names) -> None:
+        """Each is one message, with the tags and their notes, and a number of its own."""
+        with raw.pubsub() as heard:
+            heard.subscribe(names.channel)
+            assert "subscribe" == heard.get_message(timeout=5)["type"]
+            backend.mark_tags(AREA, message.FORGET_TAGS, [b"a", b"b"], [7, 8], ORIGIN)
+            published = heard.get_message(timeout=5)["data"]
+        backend.mark_tags(AREA, message.EXPIRE_TAGS, [b"c"], [9], ORIGIN)
+        assert [
+            [message.FORGET_TAGS, [b"a", b"b"], [7, 8]],
+            [message.EXPIRE_TAGS, [b"c"], [9]],
+        ] == told(backend)
+        parsed = message.parse(published)
+        assert (message.FORGET_TAGS, [b"a", b"b"]) == (parsed.kind, parsed.keys)
+        first = parsed.seq
+        entries = backend.log(AREA, 0, None, 9)
+        assert [first, first + 1] == [seq for seq, _ in entries]
+
+    def test_large(self, backend: Any) -> None:
+        """As many tags as anybody likes go in parts."""
+        tags = [b"%d" % each for each in range(300)]
+        put(backend, "a", sealed("a", tags[-1]))
+        delete_tags(backend, *tags)
+        assert None is read(backend, "a")
+        assert [128, 128, 44] == [len(each[1]) for each in told(backend)[1:]]
+
+    def test_neighbour(self, backend: Any) -> None:
+        """A tag that shares one of its two places with a deleted one is not hurt by it."""
+        first = tagging.slots_of(b"red")
+        shares = next(
+            tag
+            for tag in (b"%d" % each for each in range(100_000))
+            if len(set(tagging.slots_of(tag)) & set(first)) == 1
+        )
+        put(backend, "a", sealed("a", shares))
+        delete_tags(backend, b"red")
+        assert None is not read(backend, "a")
+        delete_tags(backend, shares)
+        assert None is read(backend, "a")
+
+    def test_cleared(self, backend: Any) -> None:
+        """A clear is one for values with tags, too."""
+        put(backend, "a", sealed("a", b"red"))
+        backend.clear(AREA, 0, ORIGIN)
+        assert None is read(backend, "a")
+
+
+class TestExpired:
+    def test_stale(self, backend: Any) -> None:
+        """What has a stale life stays, as stale; what has none is a miss."""
+        put(backend, "a", sealed("a", b"red", stale=60.0))
+        put(backend, "b", sealed("b", b"red"))
+        expire_tags(backend, b"red")
+        found = stored(backend, "a")
+        assert found.expired
+        assert b"a" == unseal(found.blob, limit=99).payload
+        assert None is stored(backend, "b")
+        delete_tags(backend, b"red")
+        assert None is stored(backend, "a")
+
+    def test_after(self, backend: Any) -> None:
+        """What is set after it is fresh."""
+        put(backend, "a", sealed("old", b"red", stale=60.0))
+        expire_tags(backend, b"red")
+        put(backend, "a", sealed("new", b"red", stale=60.0))
+        assert not stored(backend, "a").expired
+
+
+class TestDecided:
+    """What Redis decides about a value that is dead, or stale, by one of its tags."""
+
+    @pytest.fixture(params=["deleted", "expired"])
+    def mark(self, request: pytest.FixtureRequest) -> Callable[..., None]:
+        return {"deleted": delete_tags, "expired": expire_tags}[request.param]
+
+    def test_add(self, backend: Any, mark: Callable[..., None]) -> None:
+        """It can be added; one that is alive cannot."""
+        put(backend, "a", sealed("old", b"red", stale=60.0))
+        assert not backend.add(AREA, change("a", sealed("new", b"red")), ORIGIN)
+        mark(backend, b"red")
+        assert backend.add(AREA, change("a", sealed("new", b"red")), ORIGIN)
+        assert b"new" == read(backend, "a").payload  # type: ignore[union-attr]
+        assert not backend.add(AREA, change("a", sealed("newer", b"red")), ORIGIN)
+
+    def test_touch(self, backend: Any, mark: Callable[..., None]) -> None:
+        """It is not touched; and a touch does not save what was loaded before a delete."""
+        put(backend, "a", sealed("a", b"red", stale=60.0))
+        assert backend.touch(AREA, encode_key("a"), 90.0, 60.0, 0, ORIGIN)
+        mark(backend, b"red")
+        assert not backend.touch(AREA, encode_key("a"), 90.0, 60.0, 0, ORIGIN)
+        found = stored(backend, "a")
+        assert found is None or found.expired
+
+    def test_incr(self, backend: Any, mark: Callable[..., None]) -> None:
+        """It begins anew; what is alive is added to, and keeps its tags."""
+        initial = change("n", number(0, b"red"))
+        for expected in (1, 2):
+            assert expected == backend.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+        found = read(backend, "n")
+        assert found is not None
+        assert (b"red",) == found.tags
+        mark(backend, b"red")
+        assert None is backend.incr(AREA, encode_key("n"), 1, None, 0, ORIGIN)
+        assert 1 == backend.incr(AREA, encode_key("n"), 1, initial, 0, ORIGIN)
+        assert 2 == backend.incr(AREA, encode_key("n"), 1, None, 0, ORIGIN)
+
+    def test_expire(self, backend: Any, mark: Callable[..., None]) -> None:
+        """It does not count as fresh."""
+        put(backend, "a", sealed("a", b"red", stale=60.0))
+        put(backend, "b", sealed("b", b"green", stale=60.0))
+        mark(backend, b"red")
+        keys = [encode_key("a"), encode_key("b")]
+        assert 1 == backend.expire(AREA, keys, [0, 0], ORIGIN)
+
+    def test_delete(self, backend: Any, mark: Callable[..., None]) -> None:
+        """A stale copy counts as found, a dead one does not."""
+        put(backend, "a", sealed("a", b"red", stale=60.0))
+        mark(backend, b"red")
+        found = backend.write(AREA, message.FORGET, [change("a")], ORIGIN).found
+        assert (0 if mark is delete_tags else 1) == found
+
+
+class TestLost:
+    """Whatever of the area's own keys is gone or wrong: values with tags miss, none comes back."""
+
+    @pytest.fixture(autouse=True)
+    def dead(self, backend: Any) -> None:
+        """A value that a delete has killed, and one that is alive."""
+        put(backend, "dead", sealed("old", b"red"))
+        delete_tags(backend, b"red")
+        put(backend, "alive", sealed("new", b"red"))
+
+    def check(self, backend: Any) -> None:
+        """Nothing is back, and from a new load on all is as ever."""
+        assert None is read(backend, "dead")
+        given = lease(backend, "dead")
+        assert fill(backend, "dead", sealed("new", b"red"), given)
+        given = lease(backend, "dead")  # the first may have been before there was a table
+        assert fill(backend, "dead", sealed("new", b"red"), given)
+        assert b"new" == read(backend, "dead").payload  # type: ignore[union-attr]
+        delete_tags(backend, b"red")
+        assert [None, None] == [read(backend, key) for key in ("dead", "alive")]
+
+    @pytest.mark.parametrize("table", [None, b"", b"x", b"\xff" * 60_000, 3])
+    def test_table(self, backend: Any, raw: Any, names: Names, table: Any) -> None:
+        """Without the table, or with foreign bytes in its place, values with tags miss."""
+        raw.delete(names.tags)
+        if isinstance(table, int):
+            raw.rpush(names.tags, "a", "list")
+        elif table is not None:
+            raw.set(names.tags, table)
+        assert [None, None] == [read(backend, key) for key in ("dead", "alive")]
+        self.check(backend)
+
+    def test_table_while_loading(self, backend: Any, raw: Any, names: Names) -> None:
+        """A load that began before the table was lost is dead: nobody knows what it missed."""
+        given = lease(backend, "late")
+        delete_tags(backend, b"red")
+        raw.delete(names.tags)
+        assert fill(backend, "late", sealed("old", b"red"), given)
+        assert None is read(backend, "late")
+        self.check(backend)
+
+    @pytest.mark.parametrize("garbage", [None, b"x", b"9" * 30])
+    def test_number(self, backend: Any, raw: Any, names: Names, garbage: Any) -> None:
+        """A number that is lost goes on above all that were given."""
+        before = int(raw.get(names.seq))
+        raw.delete(names.seq)
+        if garbage is not None:
+            raw.set(names.seq, garbage)
+        assert None is read(backend, "alive")
+        assert lease(backend, "any").seq > before
+        assert None is read(backend, "dead")
+        assert b"new" == read(backend, "alive").payload  # type: ignore[union-attr]
+        self.check(backend)
+
+    def test_words(self, backend: Any, raw: Any, names: Names) -> None:
+        """Foreign bytes inside of the table kill too much, until the next delete of the tag."""
+        raw.setrange(names.tags, tagging.PAIR, b"\xff" * (tagging.PAIR * tagging.SLOTS))
+        assert None is read(backend, "alive")
+        delete_tags(backend, b"red")
+        self.check(backend)
+
+    def test_bounded(self, backend: Any, raw: Any, names: Names) -> None:
+        """The table has its size, however many tags there are; and it stays."""
+        delete_tags(backend, *(b"%d" % each for each in range(2_000)))
+        assert raw.strlen(names.tags) <= tagging.PAIR * (1 + tagging.SLOTS)
+        assert -1 == raw.pttl(names.tags)
+
+    def test_other_history(self, backend: Any, raw: Any, names: Names) -> None:
+        """
+        After a failover the number goes on above what the lost history may have given.
+
+        A load with a lease of the lost one would else be above the deletes of the new one.
+        """
+        given = lease(backend, "late")
+        lost = given.seq + 1000
+        raw.set(names.run, "0" * 40 + f" {int(time.time()) + 1000}")
+        assert [] == plain(backend).recheck([AREA], ORIGIN)
+        delete_tags(backend, b"red")
+        assert fill(backend, "late", sealed("old", b"red"), given._replace(seq=lost))
+        assert None is read(backend, "late")
+        put(backend, "alive", sealed("new", b"red"))
+        assert b"new" == read(backend, "alive").payload  # type: ignore[union-attr]
+
+    def test_from_the_future(self, backend: Any) -> None:
+        """A stamp above the number is of another history, and dead."""
+        given = lease(backend, "late")
+        assert fill(backend, "late", sealed("old", b"red"), given._replace(seq=given.seq + 9))
+        assert None is read(backend, "late")
+        assert backend.add(AREA, change("late", sealed("new", b"red")), ORIGIN)
+
+
+class TestGarbage:
+    """What is said of tags may be any bytes."""
+
+    @pytest.fixture
+    def blob(self, backend: Any, raw: Any, names: Names) -> bytes:
+        put(backend, "a", sealed("a", b"red", b"green"))
+        found = raw.get(names.value(encode_key("a")))
+        assert isinstance(found, bytes)
+        return found
+
+    def test_read(self, backend: Any, raw: Any, names: Names, blob: bytes) -> None:
+        """Whoever opens it is told; nobody is given it."""
+        end = len(blob) - 1
+        for at in range(HEADER_SIZE + tagging.STAMP_SIZE, end):
+            damaged = blob[:at] + bytes((blob[at] ^ 0x55,)) + blob[at + 1 :]
+            raw.set(names.value(encode_key("a")), damaged)
+            found = stored(backend, "a")
+            assert found is not None
+            with pytest.raises(EnvelopeError):
+                unseal(found.blob, limit=99)
+        for size in range(HEADER_SIZE, end):
+            raw.set(names.value(encode_key("a")), blob[:size])
+            with pytest.raises(EnvelopeError):
+                unseal(stored(backend, "a").blob, limit=99)
+
+    def test_scripts(self, backend: Any, raw: Any, names: Names, blob: bytes) -> None:
+        """Scripts get over it, and replace it."""
+        name = names.value(encode_key("a"))
+        for size in range(HEADER_SIZE, len(blob)):
+            raw.set(name, blob[:size])
+            backend.add(AREA, change("a", sealed("new", b"red")), ORIGIN)
+            backend.touch(AREA, encode_key("a"), 9.0, 0.0, 0, ORIGIN)
+            backend.expire(AREA, [encode_key("a")], [0], ORIGIN)
+            put(backend, "a", sealed("new", b"red"))
+            assert b"new" == read(backend, "a").payload  # type: ignore[union-attr]
+
+    def test_many_tags(self, backend: Any) -> None:
+        """As many tags as there may be, as long as they may be."""
+        tags = [bytes((each,)) * 255 for each in range(1, 9)]
+        put(backend, "a", sealed("a", *tags))
+        assert tuple(tags) == read(backend, "a").tags  # type: ignore[union-attr]
+        assert not backend.add(AREA, change("a", sealed("b", *tags)), ORIGIN)
+        delete_tags(backend, tags[-1])
+        assert None is read(backend, "a")
+
+    def test_compressed(self, backend: Any) -> None:
+        """What is compressed may have tags."""
+        put(backend, "a", sealed("a" * 1000, b"red", compress_over=100))
+        assert b"a" * 1000 == read(backend, "a").payload  # type: ignore[union-attr]
