@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 PATIENCE: Final = 20.0
 """Seconds that only something broken lets a test wait."""
+LONGEST: Final = 60.0
+"""Seconds after which calls that go on are taken for hung."""
 
 
 def check(holds: object, what: str) -> None:
@@ -60,11 +62,11 @@ def together(*calls: Callable[[], T]) -> list[T]:
     gate = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:
-        gate.wait(PATIENCE)
+        gate.wait(LONGEST)
         return call()
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [each.result(PATIENCE) for each in [pool.submit(run, call) for call in calls]]
+        return [each.result(LONGEST) for each in [pool.submit(run, call) for call in calls]]
 
 
 def in_child(call: Callable[[], object]) -> None:
@@ -121,7 +123,7 @@ class Awaited:
                 self._pid = os.getpid()
                 loop = self._loop = asyncio.new_event_loop()
                 threading.Thread(target=loop.run_forever, daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(LONGEST)
 
     def end(self) -> None:
         """End the loop."""

@@ -208,11 +208,11 @@ class TestPluggedIn:
         class Broken(example.SqliteBackend):  # type: ignore[misc]
             asked = 0
 
-            def get(self, area: str, keys: Any) -> Any:
+            def get(self, area: str, keys: Any, **more: Any) -> Any:
                 Broken.asked += 1
                 raise error
 
-            def fail(self, *arguments: Any) -> Any:
+            def fail(self, *arguments: Any, **more: Any) -> Any:
                 raise error
 
             add = lease = fail
@@ -231,10 +231,10 @@ class TestPluggedIn:
         """An answer of another shape is no answer."""
 
         class Broken(example.SqliteBackend):  # type: ignore[misc]
-            def get(self, area: str, keys: Any) -> Any:
+            def get(self, area: str, keys: Any, **more: Any) -> Any:
                 return answer
 
-            def lease(self, area: str, keys: Any, seconds: float) -> Any:
+            def lease(self, area: str, keys: Any, seconds: float, **more: Any) -> Any:
                 return answer
 
         with testing.isolated(remote=Broken(file), namespace="shop", freshness_bound=60.0):
