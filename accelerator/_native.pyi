@@ -541,8 +541,8 @@ class Flight:
         Give the value that was handed over, decoded through the area's ``_decode``, in a tuple.
 
         None: there is none (any more), or it cannot be decoded, or one of its tags may have been
-        deleted or expired after its load began and before this caller entered.  Values are kept for as long as
-        somebody waits; each call decodes anew.
+        deleted or expired after its load began and before this caller entered.  Values are kept
+        for as long as somebody waits; each call decodes anew.
         """
     def leave(self) -> None:
         """Stop waiting."""
@@ -576,9 +576,16 @@ class Area:
         bound: float | None = None,
         limit: float = 0.0,
         on_desync: int = ...,
+        variant: int = 0,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.
+
+        *variant*, a number of 32 bits, tells versions of the area apart (0: none).  Values, flights
+        and pauses are those of one version; _delete, _expire and _clear concern all of them, as
+        does the segment's side of the listener, and _store with SET or ADD, _touch and _incr, where
+        they store, delete the key in the others.  All else (_token, counters, locks, the number of
+        loads alone, the outbox) is the area's.
 
         With a *bound* the area has a second level, and is in step with it as long as
         Segment.area_extend says so.  Once what is known of that is older than *limit* (0 to
@@ -641,8 +648,8 @@ class Area:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
         overtook.  *age*: how long ago the source had this value; cut at 90 days.  *note* (from
-        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to 255 bytes
-        each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
+        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to
+        255 bytes each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
         """
     def _token(self, key: Any) -> tuple[int, int, int]:
         """

@@ -103,6 +103,7 @@ class Binding(local.AreaBase):
             bound=bound,
             limit=0.0 if bound is None else min(bound, config.max_staleness or bound),
             on_desync=_ON_DESYNC[config.on_desync],
+            variant=codec.fingerprint_of(config.version),
         )
 
     def _flags(self) -> int:

@@ -154,6 +154,7 @@ class ProcessLocalArea:
         bound: float | None = None,
         limit: float = 0.0,
         on_desync: int = CAP,
+        variant: int = 0,
     ) -> None:
         """Tie this object to an area of a segment."""
         for life in (ttl, null_ttl):
@@ -169,9 +170,11 @@ class ProcessLocalArea:
             raise ValueError(
                 "_bind: bound must be None or more than 0 seconds and finite, limit 0 to bound"
             )
+        if not 0 <= variant < 1 << 32:
+            raise ValueError("_bind: variant must be a number of 32 bits")
         if flags & OFF:
             flags = flags & ~PLAIN_SET | OBJECTS_COPY
-        state = segment.area(area)
+        state = segment.version(area, variant)
         if bound is not None:
             segment.watch(state)
         self.__binding = _Binding(
@@ -438,6 +441,8 @@ class ProcessLocalArea:
         now = binding.segment.now()
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
+        if ttl is not None and item.is_expired_by_tag:
+            ttl = min(ttl, 0.0)
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:
@@ -470,7 +475,7 @@ class ProcessLocalArea:
         bound = binding.freshness.bound
         if bound is None:
             return None
-        return max(0.0, binding.segment.now() - (binding.area.fresh_until - bound))
+        return max(0.0, binding.segment.now() - (binding.area.base.fresh_until - bound))
 
     def _clear(self) -> None:
         binding = self.__ready()
@@ -542,8 +547,9 @@ class ProcessLocalArea:
         if not binding.flags & OFF and mode not in {FORCE, LOCK}:
             window = 0.0 if mode == JOIN else binding.refresh_window or None
         table = binding.segment.table
+        area = binding.area.base if mode == LOCK else binding.area
         entered = table.enter(
-            seat, binding.area, encoded, lease, mode, window=window, freshness=binding.freshness
+            seat, area, encoded, lease, mode, window=window, freshness=binding.freshness
         )
         return flight if entered else None
 

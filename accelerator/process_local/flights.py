@@ -190,8 +190,11 @@ class Table:
                 seat.state = FLIGHT_LEADING
                 record.counts = most is not None
                 # First in, then counted: who comes in between counts this one too.
-                area.alone[record.number] = record
-                if most is not None and sum(each.counts for each in area.alone.values()) > most:
+                area.base.alone[record.number] = record
+                if (
+                    most is not None
+                    and sum(each.counts for each in area.base.alone.values()) > most
+                ):
                     self._drop(seat, record)
                     return False
                 if record.recorded:
@@ -239,7 +242,7 @@ class Table:
         record = self.leads.pop(place, None)
         if record is not None:
             record.overtaken = True
-        for record in area.alone.copy().values():
+        for record in area.base.alone.copy().values():
             if record.place == place:
                 record.overtaken = True
         area.pauses.pop(key, None)
@@ -257,7 +260,7 @@ class Table:
         """Let the value of *record* overtake every flight of its key but itself."""
         if self.leads.get(record.place) is record:
             del self.leads[record.place]
-        record.area.alone.pop(record.number, None)
+        record.area.base.alone.pop(record.number, None)
 
     def is_overtaken(self, record: Record) -> bool:
         """Tell whether a delete, clear or newer store came since the record began."""
@@ -329,7 +332,7 @@ class Table:
             current = self.leads.get(place)
             if current is not None:
                 late = now >= current.deadline
-                joined = freshness.oldest_joined(area.fresh_until, now)
+                joined = freshness.oldest_joined(area.base.fresh_until, now)
                 if mode != LOCK and not late and now - current.started > joined:
                     current.overtaken = True
                 if not late and not self.is_overtaken(current):
@@ -385,7 +388,7 @@ class Table:
     def _remove(self, record: Record) -> None:
         if self.leads.get(record.place) is record:
             del self.leads[record.place]
-        record.area.alone.pop(record.number, None)
+        record.area.base.alone.pop(record.number, None)
         self.records.pop(record.number, None)
 
 

@@ -30,7 +30,7 @@ from accelerator.process_local.tags import checked_tags
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.process_local.items import AreaState, Item, Place
+    from accelerator.process_local.items import AreaState, Item
     from accelerator.process_local.outbox import Note
 
 _SLICE: Final = 0.05
@@ -84,8 +84,8 @@ class RemoteSide(ABC):
         """Forget a whole area."""
 
     @abstractmethod
-    def current(self, place: Place) -> Item | None:
-        """Give the item of a key that was not cleared."""
+    def current(self, area: AreaState, key: bytes) -> list[Item]:
+        """List the items of a key, of all versions, that were not cleared."""
 
     def fork_remote_side(self) -> None:
         """
@@ -110,7 +110,7 @@ class RemoteSide(ABC):
     def watch(self, area: AreaState) -> None:
         """Have the listener follow an area from now on."""
         with self.lock():
-            area.watched = True
+            area.base.watched = True
 
     def watched(self) -> list[str]:
         """Names of the areas that the listener is to follow."""
@@ -265,7 +265,7 @@ class RemoteSide(ABC):
     def note(self, area: AreaState, kind: int, key: bytes) -> int:
         """Append to the outbox what is about to be written."""
         with self.lock():
-            return self._outbox.add(area, kind, key, self.incarnation, self.now())
+            return self._outbox.add(area.base, kind, key, self.incarnation, self.now())
 
     def note_clear(self, area: AreaState) -> int:
         """Append a clear."""
@@ -301,8 +301,8 @@ class RemoteSide(ABC):
                 return was_taken
             if entry.kind != NOTE_SET:
                 return False
-            item = self.current(entry.place)
-            return item is not None and item.version == entry.version
+            items = self.current(entry.area, entry.key)
+            return any(item.version == entry.version for item in items)
 
     def outbox_given_up(self, number: int) -> bool:
         """Tell whether the caller of this write was told that L2 did not take it."""

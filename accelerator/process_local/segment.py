@@ -41,7 +41,6 @@ from accelerator.process_local.items import (
     Item,
     Life,
     Pause,
-    Place,
 )
 from accelerator.process_local.queues import Queues
 from accelerator.process_local.remote_side import RemoteSide
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
 _PAUSES_MAX: Final = 1024
+_VERSIONS_KEPT: Final = 4
+"""Versions of a key whose stale copies an expire keeps."""
 _AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
@@ -91,6 +92,7 @@ class ProcessLocalSegment(RemoteSide):
         self._generations = [0] * _GENERATION_GROUPS
         self.tags = TagTable(self._hash_key)
         self._queues = Queues(size)
+        self._area_numbers = itertools.count()
         self.table = Table(self)
         self._locks: dict[int, threading.RLock] = {}
         self._pid = 0
@@ -121,8 +123,9 @@ class ProcessLocalSegment(RemoteSide):
                 self.table.forget()
                 self.fork_remote_side()
                 for area in self._areas.values():
-                    area.forget_objects()
                     area.alone = {}
+                    for version in area.all_versions():
+                        version.forget_objects()
                 self._locks = {pid: lock}
                 self.incarnation = 0
                 self._pid = pid
@@ -184,9 +187,8 @@ class ProcessLocalSegment(RemoteSide):
         """Drop every value, keep counters and generations."""
         with self.lock():
             self._queues = Queues(self.size)
-            for area in self._areas.values():
-                area.generation += 1
-                area.forget_objects()
+            for area in list(self._areas.values()):
+                self.clear(area)
 
     def clear_all(self) -> None:
         """Clear every area."""
@@ -276,7 +278,7 @@ class ProcessLocalSegment(RemoteSide):
             "entries": len(live),
             "generation_slots": _GENERATION_GROUPS,
             "process_slots": 1,
-            "area_slots": len(self._areas),
+            "area_slots": sum(len(area.all_versions()) for area in self._areas.values()),
         }
         # What only a shared segment has.
         absent = ("fixed_bytes", "index_slots", "index_bytes", "ghost_bytes", "resets")
@@ -285,18 +287,31 @@ class ProcessLocalSegment(RemoteSide):
     # --- one key ---
 
     def area(self, name: str) -> AreaState:
-        """Give the area of this name, a new one if need be."""
+        """Give the plain area of this name, a new one if need be."""
         if not 0 < len(name.encode()) <= _AREA_BYTES:
             raise ValueError(f"the name of an area must be 1 to {_AREA_BYTES} bytes long")
         with self.lock():
             known = self._areas.get(name)
             if known is None:
-                known = self._areas[name] = AreaState(name, len(self._areas), self.tags)
+                new = AreaState(name, next(self._area_numbers), self.tags)
+                known = self._areas.setdefault(name, new)
+            return known
+
+    def version(self, name: str, variant: int) -> AreaState:
+        """Give the version of an area with this fingerprint (0: without one), to hold values."""
+        base = self.area(name)
+        with self.lock():
+            known = base.versions.get(variant)
+            if known is None:
+                new = (
+                    AreaState(name, next(self._area_numbers), self.tags, base) if variant else base
+                )
+                known = base.versions.setdefault(variant, new)
             return known
 
     def hash_of(self, area: AreaState, key: bytes) -> int:
         """Keyed hash of 64 bits."""
-        text = area.number.to_bytes(4, "little") + key
+        text = area.base.number.to_bytes(4, "little") + key
         digest = hashlib.blake2b(text, digest_size=8, key=self._hash_key).digest()
         return int.from_bytes(digest, "little")
 
@@ -328,23 +343,23 @@ class ProcessLocalSegment(RemoteSide):
             if item is None:
                 return None
             now = self.now()
-            age = item.age_for(now, freshness.oldest(area.fresh_until, now, within))
+            age = item.age_for(now, freshness.oldest(area.base.fresh_until, now, within))
             if age == FRESH or (age == STALE and stale):
                 if mark:
                     self._queues.mark(place)
                 return item, age == FRESH
             return None
 
-    def current(self, place: Place) -> Item | None:
-        """Give the item of a key, whatever its life, unless its area was cleared since."""
+    def current(self, area: AreaState, key: bytes) -> list[Item]:
+        """List a key's items in all versions, whatever their lives, unless cleared since."""
         with self.lock():
-            item = self._queues.find(place)
-            return None if item is None or item.age(self.now()) == CLEARED else item
+            now = self.now()
+            return [item for item in self._items(area, key) if item.age(now) != CLEARED]
 
     def token(self, area: AreaState, key: bytes) -> tuple[int, int]:
         """Generations of key and area."""
         with self.lock():
-            return self._generations[self._group(area, key)], area.generation
+            return self._generations[self._group(area, key)], area.base.generation
 
     def store(
         self,
@@ -372,7 +387,16 @@ class ProcessLocalSegment(RemoteSide):
             ):
                 return self._not_stored(area, mode)
             stored = self._store(
-                area, key, code, payload, life, now - age, note=note, tags=tags, since=since
+                area,
+                key,
+                code,
+                payload,
+                life,
+                now - age,
+                note=note,
+                tags=tags,
+                since=since,
+                is_explicit=mode != FILL,
             )
             if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
@@ -406,27 +430,27 @@ class ProcessLocalSegment(RemoteSide):
         """Forget a key, and what is being loaded for it; tell whether it was there."""
         with self.lock():
             self._generations[self._group(area, key)] += 1
-            item = self._queues.find((area.number, key))
-            if item is None:
-                return False
-            self._remove(item)
-            return item.age(self.now()) in {FRESH, STALE}
+            items = self._items(area, key)
+            for item in items:
+                self._remove(item)
+            now = self.now()
+            return any(item.age(now) in {FRESH, STALE} for item in items)
 
     def expire(self, area: AreaState, key: bytes) -> bool:
         """End the fresh life of a key, keep its stale copy; tell whether it was fresh."""
         with self.lock():
             self._generations[self._group(area, key)] += 1
-            item = self._queues.find((area.number, key))
-            if item is None:
-                return False
+            items = self._items(area, key)
             now = self.now()
-            age = item.age(now)
-            stale_until = item.life.stale_until
-            if age in {FRESH, STALE} and stale_until is not None and now < stale_until:
-                self._put_again(item, Life(now, stale_until), now)
-            else:
-                self._remove(item)
-            return age == FRESH
+            ages = [item.age(now) for item in items]
+            for n, (item, age) in enumerate(zip(items, ages, strict=True)):
+                stale_until = item.life.stale_until
+                outlives = stale_until is not None and now < stale_until
+                if n < _VERSIONS_KEPT and age in {FRESH, STALE} and outlives:
+                    self._put_again(item, Life(now, stale_until), now)
+                else:
+                    self._remove(item)
+            return FRESH in ages
 
     def touch(self, area: AreaState, key: bytes, life: Life) -> int:
         """Give a fresh value a new life."""
@@ -435,13 +459,14 @@ class ProcessLocalSegment(RemoteSide):
             item = self._queues.find((area.number, key))
             if item is None or item.age(now) != FRESH:
                 return NOT_STORED
-            self._put_again(item, life, now)
+            self._put_again(item, life, now, is_explicit=True)
             return STORED
 
     def incr(
         self, area: AreaState, key: bytes, delta: int, initial: int | None, life: Life
     ) -> int | None:
-        """Add to a stored int; a present one keeps its life."""
+        """Add to a stored int; a present one keeps its life and its tags."""
+        tags: tuple[Slots, ...] = ()
         with self.lock():
             now = self.now()
             item = self._queues.find((area.number, key))
@@ -449,7 +474,7 @@ class ProcessLocalSegment(RemoteSide):
                 if initial is None:
                     return None
                 value, loaded_at = initial, now
-                tags, since = (), 0
+                since = 0
             else:
                 if item.code != CODE_INT:
                     raise TypeError("the cached value is no 64-bit int")
@@ -474,20 +499,22 @@ class ProcessLocalSegment(RemoteSide):
                 overtakes=True,
                 tags=tags,
                 since=since,
+                is_explicit=True,
             )
             return value
 
     def clear(self, area: AreaState) -> None:
         """Forget a whole area, at once: its items die with its generation."""
         with self.lock():
-            area.generation += 1
-            area.forget_objects()
+            area.base.generation += 1
+            for version in area.all_versions():
+                version.forget_objects()
 
     # --- tags ---
 
     def slots_of(self, area: AreaState, tags: Sequence[bytes]) -> tuple[Slots, ...]:
         """Give the slots of tags."""
-        return tuple(self.tags.slots(area.number, tag) for tag in tags)
+        return tuple(self.tags.slots(area.base.number, tag) for tag in tags)
 
     def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
         """Make every value of an area that carries one of some tags go, or only be stale."""
@@ -506,7 +533,7 @@ class ProcessLocalSegment(RemoteSide):
         """Tell whether those who waited for a load are given what it has stored."""
         now = self.now()
         old = now - record.started if age is None else age
-        return old + READ_SOON <= freshness.oldest(record.area.fresh_until, now, None)
+        return old + READ_SOON <= freshness.oldest(record.area.base.fresh_until, now, None)
 
     def is_current(
         self, area: AreaState, key: bytes, freshness: Freshness, *, window: float = 0.0
@@ -516,7 +543,7 @@ class ProcessLocalSegment(RemoteSide):
         if item is None:
             return False
         now = self.now()
-        oldest = freshness.oldest(area.fresh_until, now, None)
+        oldest = freshness.oldest(area.base.fresh_until, now, None)
         return item.age(now + window) == FRESH and item.age_for(now, oldest) == FRESH
 
     def pause(self, area: AreaState, key: bytes, seconds: float) -> None:
@@ -561,7 +588,20 @@ class ProcessLocalSegment(RemoteSide):
     # --- with the lock held ---
 
     def _group(self, area: AreaState, key: bytes) -> int:
-        return hash((area.number, key)) % _GENERATION_GROUPS
+        return hash((area.base.number, key)) % _GENERATION_GROUPS
+
+    def _items(self, area: AreaState, key: bytes) -> list[Item]:
+        """List the items that a key has in all versions of the area, that of *area* first."""
+        found = [self._queues.find((each.number, key)) for each in area.all_versions()]
+        return [item for item in found if item is not None]
+
+    def _forget_others(self, area: AreaState, key: bytes) -> None:
+        """An explicit write of one version comes: what others have, or load, is older than it."""
+        if len(area.base.versions) > 1:
+            self._generations[self._group(area, key)] += 1
+            for item in self._items(area, key):
+                if item.area is not area:
+                    self._remove(item)
 
     @staticmethod
     def _not_stored(area: AreaState, mode: int) -> int:
@@ -581,6 +621,7 @@ class ProcessLocalSegment(RemoteSide):
         note: int = 0,
         tags: tuple[Slots, ...] = (),
         since: int = 0,
+        is_explicit: bool = False,
     ) -> int:
         """Store a new value: what is being loaded for its key is out of date."""
         now = self.now()
@@ -596,6 +637,7 @@ class ProcessLocalSegment(RemoteSide):
             note=note,
             tags=tags,
             since=since,
+            is_explicit=is_explicit,
         )
         area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
         return STORED if kept else TOO_LARGE
@@ -614,14 +656,17 @@ class ProcessLocalSegment(RemoteSide):
         note: int = 0,
         tags: tuple[Slots, ...] = (),
         since: int = 0,
+        is_explicit: bool = False,
     ) -> bool:
         """Store an item, and name it in the outbox; False if it does not fit."""
         version = next(self._versions)
         place = (area.number, key)
-        generation = area.generation
+        generation = area.base.generation
         item = Item(area, place, code, payload, life, loaded_at, generation, version, tags, since)
         if item.size > self.max_item:
             return False
+        if is_explicit:
+            self._forget_others(area, key)
         if overtakes:
             self.table.overtake(area, key)
         area.immutable.forget(place)
@@ -631,7 +676,7 @@ class ProcessLocalSegment(RemoteSide):
         self._queues.insert(item, now)
         return True
 
-    def _put_again(self, item: Item, life: Life, now: float) -> None:
+    def _put_again(self, item: Item, life: Life, now: float, *, is_explicit: bool = False) -> None:
         self._put(
             item.area,
             item.place[1],
@@ -642,6 +687,7 @@ class ProcessLocalSegment(RemoteSide):
             now=now,
             tags=item.tags,
             since=item.since,
+            is_explicit=is_explicit,
         )
 
     def _remove(self, item: Item) -> None:

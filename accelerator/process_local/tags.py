@@ -13,7 +13,7 @@ Knows neither locks nor lives.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.process_local.constants import TAG_SIZE_MAX, TAGS_MAX
 
@@ -87,10 +87,10 @@ def checked_tags(tags: Sequence[bytes], most: int | None = TAGS_MAX) -> tuple[by
         TypeError: One is no bytes.
         ValueError: There are more than *most*, or one is empty or too long.
     """
-    # Before anything is copied that is not what it should be.
-    if isinstance(tags, str | bytes):
+    checked: tuple[Any, ...] = tuple(tags)
+    given: Any = tags
+    if isinstance(given, str | bytes):  # a sequence, too, but of no tags
         raise TypeError("tags: a sequence of encoded tags is wanted, not one")
-    checked = tuple(tags)
     if most is not None and len(checked) > most:
         raise ValueError(f"tags: a value has at most {most}")
     for tag in checked:

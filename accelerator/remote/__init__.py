@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from accelerator.backend import Change, Envelope, Fill, Lease, Stored, Written
+from accelerator.codec import fingerprint_of
 from accelerator.errors import ConfigError
 from accelerator.remote.aio import AsyncRedisRemote
 from accelerator.remote.envelope import (
     EnvelopeError,
     Head,
     Opened,
-    fingerprint_of,
     read_head,
     seal,
     unseal,

@@ -24,7 +24,6 @@ length in 4 bytes, then a zstd frame.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import struct
@@ -231,14 +230,6 @@ def generation_of(blob: bytes) -> bytes | None:
     if len(blob) < HEADER_SIZE or not blob.startswith(_BEGINNING):
         return None
     return blob[HEAD.size : HEADER_SIZE]
-
-
-def fingerprint_of(*parts: str | None) -> int:
-    """Condense what says how values look: 32 bits, 0 if no part is given."""
-    if not any(parts):
-        return 0
-    text = "\0".join(part or "" for part in parts).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2s(text, digest_size=4).digest(), "big")
 
 
 def stale_milliseconds(stale: float) -> int:

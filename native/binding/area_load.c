@@ -197,7 +197,7 @@ static PyObject *all_latencies(PyObject *op,
     if (!area_ready(self)) {
         return NULL;
     }
-    sum(self->area.seg, self->area.id, sums);
+    sum(self->area.seg, self->area.base, sums);
     PyObject *list = PyList_New(ACC_LATENCY_SLOTS);
     for (uint32_t i = 0; list != NULL && i < ACC_LATENCY_SLOTS; i++) {
         PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);

@@ -31,7 +31,7 @@ static uint32_t kept_until(const AreaObject *self, const struct acc_record *reco
 }
 
 static uint64_t tag_epoch_of(const AreaObject *self) {
-    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.id)->tag_epoch);
+    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.base)->tag_epoch);
 }
 
 /* Are the tags of an item in force?  Whoever believes it has to see that the item is still the one. */
@@ -40,7 +40,7 @@ static __attribute__((noinline)) bool tags_hold(const AreaObject *self,
     const struct acc_segment *seg = self->area.seg;
     struct acc_tags tags;
     return acc_view_tags(seg, view, &tags) &&
-           acc_tags_judge(seg, self->area.id, &tags) == ACC_TAGS_HOLD;
+           acc_tags_judge(seg, self->area.base, &tags) == ACC_TAGS_HOLD;
 }
 
 /* The area's epoch has changed since the tags of this object's item were looked at: once more, where

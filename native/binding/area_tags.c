@@ -133,7 +133,8 @@ PyObject *segment_invalidate_tags(PyObject *op, PyObject *args) {
         return NULL;
     }
     if (slot != NULL) {
-        struct acc_area area = {.seg = seg, .id = id_of(seg, slot)};
+        struct acc_area area;
+        acc_area_at(seg, id_of(seg, slot), &area);
         answer = mark(&area, tags, expire) ? Py_NewRef(Py_None) : NULL;
     } else {
         answer = Py_NewRef(Py_None);

@@ -144,6 +144,7 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "bound",
                             "limit",
                             "on_desync",
+                            "variant",
                             NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *segment, *ttl = NULL, *null_ttl = NULL;
@@ -153,10 +154,12 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     double stale_ttl = -1, jitter = -1, refresh_window = 0;
     unsigned int max_value_size = 0, flags = 0;
     unsigned long long object_bytes = 0;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O!s#|$OOddIKIdOdi:_bind", names, self->binding->segment_type, &segment,
-            &name, &name_size, &ttl, &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
-            &flags, &refresh_window, &freshness.bound, &freshness.limit, &freshness.on_desync)) {
+    long long variant = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiL:_bind", names,
+                                     self->binding->segment_type, &segment, &name, &name_size, &ttl,
+                                     &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
+                                     &flags, &refresh_window, &freshness.bound, &freshness.limit,
+                                     &freshness.on_desync, &variant)) {
         return NULL;
     }
     if (ttl == NULL || null_ttl == NULL) {
@@ -172,9 +175,13 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                                           "refresh_window not below 0");
         return NULL;
     }
+    if (variant < 0 || variant > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "_bind: variant must be a number of 32 bits");
+        return NULL;
+    }
     struct acc_area area;
-    enum acc_status status =
-        acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)name_size, &area);
+    enum acc_status status = acc_area_open_version(((SegmentObject *)segment)->seg, name,
+                                                   (size_t)name_size, (uint32_t)variant, &area);
     if (status != ACC_OK) {
         return raise_status(status, "opening an area");
     }
@@ -245,7 +252,7 @@ static PyObject *area_counters(PyObject *op, PyObject *unused) {
     if (!area_ready(self)) {
         return NULL;
     }
-    acc_stats_sum(self->area.seg, self->area.id, sums);
+    acc_stats_sum(self->area.seg, self->area.base, sums);
     PyObject *answer = PyDict_New();
     for (int i = 0; answer != NULL && i < ACC_COUNTERS; i++) {
         PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);

@@ -67,10 +67,15 @@ static PyObject *key_hash(PyObject *module, PyObject *args) {
         !key_encode(binding, key_object, buffer, &key)) {
         return NULL;
     }
-    enum acc_status status =
-        acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)size, &area);
-    if (status != ACC_OK) {
-        return raise_status(status, "finding an area");
+    struct acc_segment *seg = ((SegmentObject *)segment)->seg;
+    struct acc_area_slot *known = acc_area_find(seg, name, (size_t)size);
+    if (known != NULL) { /* not opened: it may hold the values of versions only */
+        acc_area_at(seg, (uint32_t)(known - acc_area_slot(seg, 0)), &area);
+    } else {
+        enum acc_status status = acc_area_open(seg, name, (size_t)size, &area);
+        if (status != ACC_OK) {
+            return raise_status(status, "finding an area");
+        }
     }
     return PyLong_FromUnsignedLongLong(acc_key_hash(&area, &key));
 }

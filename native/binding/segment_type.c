@@ -321,8 +321,9 @@ static PyObject *areas_stats(const struct acc_segment *seg, const uint64_t *entr
     for (uint32_t i = 0; dict != NULL && i < seg->geometry.areas; i++) {
         const struct acc_area_slot *slot = acc_area_slot(seg, i);
         uint32_t size = slot->name_size;
-        if (acc_load_acquire(&slot->state) != 1 || size > ACC_AREA_NAME_MAX) {
-            continue;
+        if (acc_load_acquire(&slot->state) != 1 || size > ACC_AREA_NAME_MAX ||
+            acc_area_base(seg, i) != i) {
+            continue; /* a version's are in its base's row */
         }
         PyObject *name = PyUnicode_DecodeUTF8(slot->name, size, "replace");
         PyObject *one = name == NULL ? NULL : area_stats(seg, i, entries[i], bytes[i]);

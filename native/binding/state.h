@@ -229,7 +229,7 @@ static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[K
     } else if (!key_encode(self->binding, object, buffer, key)) {
         return false;
     }
-    key->hash = acc_hash_in_area(self->area.seg, self->area.id, key->tag, key->data, key->size);
+    key->hash = acc_hash_in_area(self->area.seg, self->area.base, key->tag, key->data, key->size);
     return true;
 }
 

@@ -197,6 +197,10 @@ void acc_segment_measure(struct acc_segment *seg);
 
 enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
                               struct acc_area *out);
+/* The same of a version, whose values lie apart from those of every other version of this name.
+ * print: tells the versions apart; 0: none. */
+enum acc_status acc_area_open_version(struct acc_segment *seg, const char *name, size_t size,
+                                      uint32_t print, struct acc_area *out);
 void acc_area_clear(struct acc_area *area);
 
 uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);

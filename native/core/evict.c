@@ -26,15 +26,15 @@ struct victim {
 };
 
 static uint64_t hash_of(const struct acc_segment *seg, const struct acc_view *view) {
-    return acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
-                            view->common.key_size - 1u);
+    return acc_hash_of_item(seg, view->common.area, view->key, view->common.key_size);
 }
 
 static bool generations_valid(const struct acc_segment *seg, const struct acc_view *view,
                               uint64_t hash) {
     uint64_t word = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    uint32_t area = acc_area_base(seg, view->common.area);
     return acc_generation_valid(word, view->record.key_count, hash) &&
-           (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
+           (uint32_t)acc_load_acquire(&acc_area_slot(seg, area)->generation) ==
                view->record.area_count;
 }
 
@@ -44,7 +44,8 @@ static enum life life_by_tags(struct acc_segment *seg, struct victim *v) {
         acc_count(acc_stats_of(seg, v->view.common.area), ACC_CORRUPT_ITEM);
         return DEAD;
     }
-    enum acc_tags_state state = acc_tags_judge(seg, v->view.common.area, &v->tags);
+    enum acc_tags_state state =
+        acc_tags_judge(seg, acc_area_base(seg, v->view.common.area), &v->tags);
     struct acc_record rest = v->view.record;
     return state == ACC_TAGS_HOLD ||
                    (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, acc_now(seg)))
@@ -202,7 +203,7 @@ static void drop(struct acc_segment *seg, uint32_t shard, const struct victim *v
 }
 
 static void count(struct acc_segment *seg, const struct victim *v, enum acc_counter counter) {
-    acc_count(acc_stats_of(seg, v->view.common.area), counter);
+    acc_count(acc_stats_of(seg, acc_area_base(seg, v->view.common.area)), counter);
 }
 
 static void raise_head(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {

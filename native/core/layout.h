@@ -102,7 +102,14 @@ struct acc_area_slot {
     uint64_t
         fresh_until; /* what a second level has told until then less the bound is in here: clock
                              units that never wrap, raised only; 0: never in step (freshness.h) */
-    uint64_t reserved0[5];
+    uint32_t
+        versions;   /* of a plain area: 2 per version that was ever opened, and 1 if it was opened
+                          without one; raised under the lock over areas, before what it counts is
+                          shown (version.h) */
+    uint32_t base;  /* of a version: id of its plain area + 1; 0: this is a plain area */
+    uint32_t print; /* of a version: its fingerprint; 0: none */
+    uint32_t reserved0;
+    uint64_t reserved3[3];
     uint32_t state; /* 1: claimed; stored last */
     uint32_t name_size;
     uint64_t entries; /* gauges, as last measured */

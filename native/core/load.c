@@ -24,7 +24,7 @@ static struct acc_load load_of(const struct op *op) {
     return (struct acc_load){
         .hash = op->key->hash,
         .shard = op->home.shard,
-        .area = op->area->id,
+        .area = lock ? op->area->base : op->area->id,
         .generation = lock ? 0 : op->generation,
         .area_count = lock ? 0 : op->area_count,
         .joinable = lock ? ACC_FLIGHT_LOCKED : ACC_FLIGHT_LOADING,
@@ -97,7 +97,7 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     struct op op;
     *out = (struct acc_ticket){.record = ACC_NO_RECORD, .tag_clock = acc_tag_clock(seg)};
     enum acc_status turn =
-        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->id, most, lease, out);
+        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->base, most, lease, out);
     if (turn != ACC_OK) {
         return turn;
     }
@@ -311,12 +311,25 @@ static struct acc_key note_of(const struct acc_area *area, const struct acc_key 
     return note;
 }
 
+/* This version's, and no other one's: so without a bump, which would end those too.  (What is stored
+ * beside it by somebody else may stay, as it would if it came a little later.) */
+static void forget_note(struct acc_area *area, const struct acc_key *note) {
+    struct acc_home home = acc_home_of(area->seg, note->hash);
+    struct acc_found found;
+    for (int tries = 0; tries < ACC_READ_TRIES; tries++) {
+        if (acc_read_find_bounded(area, &home, note, &found) != ACC_OK ||
+            acc_index_remove(area->seg, home.shard, found.slot, found.word)) {
+            return;
+        }
+    }
+}
+
 void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t units,
                     uint64_t budget_ns) {
     uint32_t now = acc_now(area->seg);
     struct acc_key note = note_of(area, key);
     if (units == 0) {
-        acc_delete(area, &note);
+        forget_note(area, &note);
         return;
     }
     struct acc_write write = {.data = note.data,

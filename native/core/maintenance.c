@@ -72,7 +72,7 @@ static bool tags_live(const struct acc_segment *seg, const struct acc_view *view
     if (!acc_view_tags(seg, view, &tags)) {
         return false;
     }
-    enum acc_tags_state state = acc_tags_judge(seg, view->common.area, &tags);
+    enum acc_tags_state state = acc_tags_judge(seg, acc_area_base(seg, view->common.area), &tags);
     struct acc_record rest = view->record;
     return state == ACC_TAGS_HOLD || (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, now));
 }
@@ -80,8 +80,9 @@ static bool tags_live(const struct acc_segment *seg, const struct acc_view *view
 static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash,
                   uint32_t now, bool *forget) {
     uint64_t group = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    uint32_t area = acc_area_base(seg, view->common.area);
     bool valid = acc_generation_valid(group, view->record.key_count, hash) &&
-                 (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
+                 (uint32_t)acc_load_acquire(&acc_area_slot(seg, area)->generation) ==
                      view->record.area_count &&
                  (!acc_record_tagged(&view->record) || tags_live(seg, view, now));
     bool gone = acc_record_age(&view->record, now) == ACC_GONE;
@@ -119,8 +120,7 @@ static enum word_state state_of_word(const struct acc_segment *seg, uint32_t sha
         view->common.area >= seg->geometry.areas || !in_ring(seg, shard, view)) {
         return WORD_GARBAGE;
     }
-    uint64_t hash = acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
-                                     view->common.key_size - 1u);
+    uint64_t hash = acc_hash_of_item(seg, view->common.area, view->key, view->common.key_size);
     struct acc_home home = acc_home_of(seg, hash);
     if (!is_home(seg, &home, shard, bucket, word)) {
         return WORD_GARBAGE;
@@ -150,8 +150,9 @@ static void measure_word(struct measure *m, uint32_t shard, uint32_t bucket, uin
         }
         m->totals->entries++;
         if (m->entries != NULL) {
-            m->entries[view.common.area]++;
-            m->bytes[view.common.area] += units * ACC_UNIT;
+            uint32_t area = acc_area_base(m->seg, view.common.area);
+            m->entries[area]++;
+            m->bytes[area] += units * ACC_UNIT;
         }
     } else if (state != WORD_DEAD && !m->seg->readonly && acc_cas64(slot, word, 0)) {
         m->words--;
@@ -201,6 +202,9 @@ void acc_segment_measure(struct acc_segment *seg) {
         acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
     }
     free(gauges);
+    if (!seg->readonly) {
+        acc_tags_sweep(seg);
+    }
 }
 
 /* Who needs a dead leader's record takes it; this is for what nobody needs. */
@@ -373,8 +377,7 @@ static void check_word(struct checker *c, uint32_t shard, uint32_t bucket, uint6
                   acc_word_offset(word));
         return;
     }
-    uint64_t hash = acc_hash_in_area(seg, view.common.area, view.key[0], view.key + 1,
-                                     view.common.key_size - 1u);
+    uint64_t hash = acc_hash_of_item(seg, view.common.area, view.key, view.common.key_size);
     struct acc_home home = acc_home_of(seg, hash);
     if (!is_home(seg, &home, shard, bucket, word)) {
         violation(c, "an index word stands where its key does not belong", shard, ring,

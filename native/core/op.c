@@ -3,8 +3,13 @@
  *
  * Order of a store: the flights that it overtakes; then, in place, the copy that is not selected and
  * its selection; or room, the item behind the tail, and the index word (ring.c, evict.c).  Killed
- * anywhere in between, readers see the old value or the new one. */
+ * anywhere in between, readers see the old value or the new one.
+ *
+ * Where an area has several versions, an explicit store first deletes the key in all of them
+ * (version.h).  Killed behind that, and before the index word, readers see neither. */
 #include "op.h"
+
+#include "version.h"
 
 #include <string.h>
 
@@ -217,6 +222,37 @@ static __attribute__((noinline, cold)) void note_item(struct op *op, uint64_t nu
     }
 }
 
+/* Does it say what the key's value is, rather than what was loaded?  (Our own notes say nothing.) */
+static bool is_explicit(const struct acc_write *write) {
+    return write->ticket == NULL && write->mode != ACC_FILL && write->code != ACC_CODE_NOTE;
+}
+
+/* No version has an older copy from here on, nor stores what it is loading; `fenced` is what is to be
+ * stored now.  Its stamp is that of our own bump: a delete that comes behind it makes the item be
+ * born dead, and so does one that came between the look-up and the bump, because what is stored may
+ * have been made of what it deleted.  False: it is too large. */
+static __attribute__((noinline, cold)) bool forget_versions(struct op *op,
+                                                            const struct acc_write *write,
+                                                            struct acc_write *fenced) {
+    struct acc_segment *seg = op->area->seg;
+    struct acc_parts parts = parts_of(op, write);
+    uint64_t hash = op->key->hash;
+    if (acc_parts_units(&parts) > acc_evict_units_max(seg)) {
+        return false; /* an add that is not stored deletes nothing */
+    }
+    uint32_t seen = write->has_token ? write->token_key : acc_generation_count(op->generation);
+    uint64_t before =
+        acc_generation_bump(acc_generation_word(seg, acc_generation_index(seg, hash)), hash);
+    acc_versions_forget(op->area, &op->home, op->key, before);
+    op->has_old = false;
+    *fenced = *write;
+    fenced->has_token = true;
+    fenced->token_area = write->has_token ? write->token_area : op->area_count;
+    fenced->token_key =
+        acc_generation_valid(before, seen, hash) ? acc_generation_count(before) + 1 : seen;
+    return true;
+}
+
 enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     const struct acc_ticket *ticket = write->ticket;
     if (ticket != NULL) {
@@ -230,6 +266,13 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     }
     if (write->has_token && (!token_valid(op, write) || !tags_valid(op, write))) {
         return ACC_NOT_STORED;
+    }
+    struct acc_write fenced;
+    if (acc_area_shared(op->area) && is_explicit(write)) {
+        if (!forget_versions(op, write, &fenced)) {
+            return ACC_TOO_LARGE;
+        }
+        write = &fenced;
     }
     if (!write->same_value) {
         acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,

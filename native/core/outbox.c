@@ -36,6 +36,8 @@
  * every watched area owes a clear. */
 #include "outbox.h"
 
+#include "version.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -347,7 +349,8 @@ static bool publish(struct acc_segment *seg, const struct acc_outbox_entry *entr
 
 uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enum acc_note kind) {
     struct acc_segment *seg = area->seg;
-    struct acc_outbox_entry entry = {.area = area->id, .kind = key == NULL ? ACC_NOTE_CLEAR : kind};
+    struct acc_outbox_entry entry = {.area = area->base,
+                                     .kind = key == NULL ? ACC_NOTE_CLEAR : kind};
     uint32_t mine = acc_incarnation(seg);
     if (seg->readonly) {
         return 0;
@@ -373,7 +376,7 @@ uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enu
             break;
         }
     }
-    owe(seg, area->id);
+    owe(seg, area->base);
     return 0;
 }
 
@@ -431,17 +434,15 @@ static bool holds_noted(struct acc_segment *seg, const struct acc_outbox_entry *
         acc_load_acquire(&slot->item_check) != note_check(entry->number, word, sequence)) {
         return false;
     }
-    struct acc_area area = {.seg = seg,
-                            .id = entry->area,
-                            .generation = &acc_area_slot(seg, entry->area)->generation,
-                            .stats = &seg->lost_stats};
+    struct acc_area area;
+    acc_area_at(seg, entry->area, &area);
     struct acc_key key = {
         .data = entry->key + 1, .size = entry->key_size - 1, .tag = entry->key[0], .hash = hash};
     struct acc_home home = acc_home_of(seg, hash);
     struct acc_found found;
-    return acc_read_find_bounded(&area, &home, &key, &found) == ACC_OK && found.word == word &&
-           found.view.sequence == sequence && acc_found_live(&area, &found, hash) &&
-           acc_read_valid(&found);
+    /* Of whichever version: the entry tells of the area only. */
+    return acc_versions_find(&area, &home, &key, word, &found) && found.view.sequence == sequence &&
+           acc_found_live(&area, &found, hash) && acc_read_valid(&found);
 }
 
 /* Need the message of an own write not be applied?  A set: its item is still the one that readers

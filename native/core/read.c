@@ -23,7 +23,7 @@ bool acc_found_tags_live(const struct acc_area *area, struct acc_found *found) {
         }
         return false;
     }
-    enum acc_tags_state state = acc_tags_judge(area->seg, area->id, &tags);
+    enum acc_tags_state state = acc_tags_judge(area->seg, area->base, &tags);
     if (acc_likely(state == ACC_TAGS_HOLD) ||
         (state == ACC_TAGS_EXPIRED && acc_record_expire(&found->view.record, acc_now(area->seg)))) {
         return true;

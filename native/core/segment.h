@@ -158,6 +158,14 @@ static inline struct acc_area_slot *acc_area_slot(const struct acc_segment *seg,
     return (struct acc_area_slot *)(seg->base + seg->geometry.area_at) + i;
 }
 
+/* Of a version the plain area of its name, whose generation, counters and hashes of keys are the
+ * version's too; else the area itself.  (What an item says of its area may be garbage.) */
+static inline uint32_t acc_area_base(const struct acc_segment *seg, uint32_t area) {
+    uint32_t areas = seg->geometry.areas;
+    uint32_t base = area < areas ? acc_load_relaxed(&acc_area_slot(seg, area)->base) : 0;
+    return base - 1 < areas ? base - 1 : area;
+}
+
 static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
 }
@@ -239,6 +247,12 @@ struct acc_area {
     int64_t limit;   /* greatest age, then, of a load that they may join */
     int64_t capped_age; /* and of what they are given; both as the lagging clock shows them */
     bool judged;        /* it can come to that */
+
+    /* Versions (version.h): keys, generation, counters, locks and turns are those of `base`; items,
+     * flights and pauses are those of `id`. */
+    uint32_t base;            /* id, unless this is a version */
+    uint32_t sole;            /* what `versions` says while there is no other version */
+    const uint32_t *versions; /* of the base's slot */
 };
 
 #endif

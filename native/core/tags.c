@@ -23,7 +23,7 @@ uint64_t acc_tag_clock(const struct acc_segment *seg) {
 }
 
 uint64_t acc_tag_hash(const struct acc_area *area, const uint8_t *tag, uint32_t size) {
-    return acc_hash_in_area(area->seg, area->id, ACC_TAG_TAG, tag, size);
+    return acc_hash_in_area(area->seg, area->base, ACC_TAG_TAG, tag, size);
 }
 
 static void slots_of(const struct acc_segment *seg, uint64_t hash, uint32_t slot[2]) {
@@ -56,7 +56,7 @@ void acc_tags_put(uint8_t *at, const struct acc_tags *tags, uint32_t salt) {
     const struct acc_tag_block block = {
         .check = check_of(tags, salt), .count = tags->count, .since = tags->since};
     memcpy(at, &block, sizeof block);
-    memcpy(at + sizeof block, tags->slot, 2 * tags->count * sizeof tags->slot[0]);
+    memcpy(at + sizeof block, tags->slot, 8 * (size_t)tags->count);
 }
 
 bool acc_tags_get(const struct acc_segment *seg, const uint8_t *at, uint64_t room, uint32_t salt,
@@ -68,10 +68,11 @@ bool acc_tags_get(const struct acc_segment *seg, const uint8_t *at, uint64_t roo
     memcpy(&block, at, sizeof block);
     out->since = block.since;
     out->count = block.count;
-    if (block.count == 0 || block.count > ACC_TAGS_MAX || acc_tags_bytes(out) > room) {
+    uint64_t bytes = 8 * (uint64_t)block.count; /* two slots a tag */
+    if (block.count == 0 || block.count > ACC_TAGS_MAX || sizeof block + bytes > room) {
         return false;
     }
-    memcpy(out->slot, at + sizeof block, 2 * block.count * sizeof out->slot[0]);
+    memcpy(out->slot, at + sizeof block, bytes);
     for (uint32_t i = 0; i < 2 * block.count; i++) {
         if (out->slot[i] >= seg->geometry.tags) {
             return false;
@@ -159,7 +160,7 @@ void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count
     enum field field = expire ? EXPIRED : DELETED;
     uint64_t now = acc_add_release(&acc_header(seg)->tag_clock, (uint64_t)1) + 1;
     if (acc_unlikely(now - 1 >= CLOCK_MAX)) {
-        acc_add_release(&acc_area_slot(seg, area->id)->generation, (uint64_t)1);
+        acc_add_release(area->generation, (uint64_t)1);
         return;
     }
     uint32_t slot[2];
@@ -168,7 +169,7 @@ void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count
         raise_to(word_of(seg, slot[0], field), now);
         raise_to(word_of(seg, slot[1], field), now);
     }
-    acc_add_release(&acc_area_slot(seg, area->id)->tag_epoch, (uint64_t)1);
+    acc_add_release(&acc_area_slot(seg, area->base)->tag_epoch, (uint64_t)1);
     for (uint32_t i = 0; i < count; i++) {
         slots_of(seg, hashes[i], slot);
         acc_cas64(word_of(seg, slot[0], field), now << 1 | PENDING, now << 1);
@@ -176,7 +177,18 @@ void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count
     }
 }
 
-/* --- check ------------------------------------------------------------------------------------ */
+/* --- repair and check ------------------------------------------------------------------------- */
+
+void acc_tags_sweep(struct acc_segment *seg) {
+    uint64_t clock = acc_tag_clock(seg);
+    if (clock >= CLOCK_MAX) { /* then every item with tags is from beyond it, and is dropped */
+        acc_cas64(&acc_header(seg)->tag_clock, clock, 0);
+    }
+    for (uint32_t i = 0; i < seg->geometry.tags; i++) {
+        sound_word(seg, word_of(seg, i, DELETED));
+        sound_word(seg, word_of(seg, i, EXPIRED));
+    }
+}
 
 uint32_t acc_tags_check(const struct acc_segment *seg, acc_report *report, void *context) {
     uint32_t violations = 0;

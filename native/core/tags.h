@@ -30,7 +30,7 @@
  * Garbage: a count of a slot that the clock has not reached is set back to the clock by whoever meets
  * it (values that began before are gone, later ones are not concerned).  An item from beyond the
  * clock, or whose block does not verify, is corrupt.  A clock that can only be garbage cannot be
- * counted on: the operation clears the area. */
+ * counted on: the operation clears the area, and the measurement begins it anew. */
 #ifndef ACC_TAGS_H
 #define ACC_TAGS_H
 
@@ -38,9 +38,7 @@
 
 /* Bytes of a block behind a value; 0 without tags. */
 static inline uint32_t acc_tags_bytes(const struct acc_tags *tags) {
-    return tags == NULL ? 0
-                        : (uint32_t)sizeof(struct acc_tag_block) +
-                              2 * tags->count * (uint32_t)sizeof tags->slot[0];
+    return tags == NULL ? 0 : (uint32_t)sizeof(struct acc_tag_block) + 8 * tags->count;
 }
 
 /* Write a block; `salt` is the check of the record beside it, so that no other record's verifies. */
@@ -51,10 +49,13 @@ bool acc_tags_get(const struct acc_segment *seg, const uint8_t *at, uint64_t roo
 
 enum acc_tags_state { ACC_TAGS_HOLD, ACC_TAGS_EXPIRED, ACC_TAGS_DELETED };
 
-/* What has become of a value with these tags, in this area. */
+/* What has become of a value with these tags, in this area: a plain one, as tags are of all its
+ * versions. */
 enum acc_tags_state acc_tags_judge(const struct acc_segment *seg, uint32_t area,
                                    const struct acc_tags *tags);
 
+/* Set back what the clock has not reached; by the measurement. */
+void acc_tags_sweep(struct acc_segment *seg);
 uint32_t acc_tags_check(const struct acc_segment *seg, acc_report *report, void *context);
 
 #endif

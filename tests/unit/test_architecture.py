@@ -48,7 +48,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"process"}),
     frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
     frozenset({"area", "index", "ring", "tags"}),
-    frozenset({"read"}),
+    frozenset({"read", "version"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
     frozenset({"op"}),
     frozenset({"cache", "load"}),
