@@ -376,6 +376,55 @@ class LocalArea(Protocol):
         """Sums over all processes."""
 
 
+# --- a first level of the application's own ------------------------------------------------------
+
+
+class LocalEntry(NamedTuple):
+    """A value in a first level of the application's own.  Times are of time.monotonic()."""
+
+    code: int
+    payload: bytes
+    loaded_at: float
+    stale_at: float | None
+    """When it is no longer fresh; None: never."""
+    gone_at: float | None
+    """From when on it is of no use any more, also as stale; None: never."""
+    version: int
+    """Another one for each value."""
+    stamp: tuple[Any, ...]
+    """By what is known whether it is still to be believed: bytes and ints, of no other meaning."""
+
+
+class LocalBackend(Protocol):
+    """
+    A first level of the application's own: where the values of one area lie.
+
+    Given with ``LevelCache(local=...)``, and proved with ``accelerator.testing.LocalBackendSuite``.
+    It may lie in this process, or be shared by the processes of this host; it serves one area.
+
+    Only this is asked of it: what get() gives for a key was given to set() for that very key, and
+    is unchanged.  It may lose what it likes whenever it likes, and need not look at times: what is
+    past its end, deleted or overtaken is recognised by its stamp.  Called from any thread, and in
+    forked children; what it raises is the caller's.
+    """
+
+    def get(self, key: bytes, /) -> LocalEntry | None:
+        """Give what is stored under a key; None: nothing is."""
+
+    def set(self, key: bytes, entry: LocalEntry, /) -> None:
+        """Store; what was there goes."""
+
+    def delete(self, key: bytes, /) -> None:
+        """Forget a key; one that is not there is no error."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+LOCAL_METHODS: Final = ("get", "set", "delete", "clear")
+"""What a first level must have."""
+
+
 # --- the second level ----------------------------------------------------------------------------
 
 

@@ -52,6 +52,7 @@ class AreaOptions(TypedDict, total=False):
     max_value_size: int | str
     objects: str
     codec: Any
+    local: Any
     verify: str
     version: str | int | None
     loader_timeout: Duration | None
@@ -124,6 +125,9 @@ class LevelCache(AsyncTwins[K, V]):
         super().__init__()
         config = AreaConfig.build(area=area, loader=loader, **options)
         _refuse_what_comes_later(config)
+        if config.local is not None:
+            own: Any = type(self)
+            self.__class__ = _with_own_local(own)
         self._config = config
         self._source = None if config.loader is None else Source(config.loader)
         self._own_tags = tags.encoded(config.tags)
@@ -212,6 +216,14 @@ class LevelCache(AsyncTwins[K, V]):
     def aio(self) -> AsyncView[K, V]:
         """The same cache for async code: ``await cache.aio.get(key)`` is ``cache.aget(key)``."""
         return AsyncView(self)
+
+
+@functools.cache
+def _with_own_local(cls: type) -> type:
+    """Give the class of a cache whose values lie in an object of the application's."""
+    from accelerator.own_local import OwnLocal  # noqa: PLC0415  only where there is one
+
+    return type(cls.__name__, (OwnLocal, cls), {"__module__": cls.__module__})
 
 
 def _refuse_what_comes_later(config: AreaConfig) -> None:

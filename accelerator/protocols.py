@@ -7,6 +7,7 @@ protocol                    is plugged in with                     is proved wit
 ``Loader``, ``MLoader``     ``LevelCache(loader=)``                ``LoaderSuite``, ``MLoaderSuite``
 ``Codec``                   ``LevelCache(codec=)``                 ``CodecSuite``
 ``KeyConverter``            ``LevelCache(key_converter=)``         ``KeyConverterSuite``
+``LocalBackend``            ``LevelCache(local=)``                 ``LocalBackendSuite``
 ``RemoteBackend``           ``configure(remote=)``                 ``RemoteBackendSuite``
 ``AsyncRemoteBackend``      ``RemoteBackend.for_loop()``           ``AsyncRemoteBackendSuite``
 ``InvalidationSubscriber``  ``RemoteBackend.subscriber()``         ``SubscriberSuite``
@@ -30,6 +31,8 @@ from accelerator.backend import (
     Heard,
     InvalidationSubscriber,
     Lease,
+    LocalBackend,
+    LocalEntry,
     Received,
     RemoteBackend,
     Stored,
@@ -74,6 +77,8 @@ __all__ = [
     "KeyConverter",
     "Lease",
     "Loader",
+    "LocalBackend",
+    "LocalEntry",
     "MLoader",
     "Received",
     "RemoteBackend",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from accelerator.testing.codecs import CodecSuite
     from accelerator.testing.keys import KeyConverterSuite
     from accelerator.testing.loaders import LoaderSuite, MLoaderSuite
+    from accelerator.testing.locals import LocalBackendSuite
     from accelerator.testing.remote import AsyncRemoteBackendSuite, RemoteBackendSuite
     from accelerator.testing.subscribers import SubscriberSuite
 
@@ -41,6 +42,7 @@ __all__ = [
     "Isolated",
     "KeyConverterSuite",
     "LoaderSuite",
+    "LocalBackendSuite",
     "MLoaderSuite",
     "RemoteBackendSuite",
     "SubscriberSuite",
@@ -53,6 +55,7 @@ _SUITES = MappingProxyType(
         "CodecSuite": "codecs",
         "KeyConverterSuite": "keys",
         "LoaderSuite": "loaders",
+        "LocalBackendSuite": "locals",
         "MLoaderSuite": "loaders",
         "RemoteBackendSuite": "remote",
         "SubscriberSuite": "subscribers",

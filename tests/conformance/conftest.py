@@ -33,6 +33,7 @@ CHOOSING = (
     "local",
     "runtime",
     "binding",
+    "own_local",
     "looking",
     "writing",
     "operations",

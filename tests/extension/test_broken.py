@@ -76,7 +76,8 @@ def ends_no_lease(example: Any, patch: Callable[..., None]) -> Any:
 @backends.found_by("test_overtaken_by_expire")
 def expires_without_ending_the_lease(example: Any, patch: Callable[..., None]) -> Any:
     def expire(self: Any, key: bytes) -> bool:
-        return any([each._expire(key) for each in self._versions(key)])
+        fresh = [each._expire(key) for each in self._versions(key)]
+        return any(fresh)
 
     patch(example.Transaction, "expire", expire)
 

@@ -26,7 +26,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"second"}),
     frozenset({"runtime"}),
     frozenset({"binding"}),
-    frozenset({"looking"}),
+    frozenset({"looking", "own_local"}),
     frozenset({"changing"}),
     frozenset({"writing"}),
     frozenset({"operations"}),

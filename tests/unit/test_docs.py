@@ -33,7 +33,7 @@ from accelerator import (
     twins,
     writing,
 )
-from accelerator.backend import REMOTE_METHODS, InvalidationSubscriber
+from accelerator.backend import LOCAL_METHODS, REMOTE_METHODS, InvalidationSubscriber
 from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
@@ -323,7 +323,7 @@ class TestProtocols:
         """Every method that is asked for has a row, and each row is one."""
         rows = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "method", "what it does")]
         hears = {name for name in vars(InvalidationSubscriber) if not name.startswith("_")}
-        assert {*REMOTE_METHODS, *hears} == set(rows)
+        assert {*REMOTE_METHODS, *hears, *LOCAL_METHODS} == set(rows)
 
     def test_fixtures(self) -> None:
         """The fixtures of a suite are those that its tests ask for."""
