@@ -71,6 +71,13 @@ OFF: Final = 64
 """Nothing is cached: every read misses, every write is dropped."""
 LOADS: Final = 128
 """The area has a loader: every miss asks Python (so PLAIN_MISS is not given)."""
+OWN_OBJECTS: Final = 256
+"""Decoded objects are kept for this object alone; so with a *key_converter*."""
+BY_ANSWER: Final = 512
+"""
+They are kept by what the converter answers, not by the caller's key, which then must be none of
+str, int and bytes.
+"""
 
 # Area._bind: what reads are given once the area is out of step with its second level.
 CAP: Final = 0
@@ -547,6 +554,33 @@ class Flight:
     def leave(self) -> None:
         """Stop waiting."""
 
+@final
+class Call:
+    """
+    What a decorator leaves in place of a function: callable, with attributes of its own, and bound
+    to a receiver as a function is.
+
+    A call with one argument (behind a receiver if *position* is 1) that *view* knows as a key, an
+    exact str, int or bytes, is answered as Area._hit does; for every other one, *otherwise* is
+    called with the same arguments.  An attribute of an object gives ``bound_to(call, receiver)``.
+    """
+
+    __name__: str
+    __qualname__: str
+    __dict__: dict[str, Any]
+    def __new__(
+        cls,
+        otherwise: Callable[..., Any],
+        bound_to: Callable[[Any, Any], Any],
+        view: Area | None = None,
+        position: int = 0,
+    ) -> Call: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, receiver: Any, owner: type | None = None, /) -> Any: ...
+    def __reduce__(self) -> str: ...
+    def __copy__(self) -> Call: ...
+    def __deepcopy__(self, memo: object, /) -> Call: ...
+
 @disjoint_base
 class Area:
     """
@@ -560,6 +594,12 @@ class Area:
     (object, immutable)``; and, if *refresh_window* is used, ``_near_end(key)``.
     """
 
+    def _hit(self, key: Any) -> Any:
+        """
+        What get() would answer, if that is a plain hit whose refresh is not due; else UNSET.
+
+        Only a hit is counted.
+        """
     def _bind(
         self,
         segment: Segment,
@@ -577,6 +617,7 @@ class Area:
         limit: float = 0.0,
         on_desync: int = ...,
         variant: int = 0,
+        key_converter: Callable[[Any], Any] | None = None,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.

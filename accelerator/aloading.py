@@ -103,6 +103,7 @@ class TaskJob(Job):
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self._asked = False
         self._in_thread = False
         self._answered = False
         self._expired = False
@@ -221,6 +222,7 @@ class TaskJob(Job):
         await cache._ado(load.leasing(self.group))
         context = load.context(self.group)
         cache._count(_LOAD)
+        self._asked = True
         started = time.monotonic()
         try:
             answer = await self._call(context)
@@ -275,6 +277,8 @@ class TaskJob(Job):
             if self.load.late(self.group):
                 self._end()
             return
+        if not self._asked:
+            self.load.cache._count(_LOAD)  # its time has passed before the loader was reached
         limit = self.load.limit() or 0.0
         self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
         self._cancel()

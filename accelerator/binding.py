@@ -19,7 +19,7 @@ from accelerator.observability import oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from accelerator.config import AreaConfig
@@ -56,6 +56,14 @@ class Binding(local.AreaBase):
     _second: RemoteArea | None = None
     """What it is in Redis; None: its mode does not use it, or there is none."""
     _codec: codec.Codec
+    _converter: Callable[[Any], Any] | None = None
+    """Makes a key of what callers give; None: they give keys."""
+    _path: tuple[str, ...] = ()
+    """Names of the namespaces that this is in, the outermost first."""
+    _propagates: bool = False
+    """Faults of Redis are raised by reads and loads, too, instead of being worked around."""
+    _view_flags: int = 0
+    """Of a view: how objects are kept for it."""
 
     @property
     def _is_off(self) -> bool:
@@ -104,6 +112,7 @@ class Binding(local.AreaBase):
             limit=0.0 if bound is None else min(bound, config.max_staleness or bound),
             on_desync=_ON_DESYNC[config.on_desync],
             variant=codec.fingerprint_of(config.version),
+            key_converter=self._converter,
         )
 
     def _flags(self) -> int:
@@ -127,7 +136,7 @@ class Binding(local.AreaBase):
             # Values are not in here; loads are coordinated in here all the same.
             local.OFF: not self._mode.uses_local or own,
         }
-        return sum(flag for flag, is_set in chosen.items() if is_set)
+        return self._view_flags + sum(flag for flag, is_set in chosen.items() if is_set)
 
     def _decode(self, code: int, payload: bytes) -> tuple[Any, bool] | None:
         try:
@@ -166,12 +175,12 @@ class Binding(local.AreaBase):
 
     def _wire(self, key: Any) -> bytes:
         """
-        Give a key as it is called outside of this process: its type tag and its payload.
+        Give a caller's key as it is called outside of this process: its type tag and its payload.
 
         Raises:
             TypeError, ValueError: It cannot be a key.
         """
-        return local.encode_key(key)
+        return local.encode_key(key if self._converter is None else self._converter(key))
 
     def _distinct(self, keys: Iterable[Any]) -> list[Any]:
         """Give each key once."""

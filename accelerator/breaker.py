@@ -16,6 +16,8 @@ from accelerator.local import COUNTERS, REMOTE_NO, REMOTE_PROBE
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from accelerator.observability.diagnostics import ErrorSnapshot
+
 STARVED: Final = 0.05
 """Seconds past its limit after which a timeout says more about this thread than about Redis."""
 
@@ -61,6 +63,16 @@ class Guard:
         self._words = words
         self._bound = bound
         self._title = title
+        # A tuple that is replaced as a whole: threads may race to be the last.
+        self._failed: tuple[float, str, str, str] | None = None
+
+    def last_error(self) -> ErrorSnapshot | None:
+        """Tell of the last call of this process that failed; None: none has."""
+        if self._failed is None:
+            return None
+        at, area, operation, reason = self._failed
+        age = time.monotonic() - at
+        return {"age": age, "area": area, "operation": operation, "reason": reason}
 
     def call(self, meter: Meter, area: str, operation: str, *, reading: bool) -> Guarded:
         """
@@ -104,6 +116,10 @@ class Guard:
         elif not timeout or error.late < STARVED:
             self._words.remote_failed(started, probe)
 
+    def note(self, area: str, operation: str, reason: str) -> None:
+        """Remember a call that failed, for last_error()."""
+        self._failed = time.monotonic(), area, operation, reason
+
 
 class Guarded:
     """One call; a context manager."""
@@ -134,3 +150,5 @@ class Guarded:
         # Cancelled, or the process is ending: nothing is known.  A probe's slot runs out by itself.
         if error is None or isinstance(error, Exception):
             self._guard.leave(self._meter, self._started, self._probe, error)
+        if isinstance(error, RemoteError):
+            self._guard.note(self._area, self._operation, error.reason)

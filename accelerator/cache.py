@@ -8,21 +8,33 @@ the hit methods in C.
 from __future__ import annotations
 
 import functools
+import hashlib
+from dataclasses import fields
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, Final, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, overload
 
-from accelerator import local, runtime, tags
+from accelerator import decorators, local, runtime, tags
 from accelerator.aio import AsyncView
 from accelerator.config import AreaConfig
 from accelerator.entry import K, V
-from accelerator.errors import ConfigError
+from accelerator.keys import Converter
 from accelerator.loader import Source
+from accelerator.templates import flat
 from accelerator.twins import AsyncTwins
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Unpack
 
+    from accelerator.decorators import (
+        BatchOptions,
+        CacheableDecorator,
+        CacheableOptions,
+        ChangeDecorator,
+        EvictBatchOptions,
+        EvictOptions,
+        PutOptions,
+    )
     from accelerator.durations import Duration
     from accelerator.entry import CacheMode, ReadOptions, ReadOptionValues
     from accelerator.loader import LoaderOf
@@ -30,8 +42,11 @@ if TYPE_CHECKING:
 
 _HIT_METHODS: Final = ("get", "mget", "set")
 
-_LATER: Final = ("key_converter",)
-"""Options that nothing acts on in this version."""
+_NAMESPACES_MOST: Final = 1024
+"""Views of namespaces that an area remembers."""
+
+
+C = TypeVar("C", bound="LevelCache[Any, Any]")
 
 
 class AreaOptions(TypedDict, total=False):
@@ -103,6 +118,10 @@ class LevelCache(AsyncTwins[K, V]):
     without a prefix of *aio*.
     """
 
+    _namespaces: dict[str, Namespace[V]]
+    _views_of_functions: dict[Any, Any]
+    """Of decorated functions that find this cache when they are called."""
+
     @overload
     def __init__(
         self, area: str = ..., *, loader: None = ..., **options: Unpack[AreaOptions]
@@ -123,15 +142,20 @@ class LevelCache(AsyncTwins[K, V]):
         self, area: str = "default", *, loader: Any = None, **options: Unpack[AreaOptions]
     ) -> None:
         super().__init__()
-        config = AreaConfig.build(area=area, loader=loader, **options)
-        _refuse_what_comes_later(config)
+        self._begin_as(AreaConfig.build(area=area, loader=loader, **options))
+
+    def _begin_as(self, config: AreaConfig) -> None:
         if config.local is not None:
             own: Any = type(self)
             self.__class__ = _with_own_local(own)
         self._config = config
         self._source = None if config.loader is None else Source(config.loader)
         self._own_tags = tags.encoded(config.tags)
+        convert = config.key_converter
+        self._converter = None if convert is None else Converter(convert, config.area)
         self._told = set()
+        self._namespaces = {}
+        self._views_of_functions = {}
         runtime.add(self, config.max_value_size)
 
     if TYPE_CHECKING:  # what the inherited ones take and answer, which are C and know no types
@@ -217,6 +241,142 @@ class LevelCache(AsyncTwins[K, V]):
         """The same cache for async code: ``await cache.aio.get(key)`` is ``cache.aget(key)``."""
         return AsyncView(self)
 
+    # --- views ----------------------------------------------------------------------------------
+
+    def namespace(self, name: str) -> Namespace[V]:
+        """
+        Give a part of this area, with keys that meet none of the others: those of one tenant, say.
+
+        It is a cache as this one, with its options, its loader (whose ``context.namespace`` tells
+        the names), its counters and its locks.  Its clear() forgets what is in it, and nothing
+        else; that of the area forgets it, too.  Namespaces nest; the values in one carry a tag for
+        each name.  The same name gives the same object again, unless there are very many.
+
+        Raises:
+            TypeError, ValueError: *name* is no text, or empty, or has no UTF-8 form.
+            ConfigError: There are too many names within each other, and tags of the area.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a namespace must be a str, not {type(name).__name__}")
+        if not name:
+            raise ValueError("the name of a namespace must not be empty")
+        found = self._namespaces.get(name)
+        if found is None:
+            found = self._new_namespace(str(name))
+            while len(self._namespaces) >= _NAMESPACES_MOST:
+                # The oldest; another thread may have been faster.
+                self._namespaces.pop(next(iter([*self._namespaces])), None)
+            found = self._namespaces.setdefault(name, found)
+        return found
+
+    # --- decorators -----------------------------------------------------------------------------
+
+    def cacheable(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[CacheableOptions]
+    ) -> CacheableDecorator:
+        """
+        Cache what a function answers; see ``accelerator.cacheable``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
+        return decorators.cacheable(self, key, **options)
+
+    def cacheable_batch(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[BatchOptions]
+    ) -> CacheableDecorator:
+        """
+        Cache what a function answers item by item; see ``accelerator.cacheable_batch``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
+        return decorators.cacheable_batch(self, key, **options)
+
+    def cache_put(
+        self, key: str | Callable[..., Any], **options: Unpack[PutOptions]
+    ) -> ChangeDecorator:
+        """
+        Store what a function answers each time it runs; see ``accelerator.cache_put``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
+        return decorators.cache_put(self, key, **options)
+
+    def cache_evict(
+        self, key: str | Callable[..., Any] | None = None, **options: Unpack[EvictOptions]
+    ) -> ChangeDecorator:
+        """
+        Forget what a function makes out of date; see ``accelerator.cache_evict``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
+        return decorators.cache_evict(self, key, **options)
+
+    def cache_evict_batch(
+        self, keys: str | Callable[..., Iterable[Any]], **options: Unpack[EvictBatchOptions]
+    ) -> ChangeDecorator:
+        """
+        Forget many keys after a function; see ``accelerator.cache_evict_batch``.
+
+        Raises:
+            ConfigError: What is given is wrong, or can have no effect: here or by the decorator.
+        """
+        return decorators.cache_evict_batch(self, keys, **options)
+
+    # --- making views ---------------------------------------------------------------------------
+
+    def _new_namespace(self, name: str) -> Namespace[V]:
+        path = (*self._path, name)
+        tag = _tag_of_namespace(path)
+        view: Namespace[V] = self._viewed(Namespace, {"tags": (*(self._config.tags or ()), tag)})
+        view._path = path
+        view._tag = tag
+        convert = self._config.key_converter
+        inner = None if convert is None else Converter(convert, self._config.area)
+        view._converter = _Prefixed(path, inner)
+        return view
+
+    def _view(
+        self,
+        *,
+        converter: Callable[[Any], Any] | None = None,
+        flags: int = 0,
+        **overrides: Any,
+    ) -> LevelCache[Any, Any]:
+        """
+        Make another object for this area, with a decoded-object cache of its own.
+
+        What it shares with this one is decided by encoded keys: values, flights, generations.
+
+        Args:
+            converter: Makes of its callers' keys what this one's callers give; None: the same.
+            flags: How its objects are kept, see ``local``.
+            overrides: Options that differ.
+
+        Raises:
+            ConfigError: An option is wrong, or can have no effect.
+        """
+        view: LevelCache[Any, Any] = self._viewed(LevelCache, overrides)
+        view._view_flags |= flags
+        if converter is not None:
+            inner = self._converter
+            view._converter = converter if inner is None else _Chained(converter, inner)
+        return view
+
+    def _viewed(self, kind: type[C], overrides: dict[str, Any]) -> C:
+        config = self._config
+        options = {field.name: getattr(config, field.name) for field in fields(config)}
+        view = kind.__new__(kind)
+        view._begin_as(AreaConfig.build(**{**options, **overrides}))
+        view._converter = self._converter
+        view._path = self._path
+        view._told = self._told
+        view._view_flags = local.OWN_OBJECTS
+        return view
+
 
 @functools.cache
 def _with_own_local(cls: type) -> type:
@@ -226,16 +386,62 @@ def _with_own_local(cls: type) -> type:
     return type(cls.__name__, (OwnLocal, cls), {"__module__": cls.__module__})
 
 
-def _refuse_what_comes_later(config: AreaConfig) -> None:
-    """Silence about an option that nothing acts on would be a promise."""
-    defaults = AreaConfig()
-    for name in _LATER:
-        if getattr(config, name) != getattr(defaults, name):
-            raise ConfigError(
-                f"{name} is not supported by this version of accelerator: leave it out",
-                setting=name,
-                area=config.area,
-            )
+class _Chained:
+    """One converter in front of another."""
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: Callable[[Any], Any], second: Callable[[Any], Any]) -> None:
+        self._first = first
+        self._second = second
+
+    def __call__(self, given: Any) -> Any:
+        return self._second(self._first(given))
+
+
+class _Prefixed:
+    """Converter of a namespace: its keys lie in tuples with its names."""
+
+    __slots__ = ("_inner", "_names")
+
+    def __init__(self, path: tuple[str, ...], inner: Callable[[Any], Any] | None) -> None:
+        self._names = path[::-1]
+        self._inner = inner
+
+    def __call__(self, given: Any) -> Any:
+        key = given if self._inner is None else self._inner(given)
+        for name in self._names:
+            key = (name, key)
+        return key
+
+
+def _tag_of_namespace(path: tuple[str, ...]) -> str:
+    """Tag of all that is in a namespace: of one length, and like none that somebody would write."""
+    encoded = flat(path)
+    return f"\x1fnamespace:{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"
+
+
+class Namespace(LevelCache[Any, V]):
+    """
+    A part of an area, see LevelCache.namespace().
+
+    Made by that method only.
+    """
+
+    _tag: str
+
+    def __repr__(self) -> str:
+        names = "".join(f".namespace({name!r})" for name in self._path)
+        return f"LevelCache({self._config.area!r}){names}"
+
+    def clear(self, *, on_error: str = "queue") -> None:
+        """Forget all that is in this namespace at once, however much it is; see delete_tags()."""
+        self.delete_tags(self._tag, on_error=on_error)
+
+    async def aclear(self, *, on_error: str = "queue") -> None:
+        """Do as clear()."""
+        await self.adelete_tags(self._tag, on_error=on_error)
 
 
 local.install(LevelCache)
+local.install(Namespace)

@@ -149,6 +149,8 @@ class Joining:
         self.stale_ok = not refreshes and (
             options.allow_stale or config.allow_stale or config.stale_on_error
         )
+        self.unkept: CacheError | None = None
+        """Why what was loaded is not stored, if that is a fault."""
         self.deadline = self.since + config.wait_limit
         self.wanted = [Wanted(key) for key in keys]
 
@@ -180,7 +182,8 @@ class Joining:
         What was found for each key, None where the loader knows nothing.
 
         Raises:
-            CacheError: What happened to the first key that has no answer.
+            CacheError: What happened to the first key that has no answer; or, where faults of the
+                cache are passed on, why an answer is not stored (its *result* is that answer).
         """
         for one in self.wanted:
             error, one.error = one.error, None
@@ -189,6 +192,14 @@ class Joining:
                     raise error
                 finally:
                     del error  # else it would hold this frame, which would hold it
+        unkept, self.unkept = self.unkept, None
+        if unkept is not None and self.cache._propagates:
+            found = {one.key: None if one.found is None else one.found[0] for one in self.wanted}
+            unkept.result = found if self.is_batch else found[self.wanted[0].key]
+            try:
+                raise unkept
+            finally:
+                del unkept
         return [one.found for one in self.wanted]
 
     # --- entering ---

@@ -108,7 +108,8 @@ class Keeping(Joining):
         keys = [self.cache._wire(one.key) for one in group]
         try:
             leases = yield second.leasing(keys, self.config.lease)
-        except BackendError:  # counted; then what is loaded is not stored there
+        except BackendError as error:  # counted; then what is loaded is not stored there
+            self.unkept = error
             return
         for one, lease in zip(group, leases, strict=True):
             one.lease = lease
@@ -157,6 +158,7 @@ class Keeping(Joining):
         try:
             return self.cache._encoded(self.op, value, self.since)
         except SerializationError as error:
+            self.unkept = error
             kind = type(value).__qualname__
             self.cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
             return None
@@ -215,6 +217,7 @@ class Keeping(Joining):
         try:
             stored = yield second.filling([fill for _, fill in fills])
         except BackendError as error:
+            self.unkept = error
             oplog.failed(self.config.area, self.op, error.kind, self.since)
             return
         finally:

@@ -114,13 +114,16 @@ class LoadFailed(Exception):  # noqa: N818  what a loader said, not an error of 
 class _Context:
     """What the contexts of one key and of a batch have in common."""
 
-    __slots__ = ("_tags", "_ttl", "area")
+    __slots__ = ("_tags", "_ttl", "area", "namespace")
 
     area: str
     """Name of the area."""
+    namespace: tuple[str, ...]
+    """Names of the namespaces that the key is in, the outermost first."""
 
     def __init__(self, area: str) -> None:
         self.area = area
+        self.namespace = ()
         self._ttl: Any = UNSET
         self._tags: set[str] = set()
 

@@ -97,11 +97,15 @@ class Load(Keeping):
 
     def context(self, group: Sequence[Wanted]) -> LoadContext | BatchContext:
         """What the loader is given, if it wants it."""
+        context: LoadContext | BatchContext
         if self.is_batch:
             keys = [one.key for one in group]
-            return BatchContext(self.config.area, keys, self._old_value)
-        key = group[0].key
-        return LoadContext(self.config.area, lambda: self._old_value(key))
+            context = BatchContext(self.config.area, keys, self._old_value)
+        else:
+            key = group[0].key
+            context = LoadContext(self.config.area, lambda: self._old_value(key))
+        context.namespace = self.cache._path
+        return context
 
     def _old_value(self, key: Any) -> Any:
         found = self.cache._read(key, touch=False, stale=True)

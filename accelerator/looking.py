@@ -103,6 +103,8 @@ class Looking(Binding):
             found: list[Stored | None] = yield second.getting(encoded)
         except BackendError as error:
             oplog.failed(self._config.area, "get", error.kind, since)
+            if self._propagates:
+                raise
             return nothing
         copies = [
             None if one is None or key in unsent else self._opened(second, one, confirmed)

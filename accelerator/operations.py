@@ -224,7 +224,7 @@ class Operations(Writing, Generic[K, V]):
         Raises:
             BackendError, TypeError, ValueError: As delete() does.
 
-        Never waits on this host; with Redis for at most ``redis_timeout``.
+        Blocks for at most 20 ms, with Redis for at most ``redis_timeout``.
         """
         return self._do(self._expiring(key, on_error=on_error))
 
@@ -291,12 +291,12 @@ class Operations(Writing, Generic[K, V]):
 
     def _set_steps(
         self, key: Any, value: Any, ttl: Any, tags: Iterable[str] | None, broadcast: bool | None
-    ) -> Steps[None]:
+    ) -> Steps[bool]:
         since = self._begin()
         check_broadcast(broadcast)
         tagged = self._tags(tags)
         item = key, self._encode("set", key, value, since), self._lives(value, ttl), tagged
-        yield from self._setting("set", [item], since, broadcast=broadcast)
+        return (yield from self._setting("set", [item], since, broadcast=broadcast))
 
     def _mset_steps(
         self,

@@ -17,7 +17,7 @@ from accelerator.loader import Source
 from accelerator.local import UNSET
 from accelerator.lock import Lock
 from accelerator.looking import FROM_REMOTE
-from accelerator.observability import diagnostics, oplog
+from accelerator.observability import diagnostics, metrics, oplog
 from accelerator.operations import Operations
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from accelerator.entry import ReadOptionValues
     from accelerator.loader import LoaderOf
     from accelerator.looking import Copy
+    from accelerator.observability.diagnostics import DiagnosticSnapshot
+    from accelerator.observability.metrics import MetricPoint, MetricsSnapshot
     from accelerator.steps import Steps
 
 D = TypeVar("D")
@@ -252,23 +254,43 @@ class Reads(Operations[K, V]):
 
     # --- looking at it --------------------------------------------------------------------------
 
-    def metrics_snapshot(self) -> dict[str, int]:
+    def metrics_snapshot(self) -> MetricsSnapshot:
         """Counters of this area, over all processes of this host.  Does not block."""
-        counters = self._counters().items()
-        return {"load_total" if name == "load" else name: n for name, n in counters}
+        return metrics.snapshot(self._counters())
 
-    def diagnostic_snapshot(self) -> dict[str, Any]:
-        """Everything about this area, for an operator, times in seconds.  Does not block."""
-        metrics = self.metrics_snapshot()  # attaches, if nothing has yet
-        attachment = runtime.current()
+    def diagnostic_snapshot(self) -> DiagnosticSnapshot:
+        """
+        Everything about this area, for an operator, times in seconds; ready for JSON.
+
+        Walks the segment to see what the area has in it, which takes milliseconds; does not block
+        otherwise, and never asks Redis.
+        """
+        latencies = self._latencies()  # attaches, if nothing has yet
         return diagnostics.area_snapshot(
             self._config,
-            mode=self._config.mode_under(attachment.settings).value,
-            degraded=attachment.degraded,
-            metrics=metrics,
-            load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
+            mode=self._mode,
+            degraded=runtime.current().degraded,
+            stats=self._memory.stats(),
+            load=diagnostics.latency(local.LATENCY_BOUNDS, latencies),
             remote=None if self._second is None else self._second.describe(self),
         )
+
+    def otel_metric_points(self) -> list[MetricPoint]:
+        """
+        Every metric of this area and of its host, as data points in the shape of OpenTelemetry.
+
+        The first 16 are counters with no attribute but ``area``; times are in seconds.  Walks the
+        segment, which takes milliseconds; does not block otherwise, and never asks Redis.
+        """
+        latencies = self._latencies()
+        area = self._config.area
+        shown = diagnostics.figures(
+            area,
+            stats=self._memory.stats(),
+            load=metrics.distribution(local.LATENCY_BOUNDS, latencies),
+            remote=None if self._second is None else self._second.describe(self),
+        )
+        return metrics.points(area, shown)
 
     # --- what the hit methods call when something is not plain ----------------------------------
 
@@ -385,6 +407,22 @@ class Reads(Operations[K, V]):
         self._count(_REFRESH_ATTEMPTS)
         return loading.Load(
             self, self._source, [key], op="refresh", options=PLAIN, refreshes=True, enough=None
+        )
+
+    def _refreshing_all(self, keys: Sequence[Any]) -> loading.Load:
+        """What a refresh of many keys has to load, at once if the loader can."""
+        assert self._source is not None, "only where there is a loader"
+        self._begin()
+        self._count(_REFRESH_ATTEMPTS)
+        return loading.Load(
+            self,
+            self._source,
+            keys,
+            op="refresh",
+            options=PLAIN,
+            batch=True,
+            refreshes=True,
+            enough=None,
         )
 
     def _fresh(self, key: Any, options: ReadOptions = PLAIN) -> Reading | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from accelerator import local, message, remote
 from accelerator.backend import TAG_TYPE
@@ -18,6 +18,7 @@ from accelerator.breaker import Guard
 from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
+from accelerator.observability import diagnostics
 from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accelerator.config import AreaConfig, Settings
+    from accelerator.observability.diagnostics import AreaRemoteSnapshot, RemoteSnapshot
     from accelerator.remote import Envelope, Lease, Opened, Stored
 
 
@@ -129,16 +131,18 @@ class SecondLevel:
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RemoteSnapshot:
         """Where Redis is, whether it answers, who listens."""
-        link = self._memory.link()
-        return {
-            **self._remote.describe(),
-            "ready": link["confirmed_age"] is not None and link["confirmed_age"] <= self.bound,
+        known = diagnostics.link(self._memory.link(), self._memory.leader())
+        confirmed = known["confirmed_age"]
+        shown = {
+            **self._remote.describe(),  # first: what it calls its own must not hide the rest
+            **known,
+            "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
-            **link,
-            "listener": self._memory.leader(),
+            "last_error": self._guard.last_error(),
         }
+        return cast("RemoteSnapshot", shown)
 
     def channel(self, area: str) -> str:
         """Name the channel on which an area's invalidations are told."""
@@ -296,15 +300,14 @@ class RemoteArea:
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self, area: local.AreaBase) -> dict[str, Any]:
+    def describe(self, area: local.AreaBase) -> AreaRemoteSnapshot:
         """Where Redis is and who listens, as SecondLevel; the channel; how far *area* is behind."""
-        age = area._freshness()
-        return {
-            **self._second.describe(),
-            "channel": self._second.channel(self._config.area),
-            "freshness_age": age,
-            "in_step": age is not None and age <= self.bound,
-        }
+        return diagnostics.area_remote(
+            self._second.describe(),
+            channel=self._second.channel(self._config.area),
+            age=area._freshness(),
+            calls=diagnostics.latency(local.LATENCY_BOUNDS, area._l2_latencies()),
+        )
 
 
 def _has_tags(unsent: frozenset[bytes]) -> bool:

@@ -32,7 +32,8 @@ class Writing(Looking):
 
     def _setting(
         self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
-    ) -> Steps[None]:
+    ) -> Steps[bool]:
+        """Store; whether all of it is done, here and in Redis."""
         change = self._changing(op, since)
         if change is not None:
             is_done = yield from change.setting(items, broadcast)
@@ -44,6 +45,7 @@ class Writing(Looking):
             is_done = all(stored)
         if is_done:
             oplog.succeeded(self._config.area, op, "ok", since)
+        return is_done
 
     # --- forget ---------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
 from accelerator.cli import common
-from accelerator.observability.diagnostics import with_ratio
+from accelerator.observability import diagnostics
 
 if TYPE_CHECKING:
     import argparse
@@ -48,11 +48,23 @@ def run(arguments: argparse.Namespace) -> int:
     file = common.choose(arguments.name, arguments.uid)
     stats = segment.inspect(file).stats()
     if arguments.json:
-        json.dump({"path": str(file.path), **stats}, sys.stdout, indent=2)
+        json.dump(plain(file, stats), sys.stdout, indent=2)
         print()
     else:
         print(render(file, stats))
     return 0
+
+
+def plain(file: segment.SegmentFile, stats: dict[str, Any]) -> dict[str, Any]:
+    """The same for programs, by the names of ``accelerator.diagnostics()``."""
+    uses_redis = bool(stats["leader"]["term"])
+    return {
+        "path": str(file.path),
+        "segment": stats["segment"],
+        "remote": diagnostics.link(stats["link"], stats["leader"]) if uses_redis else None,
+        "areas": diagnostics.areas(stats),
+        "processes": stats["processes"],
+    }
 
 
 def render(file: segment.SegmentFile, stats: dict[str, Any]) -> str:
@@ -86,27 +98,27 @@ def _processes(stats: dict[str, Any]) -> list[str]:
 
 def _redis(stats: dict[str, Any]) -> list[str]:
     """What the host knows of Redis; nothing if it has none."""
-    link, leader = stats["link"], stats["leader"]
-    if not leader["term"]:
+    link = diagnostics.link(stats["link"], stats["leader"])
+    if not link["listener"]["term"]:
         return []
     confirmed = link["confirmed_age"]
     said = "has not answered yet" if confirmed is None else f"took a write {confirmed:.1f} s ago"
     state = [said, f"breaker {link['breaker']}", f"outbox {link['outbox_depth']}"]
     if link["refused"]:
         state.insert(1, "refuses writes now")
-    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link, leader))}"]
+    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link['listener']))}"]
 
 
-def _listener(link: dict[str, Any], leader: dict[str, Any]) -> list[str]:
-    if not leader["pid"]:
+def _listener(listener: diagnostics.ListenerSnapshot) -> list[str]:
+    if listener["pid"] is None:
         return ["nobody listens"]
-    shown = [f"listener pid {leader['pid']}", f"term {leader['term']}"]
-    since, retry = link["connected_since"], link["next_retry_in"]
+    shown = [f"listener pid {listener['pid']}", f"term {listener['term']}"]
+    since, retry = listener["connected_since"], listener["next_retry_in"]
     if since is not None:
         shown.append(f"connected for {since:.0f} s")
     else:
         shown.append("not connected" if retry is None else f"connects in {retry:.1f} s")
-    return [*shown, f"{link['reconnects']} reconnects"]
+    return [*shown, f"{listener['reconnects']} reconnects"]
 
 
 def _areas(stats: dict[str, Any]) -> list[str]:
@@ -114,8 +126,7 @@ def _areas(stats: dict[str, Any]) -> list[str]:
         return ["areas 0"]
     head = ["area", "hit ratio", *(title for title, _ in _COLUMNS)]
     rows = [head]
-    for name, counted in sorted(stats["areas"].items()):
-        numbers = with_ratio(counted)
+    for name, numbers in sorted(diagnostics.areas(stats).items()):
         ratio = numbers["hit_ratio"]
         shown = "-" if ratio is None else f"{ratio:.1%}"
         rows.append([name, shown, *(str(numbers[counter]) for _, counter in _COLUMNS)])

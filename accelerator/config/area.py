@@ -207,7 +207,7 @@ class AreaConfig:
     verify: str = "sample"
     """How often the checksum of a value is verified: "sample" or "full"."""
     version: str | None = None
-    """Fingerprint of what values look like; values of another version are not read."""
+    """What values look like; those of another version lie apart, and are not read."""
 
     loader: Any = None
     """Function of the key, or object with ``load`` and perhaps ``mload``."""
@@ -231,6 +231,10 @@ class AreaConfig:
     background: Any = None
     """Context manager factory around background loads."""
     key_converter: Any = None
+    """
+    Makes a key of what callers of this area give for one, which then may be anything hashable.  It
+    must answer the same for equal arguments in every process.
+    """
 
     warmup_enabled: bool = False
     warmup_batch_size: int = 256

@@ -405,13 +405,16 @@ class _Leadership:
         if not isinstance(error, RemoteError):
             self._lose(type(error).__name__)
         elif error.reason == "refused":
-            self._count_all("receive_error_subscribe")
+            self._host_confirmed = False  # of what was asked for, something is refused
             self._lose(str(error))
         else:
             self._lose(error.reason)
 
     def _lose(self, why: str) -> None:
         """Close the connection, and decide when to make the next."""
+        if not self._host_confirmed:
+            self._count_all("receive_error_subscribe", "invalidation_receive_failures")
+        self._host_confirmed = False
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -548,6 +551,7 @@ class _Leadership:
         if name in _SAID:
             oplog.failed(area, "listen", _SAID[name], time.monotonic())
 
-    def _count_all(self, name: str) -> None:
+    def _count_all(self, *names: str) -> None:
         for area in self._areas:
-            self._memory.area_count(area, _COUNTER[name], 1)
+            for name in names:
+                self._memory.area_count(area, _COUNTER[name], 1)

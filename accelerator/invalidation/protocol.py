@@ -434,6 +434,7 @@ class Follower:
         do so for ever.
         """
         self._count(area.name, "receive_error_apply", 1)
+        self._count(area.name, "invalidation_receive_failures", 1)
         self._memory.clear_area(area.name)
 
     # --- what was missed --------------------------------------------------------------------

@@ -31,9 +31,11 @@ from accelerator.codec import (
 from accelerator.entry import UNSET, UnsetType
 from accelerator.keys import encode as encode_key
 from accelerator.process_local.area import ProcessLocalArea
+from accelerator.process_local.calls import Call
 from accelerator.process_local.constants import (
     ADD,
     BUSY,
+    BY_ANSWER,
     BYPASS,
     CACHE_NULL,
     CAP,
@@ -64,6 +66,7 @@ from accelerator.process_local.constants import (
     OBJECTS_COPY,
     OBJECTS_SHARED,
     OFF,
+    OWN_OBJECTS,
     PLAIN_MISS,
     PLAIN_SET,
     REFRESH,
@@ -93,6 +96,7 @@ __all__ = [
     "ADD",
     "BUSY",
     "BYPASS",
+    "BY_ANSWER",
     "CACHE_NULL",
     "CAP",
     "CODE_BYTES",
@@ -132,6 +136,7 @@ __all__ = [
     "OBJECTS_COPY",
     "OBJECTS_SHARED",
     "OFF",
+    "OWN_OBJECTS",
     "PLAIN_MISS",
     "PLAIN_SET",
     "REFRESH",
@@ -156,6 +161,7 @@ __all__ = [
     "WAIT_TIMEOUT",
     "Area",
     "Bell",
+    "Call",
     "Flight",
     "ProcessLocalArea",
     "ProcessLocalSegment",

@@ -76,6 +76,11 @@ class _Binding(NamedTuple):
     flags: int
     refresh_window: float
     freshness: Freshness
+    converter: Callable[[Any], Any] | None
+
+    def encoded(self, key: Any) -> bytes:
+        """What a caller's key is called here; a converter is run outside of all locks."""
+        return encode_key(key if self.converter is None else self.converter(key))
 
     @property
     def shared(self) -> bool:
@@ -155,6 +160,7 @@ class ProcessLocalArea:
         limit: float = 0.0,
         on_desync: int = CAP,
         variant: int = 0,
+        key_converter: Callable[[Any], Any] | None = None,
     ) -> None:
         """Tie this object to an area of a segment."""
         for life in (ttl, null_ttl):
@@ -188,6 +194,7 @@ class ProcessLocalArea:
             flags,
             refresh_window,
             Freshness(bound, limit, on_desync),
+            key_converter,
         )
 
     def _unbind(self) -> None:
@@ -243,7 +250,7 @@ class ProcessLocalArea:
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
             return self._miss(key, default, options, read_options)
-        found = self.__read_object(binding, encode_key(key), mark=True, stale=False)
+        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
         if found is not None:
             self.__count_hit(binding, found[1])
             self.__watch_life(binding, key, found[0].life)
@@ -252,6 +259,22 @@ class ProcessLocalArea:
             binding.add(LOCAL_MISS)
             return default
         return self._miss(key, default, None, {})
+
+    def _hit(self, key: Any) -> Any:
+        """What get() would answer if it is a plain hit whose refresh is not due; UNSET if not."""
+        binding = self.__ready()
+        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
+        if found is None:
+            return UNSET
+        expire_at = found[0].life.expire_at
+        if (
+            binding.refresh_window
+            and expire_at is not None
+            and expire_at - binding.segment.now() < binding.refresh_window
+        ):
+            return UNSET  # whoever is asked next finds it again, and has it refreshed
+        self.__count_hit(binding, found[1])
+        return found[1]
 
     def mget(
         self,
@@ -288,10 +311,11 @@ class ProcessLocalArea:
         plain = options is None and not read_options
         result: dict[Any, Any] = {}
         missing = []
-        distinct = set()
+        names: dict[Any, bytes] = {}
+        told_apart = True
         for key in _keys_of(keys):
-            encoded = encode_key(key)
-            distinct.add(encoded)
+            encoded = binding.encoded(key)
+            told_apart &= names.setdefault(key, encoded) == encoded
             found = None
             if plain:  # options may forbid what a plain hit returns
                 found = self.__read_object(binding, encoded, mark=True, stale=False)
@@ -301,7 +325,7 @@ class ProcessLocalArea:
             elif key not in result:
                 result[key] = default
                 missing.append(key)
-        if len(distinct) != len(result):
+        if not told_apart:
             raise ValueError(
                 "mget() answers with a dict, in which some of these keys are equal though they are "
                 "different keys here, as 1 and True are: ask for them in two calls"
@@ -326,7 +350,7 @@ class ProcessLocalArea:
         Never waits on this host; what Redis has is looked for within ``redis_timeout``.
         """
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         if not binding.flags & OFF and binding.segment.find(
             binding.area, encoded, mark=False, stale=False, freshness=binding.freshness
         ):
@@ -373,7 +397,7 @@ class ProcessLocalArea:
             options = {name: value for name, value in given.items() if value is not None}
             self._set(key, value, ttl, options)
             return
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = (
             binding.configured_life()
             if ttl is UNSET
@@ -402,7 +426,7 @@ class ProcessLocalArea:
         age = checked_age(age)
         checked = checked_tags(tags)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = binding.given_life(ttl, stale_ttl)
         if binding.flags & OFF:
             return NOT_STORED
@@ -422,7 +446,7 @@ class ProcessLocalArea:
 
     def _token(self, key: Any) -> tuple[int, int, int]:
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         with binding.segment.lock():
             key_count, area_count = binding.segment.token(binding.area, encoded)
             return key_count, area_count, binding.segment.tags.clock
@@ -434,7 +458,9 @@ class ProcessLocalArea:
         if within is not None and not within >= 0:
             raise ValueError("_read: within must be None or not less than 0 seconds")
         binding = self.__ready()
-        found = self.__read_object(binding, encode_key(key), mark=touch, stale=stale, within=within)
+        found = self.__read_object(
+            binding, binding.encoded(key), mark=touch, stale=stale, within=within
+        )
         if found is None:
             return None
         item, value, is_fresh = found
@@ -447,17 +473,17 @@ class ProcessLocalArea:
 
     def _delete(self, key: Any) -> bool:
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         binding.add(DELETE_TOTAL)
         return binding.segment.delete(binding.area, encoded)
 
     def _expire(self, key: Any) -> bool:
         binding = self.__ready()
-        return binding.segment.expire(binding.area, encode_key(key))
+        return binding.segment.expire(binding.area, binding.encoded(key))
 
     def _touch(self, key: Any, ttl: float | None, stale_ttl: float) -> int:
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         return binding.segment.touch(binding.area, encoded, binding.given_life(ttl, stale_ttl))
 
     def _incr(
@@ -466,7 +492,7 @@ class ProcessLocalArea:
         delta = _int64(delta)
         initial = None if initial is None else _int64(initial)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = binding.given_life(ttl, stale_ttl)
         return binding.segment.incr(binding.area, encoded, delta, initial, life)
 
@@ -501,7 +527,7 @@ class ProcessLocalArea:
         if kind not in {NOTE_FORGET, NOTE_SET, NOTE_EXPIRE}:
             raise ValueError("_note: no such kind")
         binding = self.__ready()
-        return binding.segment.note(binding.area, kind, encode_key(key))
+        return binding.segment.note(binding.area, kind, binding.encoded(key))
 
     def _note_tag(self, tag: bytes, kind: int) -> int:
         if kind not in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
@@ -524,7 +550,7 @@ class ProcessLocalArea:
 
     def _hash(self, key: Any) -> int:
         binding = self.__ready()
-        return binding.segment.hash_of(binding.area, encode_key(key))
+        return binding.segment.hash_of(binding.area, binding.encoded(key))
 
     # --- loads ---
 
@@ -540,7 +566,7 @@ class ProcessLocalArea:
         lease = checked_lease(lease)
         mode = checked_mode(mode)
         binding = self.__ready()
-        encoded = _encode_name(key) if mode == LOCK else encode_key(key)
+        encoded = _encode_name(key) if mode == LOCK else binding.encoded(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
         window = None
@@ -557,7 +583,7 @@ class ProcessLocalArea:
         """Begin a load that nobody joins; None: *most* run already."""
         lease = checked_lease(lease)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
         entered = binding.segment.table.enter_alone(seat, binding.area, encoded, lease, most)
@@ -586,11 +612,11 @@ class ProcessLocalArea:
         if not seconds >= 0:
             raise ValueError("_pause: seconds must not be below 0")
         binding = self.__ready()
-        binding.segment.pause(binding.area, encode_key(key), seconds)
+        binding.segment.pause(binding.area, binding.encoded(key), seconds)
 
     def _pausing(self, key: Any) -> bool:
         binding = self.__ready()
-        return binding.segment.pausing(binding.area, encode_key(key))
+        return binding.segment.pausing(binding.area, binding.encoded(key))
 
     def _latency(self, seconds: float) -> None:
         binding = self.__ready()

@@ -26,6 +26,8 @@ VERIFY_FULL: Final = 16
 CACHE_NULL: Final = 32
 OFF: Final = 64
 LOADS: Final = 128
+OWN_OBJECTS: Final = 256
+BY_ANSWER: Final = 512
 
 CODE_LIMIT: Final = 32
 """Codes of values are below it."""

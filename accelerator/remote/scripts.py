@@ -491,8 +491,8 @@ return text
 """
 )
 """
-KEYS seq, log, tags; ARGV[5] "" deletes, else expires; then offsets in the table: of the pairs, or of
-the second words.  Answers the number.
+KEYS seq, log, tags; ARGV[5] "" deletes, else expires; then offsets in the table: of the pairs, or
+of the second words.  Answers the number.
 
 A delete writes both words: what was expired before it is dead in any case, and foreign bytes go.
 """

@@ -45,7 +45,7 @@ static bool name_key(AreaObject *self, PyObject *name, uint8_t *buffer, struct a
                      Py_TYPE(name)->tp_name);
         return false;
     }
-    if (!area_key(self, name, buffer, key)) {
+    if (!area_key_plain(self, name, buffer, key)) {
         return false;
     }
     key->tag = ACC_TAG_LOCK;

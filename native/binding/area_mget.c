@@ -109,27 +109,34 @@ static bool mget_all(struct mget *m, PyObject *keys) {
     return true;
 }
 
+static bool named_as_before(AreaObject *self, PyObject *names, PyObject *key) {
+    PyObject *name = area_key_name(self, key);
+    PyObject *before = name == NULL ? NULL : PyDict_SetDefault(names, key, name);
+    int same = before == NULL ? -1 : PyObject_RichCompareBool(before, name, Py_EQ);
+    Py_XDECREF(name);
+    if (same == 0) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "mget() answers with a dict, in which some of these keys are equal though "
+            "they are different keys here, as 1 and True are: ask for them in two calls");
+    }
+    return same == 1;
+}
+
 /* 1 and True are one key of a dict and two keys here: the answer has no place for both.  Asked only
  * if the answer has fewer keys than the request. */
 static bool keys_are_told_apart(struct mget *m, PyObject *keys) {
     if (acc_likely(PyDict_GET_SIZE(m->result) == PySequence_Fast_GET_SIZE(keys))) {
         return true;
     }
-    PyObject *seen = PySet_New(NULL);
-    bool done = seen != NULL;
+    PyObject *names = PyDict_New(); /* what each key of a dict is called here */
+    bool done = names != NULL;
     for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(keys); i++) {
-        PyObject *bytes = key_bytes(m->self->binding, PySequence_Fast_GET_ITEM(keys, i));
-        done = bytes != NULL && PySet_Add(seen, bytes) == 0;
-        Py_XDECREF(bytes);
+        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+        done = named_as_before(m->self, names, key);
+        Py_DECREF(key);
     }
-    if (done && PySet_GET_SIZE(seen) != PyDict_GET_SIZE(m->result)) {
-        PyErr_SetString(
-            PyExc_ValueError,
-            "mget() answers with a dict, in which some of these keys are equal though "
-            "they are different keys here, as 1 and True are: ask for them in two calls");
-        done = false;
-    }
-    Py_XDECREF(seen);
+    Py_XDECREF(names);
     return done;
 }
 

@@ -474,46 +474,109 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
-/* 1 hit, 2 hit whose refresh is due, 0 miss, -1 exception; a hit is counted. */
-static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
-    struct acc_look look;
-    bool usable = objects_usable(self, &look);
-    if (usable && object_key_type(key_object)) {
-        enum remembered remembered = read_remembered(self, key_object, look, out);
-        if (acc_likely(remembered != MUST_LOOK)) {
-            return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
-        }
-    }
+/* Look a key up in the segment; what is found is remembered as `kept_as`.  1 hit, 2 hit whose
+ * refresh is due, 0 miss, -1 exception; only a 1 is counted. */
+static inline int look_up(AreaObject *self, PyObject *key_object, PyObject *kept_as, bool usable,
+                          PyObject **out) {
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
-    if (!area_key(self, key_object, buffer, &key)) {
+    if (!area_key_plain(self, key_object, buffer, &key)) {
         return -1;
     }
     struct acc_home home = acc_home_of(self->area.seg, key.hash);
     const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
     if (bucket_lacks(bucket, home.tag)) {
         if (usable && self->objects != NULL) { /* a key's own code may have run */
-            remember_absent(self, key_object, &home, bucket);
+            remember_absent(self, kept_as, &home, bucket);
         }
         return 0;
     }
     struct reading reading;
     static const struct request plain = {.mark = true, .within = ACC_ANY_AGE};
-    int found = area_read_object(self, key_object, &key, plain, &reading);
+    int found = area_read_object(self, kept_as, &key, plain, &reading);
     if (found == 1) {
         *out = reading.object;
-        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
         if (acc_unlikely(self->refresh_window != 0) && reading.record.expire_at != 0 &&
             acc_clock_passed(kept_until(self, &reading.record), acc_now(self->area.seg))) {
             return 2;
         }
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
     }
     return found;
 }
 
+/* What is remembered of an object that is a key, or by what a converter has made of one. */
+static inline enum remembered remembered_as(AreaObject *self, PyObject *key, bool *usable,
+                                            PyObject **out) {
+    struct acc_look look;
+    *usable = objects_usable(self, &look);
+    return *usable && object_key_type(key) ? read_remembered(self, key, look, out) : MUST_LOOK;
+}
+
+static int found_of(enum remembered remembered) {
+    return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
+}
+
+/* Not remembered by the caller's key, which has to be converted.  What could be used before may be
+ * another segment's after that: it is asked again. */
+static __attribute__((noinline, cold)) int read_converted(AreaObject *self, PyObject *key_object,
+                                                          PyObject **out) {
+    PyObject *answer = area_convert(self, key_object);
+    if (answer == NULL) {
+        return -1;
+    }
+    PyObject *kept_as = (self->flags & AREA_BY_ANSWER) != 0 ? answer : key_object;
+    bool usable;
+    enum remembered remembered = remembered_as(self, kept_as, &usable, out);
+    int found = remembered == MUST_LOOK ? look_up(self, answer, kept_as, usable, out)
+                                        : found_of(remembered);
+    Py_DECREF(answer);
+    return found;
+}
+
+/* As look_up(), by what is remembered if that can be. */
+static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
+    bool usable;
+    enum remembered remembered = remembered_as(self, key_object, &usable, out);
+    if (acc_likely(remembered != MUST_LOOK)) {
+        return found_of(remembered);
+    }
+    if (acc_unlikely(self->converter != NULL)) {
+        return read_converted(self, key_object, out);
+    }
+    return look_up(self, key_object, key_object, usable, out);
+}
+
 int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     int found = read_one(self, key_object, out);
-    return found == 2 ? 1 : found;
+    if (acc_unlikely(found == 2)) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+        return 1;
+    }
+    return found;
+}
+
+int area_hit(AreaObject *self, PyObject *key, PyObject **out) {
+    if (acc_unlikely(!area_ready(self))) {
+        return -1;
+    }
+    int found = read_one(self, key, out);
+    if (acc_likely(found == 1)) {
+        count_negative(self, *out);
+        return 1;
+    }
+    if (found == 2) { /* whoever is asked next finds it again, and has it refreshed */
+        Py_DECREF(*out);
+        return 0;
+    }
+    return found;
+}
+
+PyObject *area_hit_method(PyObject *op, PyObject *key) {
+    AreaObject *self = (AreaObject *)op;
+    PyObject *object;
+    int found = area_hit(self, key, &object);
+    return found == 1 ? object : found == 0 ? Py_NewRef(self->binding->unset) : NULL;
 }
 
 /* Tell Python that a refresh is due.  The value is in hand: no Exception from there takes it away,
@@ -543,6 +606,7 @@ static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fal
         return object;
     }
     if (found == 2) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
         count_negative(self, object);
         return near_end(self, key, object);
     }

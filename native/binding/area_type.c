@@ -42,19 +42,34 @@ static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 static int area_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((AreaObject *)op)->converter);
     Py_VISIT(((AreaObject *)op)->segment);
     return 0;
 }
 
+/* Nobody is inside the area any more, so nobody stores into the objects that are its own. */
+static void give_objects_back(AreaObject *self) {
+    struct object_cache *objects = self->objects;
+    if (objects != NULL && (self->flags & AREA_OWN_OBJECTS) != 0) {
+        self->objects = NULL;
+        object_cache_clear(objects);
+        objects->spare = objects->used == 0; /* else a destructor was here: it stays whose it was */
+    }
+}
+
 static int area_gc_clear(PyObject *op) {
+    give_objects_back((AreaObject *)op);
     forget((AreaObject *)op);
+    Py_CLEAR(((AreaObject *)op)->converter);
     return 0;
 }
 
 static void area_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    give_objects_back((AreaObject *)op);
     forget((AreaObject *)op);
+    Py_CLEAR(((AreaObject *)op)->converter);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -130,6 +145,26 @@ static bool keep_fresh(struct acc_area *area, const struct freshness *given) {
     return true;
 }
 
+/* Where an area keeps objects: with all that treat them alike, or alone.  False with an exception. */
+static bool find_objects(AreaObject *self, SegmentObject *segment, uint32_t id, unsigned flags,
+                         uint64_t bytes_max, struct object_cache **out) {
+    *out = NULL;
+    if ((flags & (AREA_OFF | AREA_VERIFY_FULL)) != 0) {
+        return true;
+    }
+    if ((flags & AREA_OWN_OBJECTS) != 0) {
+        bool same = self->segment == segment && (self->flags & AREA_OWN_OBJECTS) != 0;
+        *out =
+            same && self->objects != NULL ? self->objects : segment_own_objects(segment, bytes_max);
+        return *out != NULL;
+    }
+    enum object_kind kind = (flags & AREA_OBJECTS_COPY) != 0     ? OBJECTS_COPY
+                            : (flags & AREA_OBJECTS_SHARED) != 0 ? OBJECTS_SHARED
+                                                                 : OBJECTS_AUTO;
+    *out = segment_objects(segment, id, kind, bytes_max);
+    return *out != NULL;
+}
+
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"segment",
                             "area",
@@ -145,9 +180,10 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "limit",
                             "on_desync",
                             "variant",
+                            "key_converter",
                             NULL};
     AreaObject *self = (AreaObject *)op;
-    PyObject *segment, *ttl = NULL, *null_ttl = NULL;
+    PyObject *segment, *ttl = NULL, *null_ttl = NULL, *converter = Py_None;
     struct freshness freshness = {.bound = Py_None, .on_desync = ACC_CAP};
     const char *name;
     Py_ssize_t name_size;
@@ -155,11 +191,11 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     unsigned int max_value_size = 0, flags = 0;
     unsigned long long object_bytes = 0;
     long long variant = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiL:_bind", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiLO:_bind", names,
                                      self->binding->segment_type, &segment, &name, &name_size, &ttl,
                                      &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
                                      &flags, &refresh_window, &freshness.bound, &freshness.limit,
-                                     &freshness.on_desync, &variant)) {
+                                     &freshness.on_desync, &variant, &converter)) {
         return NULL;
     }
     if (ttl == NULL || null_ttl == NULL) {
@@ -192,17 +228,19 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         flags |= AREA_OBJECTS_COPY;
         flags &= ~(unsigned)AREA_PLAIN_SET;
     }
-    enum object_kind kind = (flags & AREA_OBJECTS_COPY) != 0     ? OBJECTS_COPY
-                            : (flags & AREA_OBJECTS_SHARED) != 0 ? OBJECTS_SHARED
-                                                                 : OBJECTS_AUTO;
-    struct object_cache *objects = NULL;
-    if ((flags & (AREA_OFF | AREA_VERIFY_FULL)) == 0) {
-        objects = segment_objects((SegmentObject *)segment, area.id, kind, object_bytes);
-        if (objects == NULL) {
-            return NULL;
-        }
+    if (converter != Py_None) {
+        flags |= AREA_OWN_OBJECTS; /* what is one key to this object is another to its neighbours */
+    }
+    struct object_cache *objects;
+    if (!find_objects(self, (SegmentObject *)segment, area.id, flags, object_bytes, &objects)) {
+        return NULL;
+    }
+    if (self->converter != NULL && self->converter != converter && self->objects != NULL) {
+        object_cache_clear(self->objects); /* they were kept by what is another key now */
     }
     Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
+    PyObject *former = self->converter;
+    self->converter = converter == Py_None ? NULL : Py_NewRef(converter);
     self->objects = objects;
     self->area = area;
     self->flags = flags;
@@ -213,6 +251,7 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     self->refresh_window = refresh_window > 0 ? acc_clock_after(0, refresh_window) : 0;
     self->jitter = (uint32_t)(jitter * 65536.0);
     self->random = acc_clock_ns() * 0x9e3779b97f4a7c15ull | 1;
+    Py_XDECREF(former);
     Py_RETURN_NONE;
 }
 
@@ -373,6 +412,7 @@ static PyMethodDef area_methods[] = {
     {"get", FAST(area_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"mget", FAST(area_mget), METH_FASTCALL | METH_KEYWORDS, mget_doc},
     {"set", FAST(area_set), METH_FASTCALL | METH_KEYWORDS, set_doc},
+    {"_hit", area_hit_method, METH_O, NULL},
     {"_bind", FAST(area_bind), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_unbind", area_unbind, METH_NOARGS, NULL},
     {"_store", FAST(area_store), METH_VARARGS | METH_KEYWORDS, NULL},

@@ -195,6 +195,8 @@ static bool add_constants(PyObject *module) {
         {"CACHE_NULL", AREA_CACHE_NULL},
         {"OFF", AREA_OFF},
         {"LOADS", AREA_LOADS},
+        {"OWN_OBJECTS", AREA_OWN_OBJECTS},
+        {"BY_ANSWER", AREA_BY_ANSWER},
         {"CAP", ACC_CAP},
         {"BYPASS", ACC_BYPASS},
         {"SERVE", ACC_SERVE},
@@ -250,6 +252,7 @@ static int execute(PyObject *module) {
                 add_type(module, &b->unset_type, &unset_spec) &&
                 add_type(module, &b->flight_type, &flight_spec) &&
                 add_type(module, &b->bell_type, &bell_spec) &&
+                add_type(module, &b->call_type, &call_spec) &&
                 import_from(&b->uuid_type, "uuid", "UUID") &&
                 import_from(&b->encode_other, "accelerator.keys", "encode") &&
                 intern(&b->str_attach, "_attach") && intern(&b->str_miss, "_miss") &&
@@ -271,6 +274,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(b->unset_type);
     Py_VISIT(b->flight_type);
     Py_VISIT(b->bell_type);
+    Py_VISIT(b->call_type);
     Py_VISIT(b->unset);
     Py_VISIT(b->uuid_type);
     Py_VISIT(b->encode_other);
@@ -284,6 +288,7 @@ static int clear(PyObject *module) {
     Py_CLEAR(b->unset_type);
     Py_CLEAR(b->flight_type);
     Py_CLEAR(b->bell_type);
+    Py_CLEAR(b->call_type);
     Py_CLEAR(b->unset);
     Py_CLEAR(b->uuid_type);
     Py_CLEAR(b->encode_other);

@@ -21,6 +21,7 @@ struct binding {
     PyTypeObject *unset_type;
     PyTypeObject *flight_type;
     PyTypeObject *bell_type;
+    PyTypeObject *call_type;
     PyObject *unset;
     PyObject *uuid_type;    /* uuid.UUID */
     PyObject *encode_other; /* accelerator.keys.encode: for types this file does not know */
@@ -129,6 +130,7 @@ struct object_cache {
     uint32_t used;
     uint64_t bytes;
     uint64_t bytes_max;
+    bool spare; /* nobody's: the view that had it is gone */
 };
 
 struct object_cache *object_cache_new(uint64_t bytes_max);
@@ -155,6 +157,8 @@ typedef struct {
     PyObject_HEAD struct acc_segment *seg;
     struct object_cache **objects; /* [area][enum object_kind] */
     size_t objects_count;
+    struct object_cache **own; /* each for one view */
+    size_t own_count;
 } SegmentObject;
 
 /* What objects are kept for reads of an area: immutable ones, all, none (only where the items lie).
@@ -164,6 +168,9 @@ enum object_kind { OBJECTS_AUTO, OBJECTS_SHARED, OBJECTS_COPY, OBJECT_KINDS };
 /* The object cache of an area, made when first asked for.  NULL with an exception. */
 struct object_cache *segment_objects(SegmentObject *self, uint32_t area, enum object_kind kind,
                                      uint64_t bytes_max);
+
+/* An object cache for one view alone, which gives it back when it goes.  NULL with an exception. */
+struct object_cache *segment_own_objects(SegmentObject *self, uint64_t bytes_max);
 
 extern PyType_Spec segment_spec;
 /* Set the exception for a status; always NULL. */
@@ -182,11 +189,14 @@ enum area_flag {
     AREA_CACHE_NULL = 32,
     AREA_OFF = 64,
     AREA_LOADS = 128, /* it has a loader: what is missing is Python's */
+    AREA_OWN_OBJECTS = 256,
+    AREA_BY_ANSWER = 512, /* objects are kept by what the converter answers, not by the key given */
 };
 
 typedef struct {
     PyObject_HEAD struct acc_area area; /* area.seg NULL: never bound */
     struct object_cache *objects;       /* belongs to `segment`; NULL: nothing may be remembered */
+    PyObject *converter;                /* of the caller's keys; NULL: they are keys as they are */
     uint32_t flags;
     struct binding *binding;
     SegmentObject *segment;
@@ -218,8 +228,19 @@ static inline bool area_ready(AreaObject *self) {
     return acc_area_entered(&self->area) || area_ready_slow(self);
 }
 
-static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
-                            struct acc_key *key) {
+/* What the converter makes of a caller's key.  It is Python code: on return another thread may have
+ * bound the area anew.  NULL with an exception. */
+PyObject *area_convert(AreaObject *self, PyObject *object);
+/* Convert, encode and hash; the key lies in `buffer`, as nobody holds the converter's answer. */
+bool area_key_converted(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                        struct acc_key *key);
+
+/* What a caller's key is called outside: tag and payload, as bytes.  NULL with an exception. */
+PyObject *area_key_name(AreaObject *self, PyObject *object);
+
+/* The key of an object that is one as it is. */
+static inline bool area_key_plain(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                                  struct acc_key *key) {
     /* What key_encode() does for almost every key there is, without the call. */
     if (acc_likely(PyUnicode_CheckExact(object)) && PyUnicode_IS_COMPACT_ASCII(object) &&
         acc_likely(PyUnicode_GET_LENGTH(object) <= (Py_ssize_t)ACC_KEY_MAX)) {
@@ -231,6 +252,16 @@ static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[K
     }
     key->hash = acc_hash_in_area(self->area.seg, self->area.base, key->tag, key->data, key->size);
     return true;
+}
+
+/* Encode and hash what a caller gives for a key.  Python code may run (a converter's, an unusual
+ * key's own), so what the caller of this has looked up before may be another segment's by now. */
+static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                            struct acc_key *key) {
+    if (acc_unlikely(self->converter != NULL)) {
+        return area_key_converted(self, object, buffer, key);
+    }
+    return area_key_plain(self, object, buffer, key);
 }
 
 /* What a read found, as an object. */
@@ -257,6 +288,9 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 int area_contains(PyObject *op, PyObject *key);
+/* A hit whose refresh is not due: 1, counted; 0 anything else, not counted; -1 exception. */
+int area_hit(AreaObject *self, PyObject *key, PyObject **out);
+PyObject *area_hit_method(PyObject *op, PyObject *key);
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs);
@@ -294,7 +328,7 @@ enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 /* What Segment.link_note tells. */
 enum link_event { LINK_CONNECTED, LINK_LOST, LINK_MESSAGE };
 
-extern PyType_Spec flight_spec, bell_spec;
+extern PyType_Spec flight_spec, bell_spec, call_spec;
 
 /* A Flight for a ticket; NULL with an exception, and then the ticket's part has ended. */
 PyObject *flight_new(AreaObject *area, const struct acc_key *key, const struct acc_ticket *ticket,

@@ -99,9 +99,9 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->generations = (uint32_t)clamp(power_of_two_below(size / 32 / 8), 1u << 10, 1u << 24);
     g->generation_shift = 64 - bits_for(g->generations);
     /* A 64th of the segment: of 65,536 slots three thousand deletes by tag within a value's life take
-     * it by mistake once in a hundred times.  Less in the smallest, where the fixed parts are large as
+     * it by mistake once in a hundred times.  Less in small ones, where the fixed parts are large as
      * it is. */
-    uint64_t for_tags = size < 2 * MIN_SIZE ? size / 512 : size / 64;
+    uint64_t for_tags = size / (size < 2 * MIN_SIZE ? 512 : size < (16u << 20) ? 256 : 64);
     g->tags = (uint32_t)clamp(power_of_two_below(for_tags / sizeof(struct acc_tag_slot)),
                               ACC_TAG_SLOTS_MIN, ACC_TAG_SLOTS_MAX);
     g->processes = (uint32_t)clamp(size >> 16, 64, 4096);

@@ -1444,6 +1444,37 @@ static void delete_beside_versions(void) {
     end_stepper(s);
 }
 
+/* The same between the moment when a touch has found its value and its own bump: what it stores behind
+ * that is not the deleted value. */
+static void delete_before_bump(void) {
+    struct stepper *s = new_stepper();
+    struct acc_area other = open_version(s, 7);
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    const uint64_t *group = acc_generation_word(s->seg, acc_generation_index(s->seg, key.key.hash));
+    uint64_t stops = 0;
+    for (bool bumped = false; !bumped; stops += is_long() ? 1 : 5) {
+        put(s, OP_KEY, 400);
+        s->shared->expire_at = acc_now(s->seg) + 100000;
+        s->shared->stale_until = 0;
+        uint64_t seen = acc_load_acquire(group);
+        begin_command(s, TOUCH);
+        while (acc_load_relaxed(&acc_shard(s->seg, 0)->lock) == 0) {
+            CHECK(step(s));
+        }
+        for (uint64_t i = 0; i < stops; i++) {
+            CHECK(step(s));
+        }
+        bumped = acc_load_acquire(group) != seen;
+        CHECK_EQ(!bumped, acc_delete(&other, &key.key));
+        finish_command(s);
+        CHECK(!is_there(&s->area, &key.key));
+        CHECK_EQ(0, count_doubles(s->seg, 0));
+    }
+    CHECK(stops > 20);
+    end_stepper(s);
+}
+
 /* A set is never undone by a delete that ended before it, nor by a touch or expire that began
  * before. */
 static void set_beside_anything(void) {
@@ -1562,6 +1593,7 @@ int main(int argc, char **argv) {
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
         TEST(delete_beside_versions),
+        TEST(delete_before_bump),
         TEST(set_beside_anything),
         TEST(set_beside_finish),
     };

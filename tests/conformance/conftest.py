@@ -8,13 +8,14 @@ modules above that choice are imported a second time, beside the first.
 "redis" is private memory in front of Redis: what the public methods promise is the same there.  Not
 asked of it is what is about memory alone, which such tests say with ``local_only``, and whatever
 moves the clock, as Redis has one of its own.  "own" is the same in front of a second level of the
-application's own, the example in docs.
+application's own, the example in docs.  What is about Redis alone asks for ``redis_only``.
 """
 
 import contextlib
 import importlib
 import importlib.util
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ CHOOSING = (
     "operations",
     "reads",
     "twins",
+    "caching",
+    "evicting",
+    "decorators",
     "cache",
     "testing",
 )
@@ -80,6 +84,7 @@ class Memory:
 
     def __init__(self, kind: str, modules: dict[str, ModuleType], isolated: Isolated) -> None:
         self.kind = kind
+        self.modules = modules
         self.cache_class: type = modules["cache"].LevelCache
         self.clock: Clock = isolated.clock
         self.segment = isolated.memory
@@ -91,7 +96,11 @@ class Memory:
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "sqlite_backend.py"
 
-OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs", "test_tags_api")
+OVER_REDIS = (
+    *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
+    "test_tags_api",
+    *("test_seed_cache", "test_seed_operator", "test_seed_redis"),
+)
 """Modules whose tests are about both levels alike."""
 
 
@@ -102,12 +111,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     is_of_both = metafunc.module.__name__.rpartition(".")[2] in OVER_REDIS
     alone = {"clock", "local_only"} & set(metafunc.fixturenames)
     kinds = [*KINDS, "redis", "own"] if is_of_both and not alone else KINDS
+    if "redis_only" in metafunc.fixturenames:
+        kinds = ["redis"]
     metafunc.parametrize("memory", kinds, indirect=True)
 
 
 @pytest.fixture
 def local_only() -> None:
     """Asked for by tests of what is only so without Redis."""
+
+
+@pytest.fixture
+def redis_only() -> None:
+    """Asked for by tests of what is only so with Redis."""
 
 
 @pytest.fixture(scope="session")
@@ -174,6 +190,39 @@ def cache(memory: Memory) -> Any:
 @pytest.fixture
 def clock(memory: Memory) -> Clock:
     return memory.clock
+
+
+class Deaf:
+    """A server that takes connections into its backlog, and answers nothing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def was_called(self) -> bool:
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def deaf_redis(memory: Memory, local_only: None) -> Iterator[Deaf]:
+    """A Redis that answers nothing, behind memory of the same kind; nobody listens."""
+    deaf = Deaf()
+    settings = {"redis": deaf.url, "namespace": uuid.uuid4().hex, "redis_timeout": 30.0}
+    is_shared = memory.kind == "shared"
+    try:
+        with memory.modules["testing"].isolated(shared=is_shared, **settings):
+            memory.modules["runtime"].current().second._listener.start = lambda: None
+            yield deaf
+    finally:
+        deaf.close()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ import asyncio
 import enum
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -352,6 +354,37 @@ class TestLoaders:
         other = make(tags=["area"])
         assert ["a"] == call(cache, "get_or_load", "a", load, tags=["given"])
         assert "a" not in cache
+
+    @pytest.mark.parametrize("mode", [None, "remote"])
+    @pytest.mark.parametrize("how", ["stored", "skipped", "of no life"])
+    def test_joined(self, memory: Any, how: str, mode: str | None) -> None:
+        """Who asks after the delete is not given what was loaded before, though he waits for it."""
+        answers = iter(["old", "new"])
+        started, go = threading.Event(), threading.Event()
+
+        def load(key: Any, context: LoadContext) -> Any:
+            answer = next(answers)
+            context.tags = ["x"]
+            if how == "skipped":
+                context.skip()
+            elif how == "of no life":
+                context.ttl = 0
+            if answer == "old":
+                started.set()
+                assert go.wait(20)
+            return answer
+
+        cache = memory.cache(loader=load, mode=mode if memory.kind == "redis" else None)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(cache.get, "a")
+            assert started.wait(20)
+            cache.delete_tags("x")
+            second = pool.submit(cache.get, "a")
+            deadline = time.monotonic() + 20
+            while not count(cache, "load_joined") and time.monotonic() < deadline:
+                time.sleep(0.001)
+            go.set()
+            assert ("old", "new") == (first.result(20), second.result(20))
 
     def test_not_overtaken(self, make: Callable[..., Any], call: Call) -> None:
         """Another tag's delete is no reason."""

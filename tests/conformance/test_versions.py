@@ -501,7 +501,8 @@ class TestListener:
         cache = make(version="1")
         more = {"ttl": None, "null_ttl": None, "stale_ttl": 0.0, "jitter": 0.0}
         more |= {"max_value_size": 1 << 20, "object_cache_bytes": 0, "flags": OBJECTS_SHARED}
-        cache._bind(segment, "area", **more, bound=2.0, limit=1.0, variant=7)
+        for variant in (8, 7):
+            cache._bind(segment, "area", **more, bound=2.0, limit=1.0, variant=variant)
         assert ["area"] == segment.watched()
         segment.area_extend("area", time.monotonic() + clock.ahead + 2.0)
         assert cache._freshness() < 1.0

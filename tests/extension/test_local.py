@@ -1,6 +1,7 @@
 """A first level of the application's own."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import pickle
@@ -294,6 +295,26 @@ class TestCoherence:
             cache.set("key", 2, ttl=None)
             found = cache.get_entry("key")
             assert (2, "local", None, False) == (found.value, found.tier, found.ttl, found.stale)
+
+    def test_views(self) -> None:
+        """Namespaces and decorators of such an area work, and the diagnostics can be shown."""
+        with testing.isolated():
+            cache, _ = self.pair()
+            part = cache.namespace("tenant")
+            part.set("key", 1)
+            cache.set("key", 2)
+            assert [1, 2] == [part.get("key"), cache.get("key")]
+            part.clear()
+            assert [None, 2] == [part.get("key"), cache.get("key")]
+            calls: list[int] = []
+
+            @cache.cacheable("n:{number}")
+            def double(number: int) -> int:
+                calls.append(number)
+                return 2 * number
+
+            assert [4, 4, [2]] == [double(2), double(2), calls]
+            assert "Dict" in json.dumps(cache.diagnostic_snapshot())
 
     def test_counted(self) -> None:
         """Hits, misses and sets are counted, as in any area."""

@@ -2,14 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
 import pytest
 
-from accelerator import message
+from accelerator import BackendError, LevelCache, local, message, runtime, testing
 from accelerator.codec import CODE_BYTES, CODE_INT
+from accelerator.demo.fault_proxy import FaultProxy
+from accelerator.demo.redis_server import RedisServer
 from accelerator.local import encode_key
 from accelerator.remote import (
     Change,
@@ -408,3 +410,327 @@ class TestGarbage:
         """What is compressed may have tags."""
         put(backend, "a", sealed("a" * 1000, b"red", compress_over=100))
         assert b"a" * 1000 == read(backend, "a").payload  # type: ignore[union-attr]
+
+
+# --- hosts --------------------------------------------------------------------------------------
+
+MakeHost = Callable[..., Any]
+cache = hosts.cache
+
+shared = pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part")
+
+_held: dict[str, Any] = {}
+"""Gates that were made before the workers were forked."""
+
+
+def tier(key: Any, **options: Any) -> tuple[Any, str] | None:
+    """Value and tier of what a read finds without a load, in a worker."""
+    found = cache().get_entry(key, disable_load=True, **options)
+    return None if found is None else (found.value, found.tier)
+
+
+def mset_tagged(values: dict[str, Any]) -> None:
+    """Set keys that each carry a tag of their own name and "all", in a worker."""
+    for key, value in values.items():
+        cache().set(key, value, tags=[key, "all"])
+
+
+def load_at_gates(_key: str, context: Any) -> str:
+    """Load what is true now, and be held up."""
+    context.tags.add("red")
+    found = _held["truth"].is_open()
+    _held["reached"].open()
+    _held["gate"].wait()
+    return "new" if found else "old"
+
+
+def hang_at_tags() -> None:
+    """From now on, whoever would tell Redis of tags waits for ever, in a worker."""
+    second = runtime.current().second
+    assert second is not None
+    ask = second.ask
+
+    def held(area: Any, name: str, wanted: Any) -> Any:
+        if wanted.method == "mark_tags":
+            _held["reached"].open()
+            _held["gate"].wait()
+        return ask(area, name, wanted)
+
+    second.ask = held  # type: ignore[method-assign]
+
+
+@shared
+class TestHosts:
+    def test_other_host(self, make_host: MakeHost) -> None:
+        """What one host deletes by tag is gone on the other, and nothing else is."""
+        a, b = make_host(), make_host()
+        a.call(mset_tagged, {"one": 1, "two": 2})
+        until(lambda: b.count("invalidation_receive") >= 2)
+        assert [1, 2] == [b.call("get", key) for key in ("one", "two")]
+        assert [(1, "local"), (2, "local")] == [b.call(tier, key) for key in ("one", "two")]
+        a.call("delete_tags", "one")
+        assert None is a.call(tier, "one")
+        until(lambda: b.call(tier, "one") is None)
+        assert (2, "local") == b.call(tier, "two")
+        assert (2, "local") == a.call(tier, "two")
+        assert 0 == b.count("flush") == b.count("gap")
+
+    def test_later_host(self, make_host: MakeHost) -> None:
+        """A host that starts later does not find the copy in Redis either."""
+        a = make_host()
+        a.call(mset_tagged, {"one": 1, "two": 2})
+        a.call("delete_tags", "one")
+        c = make_host()
+        assert [None, (2, "remote")] == [c.call(tier, key) for key in ("one", "two")]
+
+    def test_expired(self, make_host: MakeHost) -> None:
+        """After an expiry the stale copies are still there, on all hosts, for who asks for them."""
+        areas = {"area": {"stale_ttl": 60}}
+        a, b = make_host(areas), make_host(areas)
+        a.call(mset_tagged, {"one": 1})
+        until(lambda: b.count("invalidation_receive") >= 1)
+        assert 1 == b.call("get", "one")
+        a.call("expire_tags", "one")
+        until(lambda: b.call(tier, "one") is None)
+        c = make_host(areas)
+        for host in (a, b, c):
+            assert None is host.call(tier, "one")
+            assert 1 == host.call("get", "one", allow_stale=True)
+        a.call("delete_tags", "one")
+        until(lambda: b.call("get", "one", allow_stale=True) is None)
+        assert None is c.call("get", "one", allow_stale=True)
+
+    @pytest.mark.parametrize("mode", ["both", "remote"])
+    def test_load_in_flight(self, make_host: MakeHost, gates: Any, mode: str) -> None:
+        """A load that was running on B when A deleted its tag is B's answer, and nobody's later."""
+        _held.update(reached=gates(), gate=gates(), truth=gates())
+        areas = {"area": {"loader": load_at_gates, "mode": mode}}
+        a, b = make_host(areas), make_host(areas)
+        a.call("set", "other", 1, tags=["red"])  # so that there is a table
+        b.workers[0].begin("get", "key")
+        _held["reached"].wait()
+        _held["truth"].open()
+        a.call("delete_tags", "red")
+        _held["gate"].open()
+        assert "old" == b.workers[0].end()
+        assert [None, None] == [host.call(tier, "key") for host in (a, b)]
+        assert "new" == b.call("get", "key")
+        until(lambda: a.call(tier, "key") == ("new", "remote" if mode == "remote" else "local"))
+        assert "new" == a.call("get", "key")
+
+    def test_decided(self, make_host: MakeHost) -> None:
+        """Nothing is decided on what a tag has killed, whichever host asks."""
+        a, b = make_host(), make_host()
+        a.call("set", "key", 1, tags=["red"])
+        a.call("set", "count", 5, tags=["red"])
+        assert not b.call("add", "key", 2)
+        assert 6 == b.call("incr", "count")
+        a.call("delete_tags", "red")
+        assert not b.call("touch", "key")
+        assert 1 == b.call("incr", "count")
+        assert b.call("add", "key", 2, tags=["red"])
+        assert not a.call("add", "key", 3)
+        assert 2 == a.call("get", "key")
+
+    def test_newer_own_value(self, make_host: MakeHost) -> None:
+        """A host's own message does not take what it has set since."""
+        a, b = make_host(), make_host()
+        for number in range(50):
+            a.call(mset_tagged, {"one": number})
+            a.call("delete_tags", "all")
+            a.call(mset_tagged, {"one": -number})
+        until(lambda: a.count("invalidation_receive") >= 150)
+        assert (-49, "local") == a.call(tier, "one")
+        until(lambda: b.count("invalidation_receive") >= 150)
+        assert -49 == b.call("get", "one")
+
+    def test_missed(self, make_host: MakeHost, server: RedisServer, proxy: FaultProxy) -> None:
+        """What a cut link has kept from a host is read from the log; till then the bound holds."""
+        a = make_host(redis=server.url)
+        b = make_host(redis=proxy.url, freshness_bound=0.6, redis_timeout=0.1)
+        a.call(mset_tagged, {"one": 1, "two": 2})
+        until(lambda: b.count("invalidation_receive") >= 2)
+        until(lambda: [b.call("get", key) for key in ("one", "two")] == [1, 2])
+        assert (1, "local") == b.call(tier, "one")
+        proxy.mode("half_open")
+        a.call("delete_tags", "one")
+        proxy.mode("pass")
+        until(lambda: b.call(tier, "one") is None)
+        until(lambda: b.count("replayed") >= 1)
+        assert 0 == b.count("flush")
+        until(lambda: b.call(tier, "two") == (2, "local"))
+
+    @pytest.mark.parametrize("how", ["delete_tags", "expire_tags"])
+    def test_killed(self, make_host: MakeHost, gates: Any, how: str) -> None:
+        """What a worker was about to tell when it was killed, another tells, as what it is."""
+        _held.update(reached=gates(), gate=gates())
+        areas = {"area": {"stale_ttl": 60}}
+        a, b = make_host(areas, workers=2), make_host(areas)
+        a.call(mset_tagged, {"one": 1, "two": 2})
+        until(lambda: b.count("invalidation_receive") >= 2)
+        assert 1 == b.call("get", "one")
+        a.call(hang_at_tags)
+        a.workers[0].begin(how, "one")
+        _held["reached"].wait()
+        # It has not returned, and Redis has the old copy: so it may be read, and is kept here.
+        assert [(1, "remote"), (1, "local")] == [a.workers[1].call(tier, "one") for _ in range(2)]
+        a.workers[0].kill()
+        del a.workers[0]
+        for host in (a, b):
+            until(lambda host=host: host.call(tier, "one") is None)
+        stale = None if how == "delete_tags" else 1
+        for host in (a, b):
+            until(lambda host=host: host.call("get", "one", allow_stale=True) == stale)
+            assert 2 == host.call("get", "two")
+        until(lambda: a.link()["outbox_depth"] == 0)
+
+    def test_garbage(self, make_host: MakeHost, server: RedisServer) -> None:
+        """What nobody can read on the channel is counted, and the log asked."""
+        a = make_host(redis=server.url)
+        a.call(mset_tagged, {"one": 1})
+        until(lambda: a.count("invalidation_receive") >= 1)
+        for kind, tags in ((4, [b"t" * 256]), (5, []), (4, ["text"]), (6, [b"tag"])):
+            body = msgpack.packb([kind, tags, [0] * len(tags)], use_bin_type=True)
+            data = b"1 %s 7 %s" % (ORIGIN.hex().encode(), body)
+            hosts.publish(server, a.names().channel, data)
+        until(lambda: a.count("receive_error_decode") == 4)
+        assert (1, "local") == a.call(tier, "one")
+        assert 0 == a.count("flush")
+
+    def test_large(self, make_host: MakeHost) -> None:
+        """More tags than one message has, at a time."""
+        a, b = make_host(), make_host()
+        a.call("set", "key", 1, tags=["299"])
+        assert 1 == b.call("get", "key")
+        a.call("delete_tags", *map(str, range(300)))
+        until(lambda: b.call(tier, "key") is None)
+        assert 3 == a.count("invalidation_publish") - 1
+
+
+def lose(proxy: FaultProxy, change: Callable[[], object]) -> None:
+    """Have a change be lost on its way; other connections are fine when it has returned."""
+    proxy.mode("half_open")
+    change()
+    proxy.mode("pass")
+
+
+class TestQueued:
+    """Deletes by tag that Redis has not taken."""
+
+    @pytest.fixture
+    def host(self, proxy: FaultProxy, namespace: str) -> Iterator[testing.Isolated]:
+        """A host whose way to Redis can be cut."""
+        with testing.isolated(redis=proxy.url, namespace=namespace) as own:
+            yield own
+
+    @pytest.fixture
+    def area(self, host: testing.Isolated) -> LevelCache[Any, Any]:
+        """An area in step, with values in both tiers."""
+        made: LevelCache[Any, Any] = LevelCache("area", stale_ttl=60)
+        made.peek("key")
+        until(lambda: made.diagnostic_snapshot()["invalidation_listener_started"])
+        made.set("key", "old", tags=["red"])
+        made.set("other", "other", tags=["green"])
+        return made
+
+    def other(self, server: RedisServer, namespace: str, clients: Any) -> Any:
+        """Another host's view of Redis."""
+        return clients.connect(server.url, namespace=namespace)
+
+    def known(self, backend: Any, key: str) -> Any:
+        (found,) = backend.get("area", [encode_key(key)])
+        return found
+
+    @pytest.mark.parametrize("how", ["delete_tags", "expire_tags"])
+    def test_sent(
+        self,
+        host: testing.Isolated,
+        proxy: FaultProxy,
+        server: RedisServer,
+        area: LevelCache[Any, Any],
+        namespace: str,
+        clients: Any,
+        how: str,
+    ) -> None:
+        """No reader of the host is given the old copy meanwhile; then it is sent as what it is."""
+        other = self.other(server, namespace, clients)
+        lose(proxy, lambda: getattr(area, how)("red"))
+        assert 1 == host.memory.link()["outbox_depth"]
+        host.memory.clear_all()  # what is here is read from Redis, if it may be
+        while host.memory.link()["outbox_depth"]:
+            assert area.get("key") is None
+        assert area.get("key") is None
+        found = self.known(other, "key")
+        assert (found is None) == (how == "delete_tags")
+        assert found is None or found.expired
+        assert 0 < area.metrics_snapshot()["l2_skipped"]
+        until(lambda: area.get("other") == "other")  # once Redis has settled
+
+    def test_raised(
+        self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any]
+    ) -> None:
+        """A caller that wants to know is told, and it is queued all the same."""
+        proxy.mode("half_open")
+        with pytest.raises(BackendError) as caught:
+            area.delete_tags("red", on_error="raise")
+        assert caught.value.queued
+        assert area.get("key") is None
+        proxy.mode("pass")
+        until(lambda: host.memory.link()["outbox_depth"] == 0)
+        assert area.get("key") is None
+
+    def test_set_meanwhile(
+        self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any]
+    ) -> None:
+        """What is set while the delete is queued is there on this host at once."""
+        lose(proxy, lambda: area.delete_tags("red"))
+        area.set("key", "new", tags=["red"])
+        assert "new" == area.get("key")
+        until(lambda: host.memory.link()["outbox_depth"] == 0)
+        assert area.get("key") in {"new", None}
+
+    def test_decided(
+        self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any]
+    ) -> None:
+        """Redis decides nothing on what it does not know yet to be dead."""
+        area.set("count", 5, tags=["red"])
+        lose(proxy, lambda: area.delete_tags("red"))
+        answers: list[Any] = []
+
+        def is_counted() -> bool:
+            try:
+                answers.append(area.incr("count"))
+            except BackendError:
+                return False
+            return True
+
+        until(is_counted)
+        assert [1] == answers
+
+    def test_overflow(
+        self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any]
+    ) -> None:
+        """More than the outbox holds is a clear of the area."""
+        proxy.mode("refuse")
+        runtime.current().second._listener.stop()  # type: ignore[union-attr]
+        for number in range(5_000):
+            note = area._note_tag(b"%d" % number, local.NOTE_FORGET_TAG)
+            host.memory.outbox_settle(note, False)
+        assert None is host.memory.outbox_unsent("area")
+        proxy.mode("pass")
+        runtime.current().second._listener.start()  # type: ignore[union-attr]
+        until(lambda: host.memory.outbox_unsent("area") == frozenset())
+        host.memory.clear_all()
+        assert area.get("other") is None
+
+    def test_only_its_copies(self, host: testing.Isolated, area: LevelCache[Any, Any]) -> None:
+        """Copies with other tags are read from Redis while a delete by tag is queued."""
+        second = runtime.current().second
+        assert second is not None
+        second._listener.stop()  # else it is sent at once
+        second._listener.start = lambda: None  # type: ignore[method-assign]
+        note = area._note_tag(b"red", local.NOTE_FORGET_TAG)
+        host.memory.outbox_settle(note, False)
+        host.memory.clear_all()
+        assert {"key": "gone", "other": "other"} == area.mget(["key", "other"], "gone")
+        assert 1 <= area.metrics_snapshot()["l2_skipped"]

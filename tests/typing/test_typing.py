@@ -4,6 +4,7 @@ What type checkers make of code that uses the package as it is installed.
 Both checkers are tools of the tests: one that is missing is a failure, as nothing would be tested.
 """
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 HERE = Path(__file__).parent
 USES = HERE / "uses.py"
 WRONG_USES = HERE / "wrong_uses.py"
+DECORATORS = HERE / "decorators_user.py"
 
 Found = Mapping[int, set[str]]
 """Line, and what is reported there."""
@@ -25,6 +27,7 @@ Found = Mapping[int, set[str]]
 
 def mypy(file: Path, folder: Path) -> Found:
     """Ask mypy, as strict as it can be."""
+    importlib.metadata.version("mypy")  # fails where it is missing: no answer is no error of its
     shutil.copy(file, folder)
     command = [sys.executable, "-m", "mypy", "--strict", "--output", "json", file.name]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -40,6 +43,7 @@ def mypy(file: Path, folder: Path) -> Found:
 
 def pyright(file: Path, folder: Path) -> Found:
     """Ask pyright, as strict as it can be."""
+    importlib.metadata.version("basedpyright")
     shutil.copy(file, folder)
     (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
     command = [sys.executable, "-m", "basedpyright", "--outputjson"]
@@ -76,6 +80,11 @@ class TestUses:
     def test_right(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:
         """What is right is understood: each assert_type() holds, and nothing is reported."""
         assert {} == checker(USES, tmp_path)
+
+    @pytest.mark.watchdog(120)
+    def test_decorators(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:
+        """So is what is decorated: functions and methods keep their arguments and answers."""
+        assert {} == checker(DECORATORS, tmp_path)
 
     @pytest.mark.watchdog(120)
     def test_wrong(self, checker: Callable[[Path, Path], Found], tmp_path: Path) -> None:

@@ -128,6 +128,18 @@ if found is MISS:
 with names.lock("nightly", timeout="5s") as lock:
     assert_type(lock.lost, bool)
 
+counted = names.metrics_snapshot()
+assert_type(counted, accelerator.MetricsSnapshot)
+assert_type(counted["local_hit"], int)
+shown = names.diagnostic_snapshot()
+assert_type(shown, accelerator.DiagnosticSnapshot)
+assert_type(shown["load"]["p99"], float | None)
+if shown["remote"] is not None:
+    assert_type(shown["remote"]["listener"]["pid"], int | None)
+for point in names.otel_metric_points():
+    assert_type(point, accelerator.MetricPoint)
+    assert_type(point["attributes"], dict[str, str])
+
 
 class Users(LevelCache[int, User]):
     """A subclass with a name and an operation of its own."""

@@ -19,6 +19,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
+        | {"calls", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
@@ -36,6 +37,8 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"caching", "evicting"}),
+    frozenset({"decorators"}),
     frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers

@@ -110,17 +110,6 @@ class TestOptions:
             LevelCache("area", **options)
         assert (setting, "area") == (raised.value.setting, raised.value.area)
 
-    @pytest.mark.parametrize(
-        "options",
-        [{"key_converter": str}],
-        ids=str,
-    )
-    def test_later(self, options: dict[str, Any]) -> None:
-        """What this version does not support is refused by name, not ignored."""
-        with pytest.raises(ConfigError, match="support") as raised:
-            LevelCache("area", **options)
-        assert next(iter(options)) == raised.value.setting
-
     @pytest.mark.parametrize("mode", ["both", CacheMode.REMOTE])
     def test_needs_redis(self, mode: Any) -> None:
         """A mode with Redis needs one: said when the settings are known, at the first use."""

@@ -64,6 +64,7 @@ class TestAreaDefaults:
             "max_value_size": 1 << 20,
             "objects": "auto",
             "codec": "msgpack",
+            "local": None,
             "verify": "sample",
             "version": None,
             "loader": None,

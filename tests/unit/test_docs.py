@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import os
 import re
@@ -11,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 
@@ -20,7 +22,6 @@ from accelerator import (
     ConfigError,
     LevelCache,
     ReadOptions,
-    cache,
     cli,
     keeping,
     local,
@@ -38,6 +39,7 @@ from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
+from accelerator.observability import diagnostics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -116,6 +118,16 @@ def redis_of_examples() -> Iterator[str]:
             yield url
     except redis_server.NoRedis as problem:
         pytest.skip(str(problem))
+
+
+def tool(name: str) -> ModuleType:
+    """Import a script of tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class TestExamples:
@@ -250,7 +262,7 @@ class TestConfiguration:
         _, _, planned = re.split(r"^These ", prose_of(DOCS / self.PAGE), flags=re.MULTILINE)
         listed = set(re.findall(r"^\| `(\w+)`", planned, re.MULTILINE))
         not_built = {"quota"}
-        assert set(cache._LATER) | not_built == listed
+        assert not_built == listed
         for name in not_built:
             with pytest.raises(ConfigError, match=name):
                 LevelCache("docs", **{name: 1})
@@ -281,12 +293,17 @@ class TestApi:
         }
         twins = {name for name in public if inspect.iscoroutinefunction(getattr(LevelCache, name))}
         assert public - twins == set(listed)
-        no_twin = {"metrics_snapshot", "diagnostic_snapshot", "lock"}
+        decorators = {name for name in listed if name.startswith("cache")}
+        no_twin = {"metrics_snapshot", "diagnostic_snapshot", "otel_metric_points"}
+        no_twin |= {"lock", "namespace", *decorators}
         assert {f"a{name}" for name in listed if name not in no_twin} == twins
         for name, text in listed.items():
             # The twin has the signature in Python where the method itself is C.
             function = getattr(LevelCache, f"a{name}" if f"a{name}" in twins else name)
-            actual = [each for each in inspect.signature(function).parameters if each != "self"]
+            if name in decorators:
+                function = getattr(accelerator, name)
+            parameters = inspect.signature(function).parameters
+            actual = [each for each in parameters if each not in {"self", "cache"}]
             written = [re.split(r"[=]", part)[0].lstrip("*") for part in text.split(", ")]
             assert actual == [part for part in written if part], name
 
@@ -351,33 +368,41 @@ class TestProtocols:
 class TestMetrics:
     PAGE = "reference/metrics.md"
 
-    def test_counters(self) -> None:
-        """Every counter, whether it counts already or not."""
-        listed = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "counter", "counts")]
-        for sentence in re.findall(
-            r"^(.*\bstay.*\b0\b.*)$", prose_of(DOCS / self.PAGE), re.MULTILINE
-        ):
-            listed += names_in(sentence)
-        with testing.isolated():
-            actual = LevelCache("docs").metrics_snapshot()
-        assert sorted(actual) == sorted(listed)
+    def test_metrics(self) -> None:
+        """The table of metrics is the one in the package, written by the tool."""
+        metrics_table = tool("metrics_table")
+        [written] = metrics_table.BLOCK.findall(read(DOCS / self.PAGE))
+        assert metrics_table.render() == written, "run tools/metrics_table.py"
 
     def test_segment(self) -> None:
-        """Every figure of the segment, and every part of the diagnostics."""
-        segment, diagnostics = (
-            {name for cell, *_ in rows for name in names_in(cell)}
-            for rows in self._split(rows_of(self.PAGE, "name", ""))
-        )
+        """Every figure of the segment."""
         with testing.isolated() as own:
-            LevelCache("docs").get(1)
-            assert set(own.memory.stats()["segment"]) == segment
-            assert set(accelerator.diagnostics()) == diagnostics
+            assert set(own.memory.stats()["segment"]) == self._names_under("The segment")
 
-    @staticmethod
-    def _split(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
-        """The two tables with these columns: the second begins with the process."""
-        start = next(i for i, row in enumerate(rows) if row[0].startswith("`pid`"))
-        return rows[:start], rows[start:]
+    def test_diagnostics(self) -> None:
+        """Every part of both diagnostics."""
+        with testing.isolated():
+            shown = LevelCache("docs").diagnostic_snapshot()
+            assert set(shown) == self._names_under("diagnostic_snapshot()")
+            assert set(accelerator.diagnostics()) == self._names_under("diagnostics()")
+
+    def test_link(self) -> None:
+        """Every part of the link to Redis and of who listens."""
+        for title, shape in (
+            ("of the link", diagnostics.AreaRemoteSnapshot),
+            ("of the listener", diagnostics.ListenerSnapshot),
+        ):
+            listed = {name for cell, *_ in rows_of(self.PAGE, title, "") for name in names_in(cell)}
+            assert listed == set(get_type_hints(shape))
+
+    def _names_under(self, heading: str) -> set[str]:
+        """What the first columns of the tables under a heading name."""
+        page = prose_of(DOCS / self.PAGE)
+        [section] = re.findall(
+            rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+        )
+        rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        return {name for cell in rows for name in names_in(cell)}
 
     def test_operations(self) -> None:
         """The names of operations in the log."""
