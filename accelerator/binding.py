@@ -117,7 +117,8 @@ class Binding(local.AreaBase):
 
     def _flags(self) -> int:
         config = self._config
-        remote = self._second is not None
+        own = config.local is not None
+        remote = self._second is not None or own
         chosen = {
             local.PLAIN_MISS: config.loader is None and not config.allow_stale and not remote,
             local.LOADS: config.loader is not None or remote,
@@ -133,7 +134,7 @@ class Binding(local.AreaBase):
             local.VERIFY_FULL: config.verify == "full",
             local.CACHE_NULL: config.cache_null_value,
             # Values are not in here; loads are coordinated in here all the same.
-            local.OFF: not self._mode.uses_local,
+            local.OFF: not self._mode.uses_local or own,
         }
         return self._view_flags + sum(flag for flag, is_set in chosen.items() if is_set)
 

@@ -56,11 +56,13 @@ class Guard:
     Args:
         words: The segment.
         bound: How old a confirmation by Redis may be for its values to be read, in seconds.
+        title: What Redis is called in messages, where it is another second level.
     """
 
-    def __init__(self, words: Words, bound: float) -> None:
+    def __init__(self, words: Words, bound: float, title: str = "Redis") -> None:
         self._words = words
         self._bound = bound
+        self._title = title
         # A tuple that is replaced as a whole: threads may race to be the last.
         self._failed: tuple[float, str, str, str] | None = None
 
@@ -93,12 +95,11 @@ class Guard:
             raise self.skipped(meter, area, operation, "as it is known to be away")
         return answer == REMOTE_PROBE
 
-    @staticmethod
-    def skipped(meter: Meter, area: str, operation: str, why: str) -> RemoteError:
+    def skipped(self, meter: Meter, area: str, operation: str, why: str) -> RemoteError:
         """Count a call that is not made; gives the error that says so."""
         meter._count(_SKIPPED)
         return RemoteError(
-            f"Redis was not asked, {why}", reason="skipped", area=area, operation=operation
+            f"{self._title} was not asked, {why}", reason="skipped", area=area, operation=operation
         )
 
     def leave(self, meter: Meter, started: float, probe: bool, error: BaseException | None) -> None:

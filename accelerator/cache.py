@@ -67,6 +67,7 @@ class AreaOptions(TypedDict, total=False):
     max_value_size: int | str
     objects: str
     codec: Any
+    local: Any
     verify: str
     version: str | int | None
     loader_timeout: Duration | None
@@ -144,6 +145,9 @@ class LevelCache(AsyncTwins[K, V]):
         self._begin_as(AreaConfig.build(area=area, loader=loader, **options))
 
     def _begin_as(self, config: AreaConfig) -> None:
+        if config.local is not None:
+            own: Any = type(self)
+            self.__class__ = _with_own_local(own)
         self._config = config
         self._source = None if config.loader is None else Source(config.loader)
         self._own_tags = tags.encoded(config.tags)
@@ -372,6 +376,14 @@ class LevelCache(AsyncTwins[K, V]):
         view._told = self._told
         view._view_flags = local.OWN_OBJECTS
         return view
+
+
+@functools.cache
+def _with_own_local(cls: type) -> type:
+    """Give the class of a cache whose values lie in an object of the application's."""
+    from accelerator.own_local import OwnLocal  # noqa: PLC0415  only where there is one
+
+    return type(cls.__name__, (OwnLocal, cls), {"__module__": cls.__module__})
 
 
 class _Chained:

@@ -151,10 +151,10 @@ else:
 
 if TYPE_CHECKING:
     from accelerator import process_local
-    from accelerator.backend import LocalBackend, LocalBell, LocalFlight, LocalMemory
+    from accelerator.backend import LocalArea, LocalBell, LocalFlight, LocalMemory
 
     # Both of each keep to the protocol, or this does not type-check.
-    _areas: tuple[type[LocalBackend], ...] = (AreaBase, process_local.Area)
+    _areas: tuple[type[LocalArea], ...] = (AreaBase, process_local.Area)
     _flights: tuple[type[LocalFlight], ...] = (Flight, process_local.Flight)
     _bells: tuple[type[LocalBell], ...] = (Bell, process_local.Bell)
     _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)

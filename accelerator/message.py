@@ -90,6 +90,30 @@ def body(kind: int, keys: Sequence[bytes], notes: Sequence[int]) -> bytes:
     return packed
 
 
+def invalidation(origin: bytes, seq: int, said: bytes) -> bytes:
+    """
+    Give the whole of an invalidation.
+
+    Args:
+        origin: The sender's 16 bytes.
+        seq: Its number.
+        said: What body() gave.
+    """
+    return b"1 %s %d %s" % (origin.hex().encode(), seq, said)
+
+
+def heartbeat(number: int, history: str, seqs: Sequence[int]) -> bytes:
+    """
+    Give a heartbeat.
+
+    Args:
+        number: Of the heartbeat, as its sender counts them.
+        history: What the numbers belong to: printable ASCII without a space.
+        seqs: The last number given in each area that was asked about, in that order.
+    """
+    return " ".join(["1 H", str(number), history, *map(str, seqs)]).encode("ascii")
+
+
 def parse(data: bytes) -> Invalidation:
     """
     Read an invalidation.

@@ -48,6 +48,7 @@ class SettingValues(TypedDict, total=False):
     local: str
     mode: CacheMode | str | None
     redis: Any
+    remote: Any
     namespace: str | None
     redis_timeout: float | str | timedelta
     reconnect: tuple[float | str | timedelta, float | str | timedelta]
@@ -161,7 +162,7 @@ def configure(**settings: Unpack[SettingValues]) -> None:
     with _runtime.lock.held():
         merged = {**_runtime.configured, **settings}
         resolved = _resolve({}, merged)
-        _check_redis(resolved)
+        _check_remote(resolved)
         attachment = _runtime.attachment
         if attachment is not None:
             changed = _differences(settings, resolved, attachment.settings)
@@ -309,7 +310,7 @@ def _attach_locked(call: Mapping[str, Any], worker: object, *, strict: bool) -> 
 
 def _first(settings: Settings, worker: object, *, strict: bool) -> Attachment:
     """Attach a process that is not attached."""
-    settings = _with_sound_redis(settings, strict=strict)
+    settings = _with_sound_remote(settings, strict=strict)
     name = settings.name or derived_name(_app_uri(worker))
     private = _why_private(settings)
     if private is not None:
@@ -404,10 +405,10 @@ def _private(settings: Settings, name: str, degraded: str | None = None) -> Atta
 
 def second_level(memory: local.Segment, settings: Settings) -> SecondLevel | None:
     """Make what stands for Redis behind *memory*; None: the settings have none."""
-    if settings.redis is None:
+    if not settings.has_remote:
         return None
     with Importing():
-        from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is Redis
+        from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is one
 
     return SecondLevel(memory, settings)
 
@@ -474,22 +475,23 @@ def _differences(call: Mapping[str, Any], wanted: Settings, in_force: Settings) 
     return [name for name in call if getattr(wanted, name) != getattr(in_force, name)]
 
 
-def _check_redis(settings: Settings) -> None:
-    if settings.redis_problem is not None:
-        raise ConfigError(settings.redis_problem, setting="redis")
+def _check_remote(settings: Settings) -> None:
+    if settings.remote_problem is not None:
+        raise ConfigError(settings.remote_problem, setting=settings.remote_setting)
 
 
-def _with_sound_redis(settings: Settings, *, strict: bool) -> Settings:
+def _with_sound_remote(settings: Settings, *, strict: bool) -> Settings:
     """LOCAL mode instead of no cache at all."""
     try:
-        _check_redis(settings)
+        _check_remote(settings)
     except ConfigError as error:
         if strict:
             raise
-        LOG.error("attach: setting redis: %s; until then areas are LOCAL", error)  # noqa: TRY400
+        name = settings.remote_setting
+        LOG.error("attach: setting %s: %s; until then areas are LOCAL", name, error)  # noqa: TRY400
         mode = CacheMode.OFF if settings.mode is CacheMode.OFF else None
         size: Any = settings.size or "auto"
-        settings = replace(settings, redis=None, mode=mode, size=size)
+        settings = replace(settings, redis=None, remote=None, mode=mode, size=size)
     return settings
 
 

@@ -40,19 +40,19 @@ class SecondLevel:
 
     Args:
         memory: Where this host knows its state.
-        settings: Of the process; *redis* is given.
+        settings: Of the process; *redis* or *remote* is given.
     """
 
     def __init__(self, memory: local.Segment, settings: Settings) -> None:
         self.bound = settings.freshness_bound
         """Seconds that a change on another host may take to be seen here."""
         self._memory = memory
-        self._remote = remote.connect(settings)
-        self._guard = Guard(memory, self.bound)
+        self._remote = remote.open(settings)
+        self._guard = Guard(memory, self.bound, self._remote.title)
         # With connections of its own, as it is in a thread of its own.
         limit = min(settings.redis_timeout, LISTENER_TIMEOUT)
         self._listener = Listener(
-            memory, remote.connect(replace(settings, redis_timeout=limit)), settings
+            memory, remote.open(replace(settings, redis_timeout=limit)), settings
         )
 
     @property
@@ -293,10 +293,10 @@ class RemoteArea:
         """
         limit = self._config.max_value_size
         try:
-            found = remote.unseal(stored.blob, fingerprint=self.fingerprint, limit=limit)
-            return found._replace(expired=True) if stored.expired else found
+            opened = remote.unseal(stored.blob, fingerprint=self.fingerprint, limit=limit)
         except EnvelopeError as error:
             raise SerializationError(f"what Redis has is no value of this area: {error}") from None
+        return opened._replace(expired=True) if stored.expired else opened
 
     # --- for an operator ------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from accelerator.codec.raw import (
 from accelerator.codec.wire import FAST, PLAIN, Wire
 from accelerator.errors import ConfigError, SerializationError
 
-_CODES: Final = range(1, 32)
+CODES: Final = range(1, 32)
+"""Codes that a codec may give."""
 _MAC_SIZE: Final = 32
 _PURPOSE: Final = b"accelerator pickle 1\0"  # so that no other use of the secret signs these bytes
 _PROTOCOL: Final = 5
@@ -187,7 +188,7 @@ class _Foreign:
         except Exception as error:
             kind = type(value).__qualname__
             raise SerializationError(f"the codec failed on a value of type {kind}") from error
-        if type(code) is not int or code not in _CODES or type(payload) is not bytes:
+        if type(code) is not int or code not in CODES or type(payload) is not bytes:
             raise SerializationError("the codec must answer a code from 1 to 31, and bytes")
         return code, payload
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import tags
+from accelerator.backend import LOCAL_METHODS
 from accelerator.compression import zstd
 from accelerator.config.checks import (
     Check,
@@ -66,6 +67,19 @@ def _codec(name: str, value: Any) -> Any:
     )
 
 
+def _local(name: str, value: Any) -> Any:
+    """Check a first level of the application's own."""
+    if value is None:
+        return None
+    missing = [each for each in LOCAL_METHODS if not callable(getattr(value, each, None))]
+    if isinstance(value, type) or missing:
+        raise TypeError(
+            f"{name} must be a LocalBackend (see accelerator.protocols), an object with the "
+            f"methods {', '.join(LOCAL_METHODS)}, or None, not {type(value).__name__}"
+        )
+    return value
+
+
 def _version(name: str, value: Any) -> str | None:
     if value is None:
         return None
@@ -118,6 +132,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "max_value_size": size(1, MAX_VALUE_SIZE),
     "objects": one_of("auto", "shared", "copy"),
     "codec": _codec,
+    "local": _local,
     "verify": one_of("sample", "full"),
     "version": _version,
     "loader": _loader,
@@ -187,6 +202,8 @@ class AreaConfig:
     all (callers promise not to change them), "copy": none.
     """
     codec: Any = "msgpack"
+    local: Any = None
+    """Where values lie instead of the segment: see protocols.LocalBackend."""
     verify: str = "sample"
     """How often the checksum of a value is verified: "sample" or "full"."""
     version: str | None = None
@@ -290,12 +307,12 @@ class AreaConfig:
                 setting="codec",
                 area=self.area,
             )
-        redis = settings.redis is not None and settings.redis_problem is None
+        redis = settings.has_remote and settings.remote_problem is None
         mode = self.mode if settings.mode is None else settings.mode
         if mode is None:
             return CacheMode.BOTH if redis else CacheMode.LOCAL
         if mode.uses_remote and not redis:
-            reason = settings.redis_problem or "the setting redis is not given"
+            reason = settings.remote_problem or "the setting redis is not given"
             raise ConfigError(
                 f"mode={mode.value!r} needs Redis, but {reason}; or leave mode out, then Redis is "
                 "used where there is one",
@@ -332,6 +349,23 @@ def _shortest_life(config: AreaConfig) -> float:
 
 
 _USELESS: Final = (
+    _Rule(
+        "local",
+        lambda it: it.local is not None and it.mode in {CacheMode.REMOTE, CacheMode.OFF},
+        "local has no effect with mode='remote' or 'off', which keep nothing on this host: leave "
+        "one of them out",
+    ),
+    _Rule(
+        "objects",
+        lambda it: it.objects == "shared" and it.local is not None,
+        "objects='shared' has no effect with local=, which keeps bytes: leave one of them out",
+    ),
+    _Rule(
+        "verify",
+        lambda it: it.verify == "full" and it.local is not None,
+        "verify='full' has no effect with local=, which keeps nothing in the segment: leave one "
+        "of them out",
+    ),
     _Rule(
         "broadcast_invalidation",
         lambda it: bool(it.broadcast_invalidation) and it.mode is CacheMode.LOCAL,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from accelerator.backend import REMOTE_METHODS
 from accelerator.config.checks import (
     Check,
     checked,
@@ -77,6 +78,22 @@ def _redis(name: str, value: Any) -> Any:
     raise TypeError(f"{name} must be a URL, a redis-py client, or None, not {type(value).__name__}")
 
 
+def _remote(name: str, value: Any) -> Any:
+    """Check a second level of the application's own."""
+    if value is None:
+        return None
+    kind = type(value).__name__
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be an object, not the class {value.__name__} itself")
+    missing = [each for each in REMOTE_METHODS if not callable(getattr(value, each, None))]
+    if missing:
+        raise TypeError(
+            f"{name} must be a RemoteBackend (see accelerator.protocols), or None; {kind} has no "
+            f"{', '.join(missing)}"
+        )
+    return value
+
+
 def _reconnect(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{name} must be two durations: the first pause and the longest one")
@@ -114,6 +131,7 @@ _SETTING_CHECKS: Final[Mapping[str, Check]] = {
     "local": one_of("shared", "process"),
     "mode": mode_or_none,
     "redis": _redis,
+    "remote": _remote,
     "namespace": _namespace,
     "redis_timeout": duration(),
     "reconnect": _reconnect,
@@ -141,6 +159,8 @@ class Settings:
     mode: CacheMode | None = None
     """Instead of every area's own mode."""
     redis: Any = field(default=None, repr=False)  # the URL may hold a password
+    remote: Any = field(default=None, repr=False)
+    """A second level of the application's own, instead of Redis: see protocols.RemoteBackend."""
     namespace: str | None = None
     """First part of all names in Redis; None: as *name*."""
     redis_timeout: float = 0.1
@@ -155,7 +175,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, check in _SETTING_CHECKS.items():
             object.__setattr__(self, name, checked(name, check, getattr(self, name)))
-        if self.mode is not None and self.mode.uses_remote and self.redis is None:
+        if self.redis is not None and self.remote is not None:
+            raise ConfigError(
+                "there is one second level: give redis, or remote, and leave the other out",
+                setting="remote",
+            )
+        if self.mode is not None and self.mode.uses_remote and not self.has_remote:
             raise ConfigError(
                 f"mode={self.mode.value!r} needs Redis: give the setting redis, or leave mode out",
                 setting="mode",
@@ -190,13 +215,23 @@ class Settings:
             raise ConfigError(message, setting=error.setting) from None
 
     @property
-    def redis_problem(self) -> str | None:
-        """Why *redis* is given but must not be used; None if nothing is wrong with it."""
-        if self.redis is None or self.name is not None or self.namespace is not None:
+    def has_remote(self) -> bool:
+        """Whether there is a second level, be it Redis or the application's own."""
+        return self.redis is not None or self.remote is not None
+
+    @property
+    def remote_setting(self) -> str:
+        """Name of the setting that says which."""
+        return "redis" if self.remote is None else "remote"
+
+    @property
+    def remote_problem(self) -> str | None:
+        """Why a second level is given but must not be used; None if nothing is wrong with it."""
+        if not self.has_remote or self.name is not None or self.namespace is not None:
             return None
         return (
-            "redis needs an explicit name or namespace, equal on all hosts of this application "
-            "and different for others: give one"
+            f"{self.remote_setting} needs an explicit name or namespace, equal on all hosts of "
+            "this application and different for others: give one"
         )
 
     def describe(self) -> dict[str, Any]:
@@ -214,7 +249,7 @@ def _shown(name: str, value: Any) -> Any:
         return list(value)
     if name == "secret":
         return f"{len(value)} given" if value else None
-    if name == "redis" and value is not None:
+    if name in {"redis", "remote"} and value is not None:
         return redacted_url(value) if isinstance(value, str) else type(value).__name__
     return value
 

@@ -48,6 +48,8 @@ GENERATION_SIZE: Final = 8
 HEADER_SIZE: Final = HEAD.size + GENERATION_SIZE
 
 _LENGTH: Final = struct.Struct(">I")
+_STALE: Final = struct.Struct(">I")
+_STALE_AT: Final = 8
 _STALE_MOST: Final = (1 << 32) - 1  # ms, 49 days: what a header has room for
 _LIFE_MOST: Final = 1 << 53  # ms; Redis adds it to the present in 64 bits
 _CODES: Final = range(1, 64)
@@ -161,6 +163,42 @@ def unseal(blob: bytes, *, fingerprint: int = 0, limit: int) -> Opened:
         bool(flags & EXPIRED),
         section.tags,
     )
+
+
+class Head(NamedTuple):
+    """What a second level needs to know of a value."""
+
+    code: int
+    """CODE_INT: the payload is decimal text, to be added to."""
+    fingerprint: int
+    """Says how the area's values look; of another one a value counts as absent."""
+    stale: float
+    """Stale life in seconds."""
+
+
+def read_head(head: bytes) -> Head:
+    """
+    Read the head of an Envelope, or the beginning of what Envelope.blob() gave.
+
+    Raises:
+        EnvelopeError: It is none.
+    """
+    if len(head) < HEAD.size:
+        raise EnvelopeError("shorter than a header")
+    magic, version, code, _, fingerprint, stale_ms, _ = HEAD.unpack_from(head)
+    if magic != MAGIC or version != FORMAT:
+        raise EnvelopeError("another format")
+    return Head(code, fingerprint, stale_ms / 1000)
+
+
+def with_stale(head: bytes, stale: float) -> bytes:
+    """Give a head with another stale life, in seconds."""
+    return head[:_STALE_AT] + _STALE.pack(stale_milliseconds(stale)) + head[_STALE_AT + 4 :]
+
+
+def tags_of(tags: bytes) -> tuple[bytes, ...]:
+    """Read the encoded tags of an Envelope from its part about them."""
+    return tagging.parsed(bytes(tagging.STAMP_SIZE) + tags).tags if tags else ()
 
 
 _UNTAGGED: Final = tagging.Section(0, (), 0)

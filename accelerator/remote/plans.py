@@ -443,8 +443,7 @@ class Plans:
         replies = yield Batch([Call(scripts.BEAT, [each.beat, each.seq], ["", n]) for each in mine])
         seqs = [int(found[0]) for _, found in replies]
         replication = _one_id([identity for identity, _ in replies])
-        text = " ".join(["1 H", str(n), replication, *map(str, seqs)])
-        yield Batch([("PUBLISH", channel, text)])
+        yield Batch([("PUBLISH", channel, message.heartbeat(n, replication, seqs))])
         return replication, seqs
 
     def recheck(self, areas: Sequence[str], origin: bytes) -> Plan[list[str]]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from accelerator.errors import ConfigError
 from accelerator.remote import bounded, failures
 from accelerator.remote.aio import AsyncRedisRemote
+from accelerator.remote.names import host_channel
 from accelerator.remote.plans import Plans
 from accelerator.remote.source import Source
 from accelerator.remote.steps import steps
+from accelerator.remote.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
         Change,
         Fill,
         Lease,
-        RemoteBackend,
+        Remote,
         Stored,
         Written,
     )
@@ -60,6 +62,8 @@ class RedisRemote:
     May be used from any thread, and after a fork: a child has connections of its own.
     """  # noqa: D205  one sentence
 
+    title = "Redis"
+
     def __init__(self, source: Source, namespace: str) -> None:
         self.plans = Plans(namespace, source.db, cluster=source.cluster)
         self._source = source
@@ -76,6 +80,10 @@ class RedisRemote:
     def channel(self, area: str) -> str:
         """Name the channel on which an area's invalidations are told."""
         return self.plans.names(area).channel
+
+    def heartbeat_channel(self, origin: bytes) -> str:
+        """Name the channel on which a host hears its own heartbeats."""
+        return host_channel(self.plans.namespace, origin, self.plans.db)
 
     def describe(self) -> dict[str, Any]:
         """Where Redis is, as far as that may be shown: redis, db, kind."""
@@ -219,6 +227,10 @@ class RedisRemote:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
         return self._run(self.plans.log(area, first, last, limit), area, "log")
 
+    def subscriber(self, channel: str) -> Subscription:
+        """Connect one that hears, beside areas, the heartbeats that are told on *channel*."""
+        return Subscription(self.connection(), channel, self.channel)
+
     def connection(self) -> Any:
         """
         Connect: a ``redis.Connection`` of the caller's own, authenticated, RESP2, with our limits.
@@ -306,4 +318,4 @@ def _close(client: Any) -> None:
 
 
 if TYPE_CHECKING:
-    _sync: type[RemoteBackend] = RedisRemote
+    _sync: type[Remote] = RedisRemote

@@ -28,12 +28,14 @@ from accelerator import (
     lock,
     looking,
     operations,
+    protocols,
     reads,
     segment,
     testing,
     twins,
     writing,
 )
+from accelerator.backend import LOCAL_METHODS, REMOTE_METHODS, InvalidationSubscriber
 from accelerator.cli import doctor, watch
 from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
@@ -399,6 +401,45 @@ class TestApi:
         }
         actual = {each.__name__: each.kind for each in (CacheError, *CacheError.__subclasses__())}
         assert actual == listed
+
+
+class TestProtocols:
+    PAGE = "reference/protocols.md"
+
+    def test_names(self) -> None:
+        """Every name of accelerator.protocols, and every suite, has its place."""
+        page = prose_of(DOCS / self.PAGE)
+        suites = [name for name in testing.__all__ if name.endswith("Suite")]
+        names = [*protocols.__all__, *suites]
+        assert [] == [name for name in names if not re.search(rf"`{name}`", page)]
+
+    def test_methods(self) -> None:
+        """Every method that is asked for has a row, and each row is one."""
+        rows = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "method", "what it does")]
+        hears = {name for name in vars(InvalidationSubscriber) if not name.startswith("_")}
+        assert {*REMOTE_METHODS, *hears, *LOCAL_METHODS} == set(rows)
+
+    def test_fixtures(self) -> None:
+        """The fixtures of a suite are those that its tests ask for."""
+        listed = rows_of(self.PAGE, "protocol", "plugged in with", "suite")
+        before: set[str] = set()
+        for _, _, suite, fixtures in listed:
+            named = before if fixtures == "the same" else set(names_in(fixtures))
+            before = named
+            kind = getattr(testing, names_in(suite)[0])
+            for name in dir(kind):
+                if name.startswith("test_"):
+                    asked = set(inspect.signature(getattr(kind, name)).parameters)
+                    own = {each for each in asked if hasattr(kind, each)}
+                    assert asked <= named | own | {"self"}, name
+
+    def test_excerpts(self) -> None:
+        """What the pages show of the example stands in it."""
+        source = read(DOCS / "examples" / "sqlite_backend.py")
+        page = DOCS / "how-to" / "write-a-backend.md"
+        excerpts = [each.text for each in blocks_of(page) if each.text.startswith("# sqlite")]
+        assert 4 == len(excerpts)
+        assert [] == [each for each in excerpts if each.partition("\n")[2] not in source]
 
 
 class TestMetrics:

@@ -247,7 +247,7 @@ def _told(name: str, value: str) -> str:
 
 
 def _redis(settings: Settings, seen: snapshot.Snapshot | None) -> Seen | None:
-    if settings.redis is None or settings.redis_problem is not None:
+    if settings.redis is None or settings.remote_problem is not None:
         return None
     from accelerator import remote  # noqa: PLC0415  only where there is Redis
 

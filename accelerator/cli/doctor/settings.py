@@ -53,7 +53,7 @@ def unknown(facts: Facts) -> Iterator[Finding]:
 
 def redis_names(facts: Facts) -> Iterator[Finding]:
     """Redis needs a name that all hosts share."""
-    problem = None if facts.settings is None else facts.settings.redis_problem
+    problem = None if facts.settings is None else facts.settings.remote_problem
     if problem is not None:
         yield fail(
             "settings",
