@@ -180,6 +180,34 @@ class TestCoherence:
             cache.delete("key")
             assert MISS is cache.get("key", MISS, allow_stale=True)
 
+    def test_delete_within_expire(self) -> None:
+        """A delete that comes while expire() looks at the value is not undone by it."""
+        with testing.isolated():
+            mine, theirs = self.pair()
+            theirs.get("key")
+            mine.set("key", 1)
+            own = mine.config.local
+            looks = iter([None, lambda: theirs.delete("key")])
+
+            def get(key: bytes) -> Any:
+                found = Dict.get(own, key)
+                (next(looks, None) or int)()
+                return found
+
+            own.get = get
+            mine.expire("key")
+            assert MISS is mine.get("key", MISS, allow_stale=True)
+
+    def test_late(self) -> None:
+        """Who enters a load after it has ended finds its value, and does not load again."""
+        with testing.isolated():
+            cache, _ = self.pair()
+            cache.set("key", 1)
+            assert cache._enter("key", 30.0) is None
+            forced = cache._enter("key", 30.0, local.FORCE)
+            assert local.FLIGHT_LEADING == forced.state
+            forced.fail()
+
     def test_another_segment(self) -> None:
         """What was stored beside another segment is not believed beside this one."""
         own = Dict()
