@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import local, segment
 from accelerator.observability.diagnostics import quantile
+from accelerator.observability.processes import Usage, usage_of
 from accelerator.observability.tables import AreaRow, Block, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _OBJECT_HIT: Final = local.COUNTERS.index("object_hit")
 _LOCAL_HIT: Final = local.COUNTERS.index("local_hit")
 
 Counted = dict[str, int]
 """By the names of the counters."""
-
-
-class Usage(NamedTuple):
-    """What the kernel says of a process."""
-
-    state: str
-    """One letter, as ps shows it: R, S, D, T (stopped), Z."""
-    cpu: float
-    """Seconds of processor time since its start."""
-    memory: int
-    """Bytes of its own: the pages of the segment are not among them."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +94,6 @@ def _worker(memory: local.Segment, process: Mapping[str, Any]) -> Worker:
     pid = segment.pid_here(memory, process["incarnation"])
     usage = usage_of(pid) if pid else None
     return Worker(process["incarnation"], process["pid"], pid, process["attached"], usage)
-
-
-def usage_of(pid: int) -> Usage | None:
-    """What the kernel says of a process; None: nothing, it has ended or is not ours to see."""
-    folder = Path("/proc") / str(pid)
-    try:
-        # The command is in parentheses and may itself contain anything, parentheses included.
-        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-        status = (folder / "status").read_bytes()
-    except OSError:
-        return None
-    cpu = (int(fields[11]) + int(fields[12])) / _TICKS
-    own = [line.split()[1] for line in status.splitlines() if line.startswith(b"RssAnon:")]
-    return Usage(fields[0].decode(), cpu, int(own[0]) * 1024 if own else 0)
 
 
 class Change:

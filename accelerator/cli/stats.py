@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
 from accelerator.cli import common, watch
-from accelerator.observability import diagnostics
+from accelerator.config import Settings
+from accelerator.errors import ConfigError
+from accelerator.observability import diagnostics, prometheus, reading
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +41,11 @@ def add_to(commands: Commands) -> None:
         "this host.  Reads only.",
     )
     common.add_name(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="for programs")
+    shape.add_argument(
+        "--prom", action="store_true", help="for Prometheus: every metric in its text format"
+    )
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -56,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     common.need_segments()
     file = common.choose(arguments.name, arguments.uid)
+    if arguments.prom:
+        return _prometheus(arguments, file)
     if arguments.watch is not None:
         return watch.run(file, arguments.watch, as_json=arguments.json)
     stats = segment.inspect(file).stats()
@@ -64,6 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
         print()
     else:
         print(render(file, stats))
+    return 0
+
+
+def _prometheus(arguments: argparse.Namespace, file: segment.SegmentFile) -> int:
+    if arguments.watch is not None:
+        raise ConfigError("--prom is one look: leave out --watch, and let Prometheus come again")
+    bound = Settings.resolve({}, {}, os.environ).freshness_bound
+    found = reading.Reader(segment.inspect(file)).read(processes=False)
+    sys.stdout.write(prometheus.text(found, bound))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import secrets
 import threading
@@ -261,6 +262,24 @@ class ProcessLocalSegment(RemoteSide):
                 "link": self.link(),
                 "leader": self.leader(),
             }
+
+    def gauges(self) -> list[tuple[str, int, int, bool, float | None]]:
+        """Give what observability.tables.Gauge has of each area, in the order of their names."""
+        with self.lock():
+            now, shown = self.now(), self.stats()["areas"]
+            found = []
+            for name, area in sorted(self._areas.items()):
+                ahead = area.fresh_until - now
+                known = ahead if math.isfinite(ahead) else None
+                numbers = shown[name]
+                found.append((name, numbers["entries"], numbers["bytes"], area.watched, known))
+            return found
+
+    def histograms(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Give by area how long its loads took, and its calls of the second level."""
+        with self.lock():
+            areas = self._areas.values()
+            return {area.name: (area.latencies.copy(), area.l2_latencies.copy()) for area in areas}
 
     def _summary(self, live: list[Item]) -> dict[str, Any]:
         shown = {

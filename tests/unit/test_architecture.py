@@ -42,6 +42,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
+    frozenset({"admin"}),
     frozenset({"cli", "demo", "testing", "__main__"}),
 )
 
@@ -65,6 +66,7 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "msgpack": frozenset({"codec", "message"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
+    "prometheus_client": frozenset({"observability"}),
     "redis": frozenset({"remote"}),
 }
 
