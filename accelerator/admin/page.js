@@ -72,17 +72,17 @@
     "evictions", "expired",
   ];
   const TROUBLE = {
-    load_error: "loads failed",
-    load_timeout: "loads took longer than loader_timeout",
-    load_refused: "reads were refused a load of their own, as max_loads of them ran",
-    l2_error: "calls of Redis failed",
-    l2_timeout: "calls of Redis took longer than redis_timeout",
-    l2_undecodable: "values in Redis could not be read",
-    store_rejected_size: "values were too large to be stored",
-    store_rejected_encode: "values could not be encoded",
-    lock_giveup: "writes were given up, as a part of the segment stayed locked",
-    corrupt_item: "items did not verify and were dropped",
-    outbox_dropped: "changes did not fit into the outbox",
+    load_error: "a load failed",
+    load_timeout: "a load took longer than loader_timeout",
+    load_refused: "a read was refused a load of its own, as max_loads of them ran",
+    l2_error: "a call of Redis failed",
+    l2_timeout: "a call of Redis took longer than redis_timeout",
+    l2_undecodable: "a value in Redis could not be read",
+    store_rejected_size: "a value was too large to be stored",
+    store_rejected_encode: "a value could not be encoded",
+    lock_giveup: "a write was given up, as a part of the segment stayed locked",
+    corrupt_item: "an item did not verify and was dropped",
+    outbox_dropped: "a change did not fit into the outbox",
   };
   const zeros = (n) => new Array(n).fill(0);
   const less = (now, then) => now.map((n, i) => Math.max(0, n - (then ? then[i] : 0)));
@@ -186,13 +186,13 @@
 
   const points = [];
   let cursor = null; // time that is pointed at
+  let hasRemote = false; // whether anybody has Redis
   const HEIGHT = 168;
-  const EDGE = { left: 44, right: 6, top: 8, bottom: 20 };
+  const EDGE = { left: 58, right: 6, top: 8, bottom: 20 };
 
   const round = (top) => {
-    // The least of 1, 2, 5 times a power of ten that is not less.
     const power = 10 ** Math.floor(Math.log10(top));
-    return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= top * 0.999);
+    return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * power).find((n) => n >= top * 0.999);
   };
   const SCALES = {
     ratio: (values) => {
@@ -225,8 +225,9 @@
         make("h3", { id }, title), this.legend, this.svg);
       this.values = series.map(({ label, color }) => {
         const value = make("b", {}, NONE);
-        this.legend.append(make("span", {}, make("i", { class: `k${color}` }), label, value));
-        return value;
+        const entry = make("span", {}, make("i", { class: `k${color}` }), label, value);
+        this.legend.append(entry);
+        return { value, entry };
       });
       this.svg.addEventListener("pointermove", (event) => this.point(event));
       this.svg.addEventListener("pointerleave", () => show(null));
@@ -258,8 +259,8 @@
       const stacked = this.options.kind === "stack";
       const levels = shown.map((point) => {
         let sum = 0;
-        return this.series.map(({ key }) => {
-          if (!some(point[key])) return null;
+        return this.series.map(({ key, remote }) => {
+          if (!some(point[key]) || (remote && !hasRemote)) return null;
           sum += point[key];
           return stacked ? sum : point[key];
         });
@@ -340,11 +341,13 @@
         Math.abs(point.t - cursor) < Math.abs(best.t - cursor) ? point : best;
       const at = !shown.length ? null
         : cursor === null ? shown[shown.length - 1] : shown.reduce(nearest);
-      const said = this.series.map(({ key, label }, i) => {
+      const said = this.series.map(({ key, label, remote }, i) => {
         const text = at ? this.options.write(at[key]) : NONE;
-        this.values[i].textContent = text;
-        return `${label} ${text}`;
-      });
+        const { value, entry } = this.values[i];
+        value.textContent = text;
+        entry.hidden = Boolean(remote) && !hasRemote;
+        return entry.hidden ? null : `${label} ${text}`;
+      }).filter(Boolean);
       const when = at && cursor !== null ? clock(at.t) : "now";
       this.svg.setAttribute("aria-label", `${this.title}, ${when}: ${said.join(", ")}`);
       this.svg.removeAttribute("aria-labelledby");
@@ -375,12 +378,12 @@
 
   const charts = [
     new Chart("Hit ratio",
-      [{ key: "ratio", label: "this host", color: 1 }, { key: "both", label: "with Redis", color: 2 }],
+      [{ key: "ratio", label: "this host", color: 1 }, { key: "both", label: "with Redis", color: 2, remote: true }],
       { id: "ratio", scale: "ratio", tick: (v) => `${trimmed(v * 100, 1)}%`, write: share,
         empty: "no reads yet" }),
     new Chart("Reads by what answered",
       [{ key: "objects", label: "objects", color: 1 }, { key: "segment", label: "segment", color: 2 },
-        { key: "redis", label: "Redis", color: 3 }, { key: "rest", label: "loads, misses", color: 4 }],
+        { key: "redis", label: "Redis", color: 3, remote: true }, { key: "rest", label: "loads, misses", color: 4 }],
       { id: "reads", kind: "stack", scale: "linear", tick: count, write: rate }),
     new Chart("Load latency",
       [{ key: "p50", label: "p50", color: 2 }, { key: "p99", label: "p99", color: 4 }],
@@ -406,7 +409,7 @@
       this.empty = empty;
       this.body = make("tbody");
       const head = columns.map(([text, kind]) =>
-        make("th", { scope: "col", class: kind === "words" ? "words" : null }, text));
+        make("th", { scope: "col", class: kind || null }, text));
       this.kinds = columns.map(([, kind]) => kind);
       this.note = make("span", { class: "note" });
       this.scroll = make("div", { class: "scroll", tabindex: "0", role: "region",
@@ -431,7 +434,7 @@
   class Facts {
     constructor(id, title) {
       this.list = make("dl", { class: "facts" });
-      this.node = make("section", { class: "panel third card", "aria-labelledby": id },
+      this.node = make("section", { class: "panel quarter card", "aria-labelledby": id },
         make("h2", { id }, title), this.list);
     }
 
@@ -445,16 +448,16 @@
   const tag = (level, text) => make("span", { class: `tag ${level}` }, text);
   const tables = {
     areas: new Table("areas-title", "Areas",
-      [["area"], ["reads"], ["hits"], ["objects"], ["from Redis"], ["loads"], ["p50"], ["p99"],
-        ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words"]],
+      [["area"], ["reads"], ["hits"], ["objects"], ["from Redis", "redis"], ["loads"], ["p50"], ["p99"],
+        ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words redis"]],
       "No area yet: a cache appears here with its first use."),
     processes: new Table("processes-title", "Workers",
       [["process"], ["reads"], ["hits"], ["objects"], ["loads"], ["sets"], ["processor"], ["memory"],
-        ["loading"], ["attached"], ["", "words"]],
+        ["loading"], ["attached"], ["notes", "words"]],
       "No process uses this segment."),
     flights: new Table("flights-title", "Loads and locks",
       [["area"], ["key hash", "mono"], ["process"], ["age"], ["lease left"], ["waiters"],
-        ["", "words"]],
+        ["notes", "words"]],
       "Nothing is being loaded at this moment, and no lock is held."),
     redis: new Facts("redis-title", "Redis and its breaker"),
     listener: new Facts("listener-title", "Listener"),
@@ -475,7 +478,7 @@
       const by = (counter) => (of ? rate(of.counted[counter] / change.passed) : NONE);
       const found = of ? tiers(of.counted) : {};
       const [p50, p99] = [0.5, 0.99].map((q) => of && quantile(q, now.latency_bounds, of.loads));
-      return [found.reads || 0, [
+      return [area.local_hit + area.local_miss, [
         name, of ? rate(found.reads / change.passed) : NONE, share(found.hits),
         share(found.objects), area.remote ? share(found.redis) : NONE, by("load_total"),
         upTo(p50), upTo(p99), by("set"), by("evictions"), count(area.entries), size(area.bytes),
@@ -492,7 +495,8 @@
       if (flight.lock) continue;
       leading.set(flight.incarnation, (leading.get(flight.incarnation) || 0) + 1);
     }
-    const rows = now.processes.filter((each) => each.alive).map((each) => {
+    const living = now.processes.filter((each) => each.alive);
+    const rows = living.sort((a, b) => a.pid - b.pid).map((each) => {
       const of = change && change.processes.get(each.incarnation);
       const found = of ? tiers(of.counted) : {};
       const by = (counter) => (of ? rate(of.counted[counter] / change.passed) : NONE);
@@ -561,8 +565,9 @@
       ["created", new Date(segment.created * 1000).toLocaleString()],
       ["locks taken over", count(segment.dead_owner_takeover)],
       ["rings dropped", segment.resets ? tag("bad", count(segment.resets)) : "0"],
-      ...(segment.process_slots > 1 ? [["places for processes, areas",
-        `${count(segment.process_slots)}, ${count(segment.area_slots)}`]] : []),
+      ...(segment.process_slots > 1 ? [
+        ["places for processes", count(segment.process_slots)],
+        ["places for areas", count(segment.area_slots)]] : []),
     ]);
   };
 
@@ -608,18 +613,20 @@
         sums.set(counter, known);
       }
     }
-    return [...sums].map(([counter, { number, areas }]) => {
+    if (!sums.size) return [];
+    const lines = [...sums].map(([counter, { number, areas }]) => {
       const names = [...areas].sort();
       const listed = names.length > 3 ? `${names.length} areas` : names.join(", ");
-      return {
-        level: "warn",
-        key: counter,
-        what: `In the last minute ${count(number)} ${TROUBLE[counter]}${listed && `: ${listed}`}.`,
-        means: "",
-        page: "docs/reference/metrics.md#names",
-        url: now.docs ? `${now.docs.replace(/\/$/, "")}/reference/metrics.md#names` : null,
-      };
+      return `${count(number)} × ${TROUBLE[counter]}${listed && ` (${listed})`}`;
     });
+    return [{
+      level: "warn",
+      what: "In the last minute:",
+      lines,
+      means: "",
+      page: "docs/reference/metrics.md#names",
+      url: now.docs ? `${now.docs.replace(/\/$/, "")}/reference/metrics.md#names` : null,
+    }];
   };
 
   let told = "";
@@ -627,16 +634,17 @@
     const found = [...now.warnings, ...recent(now)];
     const box = $("warnings");
     box.hidden = !found.length;
-    box.replaceChildren(...found.map(({ level, what, means, page, url }) => {
+    box.replaceChildren(...found.map(({ level, what, means, lines, page, url }) => {
       const read = url && /^https?:/.test(url)
         ? make("a", { href: url, rel: "noreferrer" }, `Read ${page}`) : `Read ${page}`;
       return make("div", { class: `notice ${level}` },
         make("span", { class: "sign", "aria-hidden": "true" }, "!"), make("strong", {}, what),
         means ? make("span", { class: "means" }, means) : null,
+        lines ? make("ul", {}, ...lines.map((line) => make("li", {}, line))) : null,
         make("span", { class: "read" }, read));
     }));
     // Said once, not every two seconds: only which warnings there are, not their seconds.
-    const kinds = found.map(({ key, what }) => key || what.replace(/[\d.,]+/g, "#")).join("|");
+    const kinds = found.map(({ what }) => what.replace(/[\d.,]+/g, "#")).join("|");
     if (kinds !== told) {
       say(found.length ? `${plural(found.length, "warning")}. ${found[0].what}` : "No warnings.");
       told = kinds;
@@ -666,6 +674,8 @@
     points.push(pointOf(now, change));
     while (points.length && points[0].t < now.time * 1000 - KEPT) points.shift();
     const point = points[points.length - 1];
+    hasRemote = Boolean(now.remote);
+    document.body.classList.toggle("alone", !hasRemote);
     charts[3].most = now.segment.data_bytes;
     if (now.remote && charts[5] !== ofRedis) {
       charts[5].node.replaceWith(ofRedis.node);
