@@ -173,7 +173,7 @@ class TestExamples:
 
     def test_languages(self) -> None:
         """A block says what it is, so that no example is forgotten by a slip."""
-        known = {"python", "sh", "text"}
+        known = {"python", "sh", "text", "yaml"}
         blocks = [block for page in PAGES for block in blocks_of(page)]
         assert [] == [block.name for block in blocks if block.language not in known]
 

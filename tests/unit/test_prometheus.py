@@ -312,3 +312,13 @@ class TestAlerts:
         for name, label, value in found:
             assert label == table[name].labels[-1]
             assert value in table[name].sources
+
+    def test_pages(self) -> None:
+        """Each rule leads to a page, and to a heading of it, that exists."""
+        root = ALERTS.parents[2]
+        found = re.findall(r"runbook: (\S+?\.md)(?:#(\S+))?$", self.page, re.MULTILINE)
+        assert len(re.findall(r"- alert:", self.page)) == len(found)
+        for name, anchor in found:
+            heads = re.findall(r"^#+ (.*)$", (root / name).read_text("utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert not anchor or anchor in anchors, (name, anchor)

@@ -27,9 +27,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 def find() -> str | None:
     """Program of the browser, if there is one on this machine."""
-    return os.environ.get("ACCELERATOR_CHROMIUM") or next(
-        filter(None, map(shutil.which, NAMES)), None
-    )
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:

@@ -32,7 +32,7 @@ def browser() -> Iterator[Any]:
     module = load("browser")
     program = module.find()
     if program is None:
-        pytest.skip("there is no Chromium here: install chromium, or set ACCELERATOR_CHROMIUM")
+        pytest.skip("there is no Chromium here: install chromium, or set CHROMIUM")
     running = module.Browser(program)
     yield running
     running.close()

@@ -74,7 +74,7 @@ def keep(tab: Any, name: str) -> None:
     """Store a picture where somebody wants to look at them."""
     picture = tab.picture()
     assert picture.startswith(b"\x89PNG")
-    folder = os.environ.get("ACCELERATOR_PICTURES")
+    folder = os.environ.get("PAGE_PICTURES")
     if folder:
         Path(folder, f"{name}.png").write_bytes(picture)
 
@@ -101,7 +101,7 @@ class TestStates:
             assert "no reads yet" in shown
             assert "Nothing is being loaded" in shown
             assert "Outbox" not in shown  # there is no Redis
-            assert tab.run("document.title") == f"{shared.name} – accelerator"
+            assert tab.run("document.title") == f"{shared.name} \u2013 accelerator"
             sound(tab, url, width)
             keep(tab, f"empty-{width}-{scheme}")
 
@@ -128,7 +128,7 @@ class TestStates:
             assert 0 == tab.run("document.images.length")
             # A look may fall between any two of the calls above, so the last rate may be of some.
             ratio = tab.until("document.querySelector('#tiles .big').textContent")
-            assert re.fullmatch(r"\d+\.\d%|–", ratio)
+            assert re.fullmatch("\\d+\\.\\d%|\u2013", ratio)
             lines = tab.run("document.querySelectorAll('#charts path.line').length")
             assert lines >= 6
             shown = tab.run("document.querySelectorAll('#charts path.stack').length")
@@ -264,7 +264,7 @@ class TestLife:
                 run(10)
                 tab.looks(2)
                 reads = tab.run("document.querySelectorAll('#tiles .big')[1].textContent")
-                assert reads in {"–", "0 /s"}
+                assert reads in {"\u2013", "0 /s"}
         finally:
             segment.unlink(name, os.geteuid(), force=True)
 
