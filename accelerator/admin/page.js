@@ -426,7 +426,7 @@
       this.scroll.hidden = !rows.length;
       this.none.hidden = rows.length > 0;
       this.body.replaceChildren(...rows.map((cells) => make("tr", {}, ...cells.map((cell, i) =>
-        i === 0 ? make("th", { scope: "row" }, cell)
+        i === 0 ? make("th", { scope: "row", title: cell }, cell)
           : make("td", { class: this.kinds[i] || null }, cell)))));
     }
   }

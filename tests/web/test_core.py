@@ -25,10 +25,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families_of
 
 from accelerator import LevelCache, NotAttached, admin, cli, local, segment, testing
-from accelerator.admin import page, warn
+from accelerator.admin import page, serve, warn
 from accelerator.admin.core import Core, Request, Response, everybody
 from accelerator.admin.sources import ThisProcess
-from accelerator.cli import web
 
 NATIVE = local.NATIVE and segment.AVAILABLE
 ROUTES = ("/", "/diagnostics", "/metrics", "/healthz", "/readyz")
@@ -110,7 +109,7 @@ class TestRoutes:
 
     def test_host(self) -> None:
         """A name that was made to lead here from elsewhere gets nothing."""
-        core = Core(ThisProcess(), hosts=web.names_of("127.0.0.1", 8787))
+        core = Core(ThisProcess(), hosts=serve.names_of("127.0.0.1", 8787))
         for host, expected in (
             ("127.0.0.1:8787", 200),
             ("LocalHost:8787", 200),
@@ -673,7 +672,7 @@ class TestCommand:
     )
     def test_is_loopback(self, host: str, local_only: bool) -> None:
         """What only this machine can reach."""
-        assert local_only is web.is_loopback(host)
+        assert local_only is serve.is_loopback(host)
 
     def test_taken(
         self, served: Any, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]

@@ -112,6 +112,7 @@ class TestStates:
         """Rates, ratios and latencies of what happens between two looks."""
         users = LevelCache("users", loader=lambda key: f"user {key}")
         hostile = LevelCache("<img src=x onerror=alert(1)>")
+        LevelCache("a-name-of-an-area-that-is-" + "very-" * 12 + "long").get(1)
         users.mget(range(50))
         hostile.set(1, 1)
         _, url = serve(shared.name)
@@ -124,7 +125,7 @@ class TestStates:
                 users._latency(0.02)
                 tab.looks(1)
             rows = {row[0]: row for row in tab.run(f"{TABLE}('areas-title')")}
-            assert {"users", "<img src=x onerror=alert(1)>"} == set(rows)
+            assert {"users", "<img src=x onerror=alert(1)>"} < set(rows)
             assert 0 == tab.run("document.images.length")
             # A look may fall between any two of the calls above, so the last rate may be of some.
             ratio = tab.until("document.querySelector('#tiles .big').textContent")
