@@ -255,17 +255,22 @@ class TestLife:
             environment = {**os.environ, "ACCELERATOR_NAME": name, "ACCELERATOR_SIZE": "4MiB"}
             subprocess.run([sys.executable, "-c", code % number], check=True, env=environment)
 
-        run(1000)
+        run(10)
         try:
             _, url = serve(name)
             with browser.tab() as tab:
                 tab.open(url)
                 tab.looks(2)
+                reads = "document.querySelectorAll('#tiles .big')[1]"
+                tab.run(
+                    "window.shown = []; new MutationObserver(() =>"
+                    f"window.shown.push({reads}.textContent)).observe({reads}, {{childList: true}})"
+                )
                 segment.unlink(name, os.geteuid(), force=True)
-                run(10)
+                run(1000)
+                tab.until(f"{TABLE}('areas-title').length === 1")
                 tab.looks(2)
-                reads = tab.run("document.querySelectorAll('#tiles .big')[1].textContent")
-                assert reads in {"\u2013", "0 /s"}
+                assert {"\u2013", "0 /s"} == set(tab.run("window.shown"))
         finally:
             segment.unlink(name, os.geteuid(), force=True)
 
