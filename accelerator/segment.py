@@ -223,6 +223,17 @@ class _Registry:
         if segment is not None:
             self._retired.append(segment)
 
+    def release(self, segment: _native.Segment) -> None:
+        """
+        Let a mapping go with the last area that uses it, if its file has no name any more.
+
+        Nobody can open such a file again, so no other descriptor of it could drop our locks.
+        """
+        for inode, known in list(self._segments.items()):
+            is_ours = known is segment and self.find(inode) is segment
+            if is_ours and os.fstat(segment.fd).st_nlink == 0:
+                del self._segments[inode]
+
     def close(self, fd: int) -> None:
         """
         Close *fd* unless this process has its file open elsewhere: that would drop our locks.
@@ -501,6 +512,12 @@ def leave(segment: _native.Segment) -> None:
         segment.unregister()
         if not segment.is_private:
             _note_visit(segment.fd)
+
+
+def release(segment: _native.Segment) -> None:
+    """Let go of a segment that is unlinked and left: it is unmapped with its last area."""
+    with _registry.lock.held():
+        _registry.release(segment)
 
 
 def _attach_locked(request: Request) -> _native.Segment:
