@@ -21,11 +21,14 @@ _CHILD: Final = """
 import importlib.util, pickle, sys, types
 sys.path[:], modules = pickle.loads(sys.stdin.buffer.read(int(sys.argv[1])))
 for name, file in modules:
-    for dot in (at for at, sign in enumerate(name) if sign == "."):
-        sys.modules.setdefault(name[:dot], types.ModuleType(name[:dot]))
-    spec = importlib.util.spec_from_file_location(name, file)
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
+    try:
+        importlib.import_module(name)
+    except ImportError:  # a test module that lies in no package
+        for dot in (at for at, sign in enumerate(name) if sign == "."):
+            sys.modules.setdefault(name[:dot], types.ModuleType(name[:dot]))
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
 converter, keys = pickle.loads(sys.stdin.buffer.read())
 from accelerator.local import encode_key
 sys.stdout.buffer.write(pickle.dumps([encode_key(converter(key)) for key in keys]))
