@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
     from accelerator.durations import Duration
     from accelerator.entry import ReadOptionValues
     from accelerator.loader import LoaderOf
     from accelerator.looking import Copy
+    from accelerator.memory import Reading
     from accelerator.observability.diagnostics import DiagnosticSnapshot
     from accelerator.observability.metrics import MetricPoint, MetricsSnapshot
     from accelerator.steps import Steps

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
     from typing import Unpack
 
-    from accelerator.backend import Reading
     from accelerator.durations import Duration
     from accelerator.entry import Entry, ReadOptionValues
     from accelerator.loader import LoaderOf
+    from accelerator.memory import Reading
 
 
 class AsyncTwins(Reads[K, V]):

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
     frozenset(
-        {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
-        | {"calls", "templates"}
+        {"backend", "calls", "codec", "config", "keys", "loader", "memory", "message", "policy"}
+        | {"segment", "steps", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
