@@ -23,7 +23,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
-    frozenset({"aflight", "invalidation"}),
+    frozenset({"aflight", "invalidation", "warming"}),
     frozenset({"second"}),
     frozenset({"runtime"}),
     frozenset({"binding"}),
