@@ -16,10 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
-        {"backend", "calls", "codec", "config", "keys", "loader", "memory", "message", "policy"}
-        | {"segment", "steps", "templates"}
+        {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
+        | {"calls", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
