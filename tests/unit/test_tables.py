@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from areas import bound_area
 
 from accelerator import LevelCache, local, segment, testing
 from accelerator.observability.tables import Tables
@@ -30,24 +31,6 @@ def shared(request: pytest.FixtureRequest) -> Iterator[testing.Isolated]:
 
 def tables(memory: Any) -> Tables:
     return Tables(memory, memory.stats()["segment"])
-
-
-def bound_area(memory: Any, name: str, bound: float | None) -> Any:
-    area: Any = local.AreaBase()
-    area._bind(
-        memory,
-        name,
-        ttl=None,
-        null_ttl=None,
-        stale_ttl=0.0,
-        jitter=0.0,
-        max_value_size=1 << 10,
-        object_cache_bytes=0,
-        flags=local.PLAIN_SET,
-        bound=bound,
-    )
-    area.set("key", 1)
-    return area
 
 
 class TestAreas:
