@@ -68,6 +68,14 @@ static bool mget_miss(struct mget *m, PyObject *key) {
     return PyList_Append(m->missing, key) == 0;
 }
 
+/* The same of a key that only the caller's list holds. */
+static bool mget_miss_at(struct mget *m, PyObject *keys, Py_ssize_t i) {
+    PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+    bool done = mget_miss(m, key);
+    Py_DECREF(key);
+    return done;
+}
+
 static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     count_negative(m->self, value);
     bool done = dict_put(m->result, key, value) == 0;
@@ -75,12 +83,18 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-/* Codecs are user code and may change the caller's list: the key is held, and the size asked again.
- */
-static bool mget_one(struct mget *m, PyObject *key) {
+/* Codecs, hashes of keys, and finalisers of objects that are forgotten are user code, and may change
+ * the caller's list: the size is asked behind each that may have run, and the key is held before the
+ * next. */
+static bool mget_one(struct mget *m, PyObject *keys, Py_ssize_t i) {
     PyObject *object = NULL;
     struct acc_look look;
-    if (objects_usable(m->self, &look) && object_key_type(key)) {
+    bool usable = objects_usable(m->self, &look);
+    if (acc_unlikely(i >= PySequence_Fast_GET_SIZE(keys))) {
+        return true;
+    }
+    PyObject *key = PySequence_Fast_GET_ITEM(keys, i);
+    if (usable && object_key_type(key)) {
         object =
             object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)), look);
     }
@@ -102,7 +116,7 @@ static bool mget_all(struct mget *m, PyObject *keys) {
             prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
                                 left < BATCH ? left : BATCH);
         }
-        if (!mget_one(m, PySequence_Fast_GET_ITEM(keys, i))) {
+        if (!mget_one(m, keys, i)) {
             return false;
         }
     }
@@ -177,7 +191,7 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
     if (done && (options != Py_None || more != NULL)) {
         /* Options may forbid what a plain hit returns: Python reads every key. */
         for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(sequence); i++) {
-            done = mget_miss(&m, PySequence_Fast_GET_ITEM(sequence, i));
+            done = mget_miss_at(&m, sequence, i);
         }
     } else if (done) {
         done = mget_all(&m, sequence);

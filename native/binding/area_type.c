@@ -51,9 +51,12 @@ static int area_traverse(PyObject *op, visitproc visit, void *arg) {
 static void give_objects_back(AreaObject *self) {
     struct object_cache *objects = self->objects;
     if (objects != NULL && (self->flags & AREA_OWN_OBJECTS) != 0) {
+        SegmentObject *segment =
+            (SegmentObject *)Py_NewRef(self->segment); /* see objects_renew() */
         self->objects = NULL;
         object_cache_clear(objects);
         objects->spare = objects->used == 0; /* else a destructor was here: it stays whose it was */
+        Py_DECREF(segment);
     }
 }
 
@@ -153,7 +156,8 @@ static bool find_objects(AreaObject *self, SegmentObject *segment, uint32_t id, 
         return true;
     }
     if ((flags & AREA_OWN_OBJECTS) != 0) {
-        bool same = self->segment == segment && (self->flags & AREA_OWN_OBJECTS) != 0;
+        bool same = self->segment == segment && (self->flags & AREA_OWN_OBJECTS) != 0 &&
+                    self->area.id == id;
         *out =
             same && self->objects != NULL ? self->objects : segment_own_objects(segment, bytes_max);
         return *out != NULL;
@@ -163,6 +167,21 @@ static bool find_objects(AreaObject *self, SegmentObject *segment, uint32_t id, 
                                                                  : OBJECTS_AUTO;
     *out = segment_objects(segment, id, kind, bytes_max);
     return *out != NULL;
+}
+
+/* Is what was a caller's key of an object the same now? */
+static bool named_alike(const AreaObject *self, PyObject *converter, unsigned flags) {
+    return (self->converter == NULL ? Py_None : self->converter) == converter &&
+           ((self->flags ^ flags) & AREA_BY_ANSWER) == 0;
+}
+
+static void forget_own(AreaObject *self) {
+    if (self->objects != NULL && (self->flags & AREA_OWN_OBJECTS) != 0) {
+        SegmentObject *segment =
+            (SegmentObject *)Py_NewRef(self->segment); /* see objects_renew() */
+        object_cache_clear(self->objects);
+        Py_DECREF(segment);
+    }
 }
 
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
@@ -235,8 +254,8 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!find_objects(self, (SegmentObject *)segment, area.id, flags, object_bytes, &objects)) {
         return NULL;
     }
-    if (self->converter != NULL && self->converter != converter && self->objects != NULL) {
-        object_cache_clear(self->objects); /* they were kept by what is another key now */
+    if (objects != self->objects || !named_alike(self, converter, flags)) {
+        forget_own(self); /* another area's, or kept by what is another key now */
     }
     Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
     PyObject *former = self->converter;
