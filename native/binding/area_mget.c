@@ -83,44 +83,45 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-/* Codecs, hashes of keys, and finalisers of objects that are forgotten are user code, and may change
- * the caller's list: the size is asked behind each that may have run, and the key is held before the
- * next. */
-static bool mget_one(struct mget *m, PyObject *keys, Py_ssize_t i) {
+static inline bool mget_one(struct mget *m, PyObject *key) {
     PyObject *object = NULL;
     struct acc_look look;
-    bool usable = objects_usable(m->self, &look);
-    if (acc_unlikely(i >= PySequence_Fast_GET_SIZE(keys))) {
-        return true;
-    }
-    PyObject *key = PySequence_Fast_GET_ITEM(keys, i);
-    if (usable && object_key_type(key)) {
+    if (objects_usable(m->self, &look) && object_key_type(key)) {
         object =
             object_hit(m->self, object_find(m->self->objects, key, object_key_hash(key)), look);
     }
     if (acc_likely(object != NULL)) {
         return mget_put(m, key, object);
     }
-    Py_INCREF(key);
     int found = area_read_one(m->self, key, &object);
-    bool done = found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
-    Py_DECREF(key);
-    return done;
+    return found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
 }
 
-static bool mget_all(struct mget *m, PyObject *keys) {
+/* Finalisers of objects that are forgotten may run. */
+static void mget_prepare(AreaObject *self, PyObject *keys, Py_ssize_t i) {
     struct acc_look look;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
-        if (i % BATCH == 0 && objects_usable(m->self, &look)) {
-            Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
-            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
-                                left < BATCH ? left : BATCH);
-        }
-        if (!mget_one(m, keys, i)) {
-            return false;
-        }
+    if (objects_usable(self, &look)) {
+        Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
+        prefetch_remembered(self, PySequence_Fast_ITEMS(keys) + i, left < BATCH ? left : BATCH);
     }
-    return true;
+}
+
+/* Codecs, converters, hashes of keys, and finalisers of objects that are forgotten are user code, and
+ * may change the caller's list: the size is asked behind each, and the key is held. */
+static bool mget_all(struct mget *m, PyObject *keys) {
+    bool done = true;
+    for (Py_ssize_t i = 0; done; i++) {
+        if (i % BATCH == 0) {
+            mget_prepare(m->self, keys, i);
+        }
+        if (i >= PySequence_Fast_GET_SIZE(keys)) {
+            break;
+        }
+        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+        done = mget_one(m, key);
+        Py_DECREF(key);
+    }
+    return done;
 }
 
 static bool named_as_before(AreaObject *self, PyObject *names, PyObject *key) {
