@@ -77,10 +77,20 @@ static void area_dealloc(PyObject *op) {
     Py_DECREF(type);
 }
 
+/* _attach() calls before an area that is not bound behind it is an error: other threads may detach
+ * before it returns. */
+#define ATTACHES 16
+/* ... and before not getting into the segment is one. */
+#define ENTRIES 2
+
 bool area_ready_slow(AreaObject *self) {
-    for (int tries = 0; tries < 2; tries++) {
+    for (int tries = 0; tries < ATTACHES; tries++) {
         if (is_bound(self) && acc_area_enter(&self->area)) {
             return true;
+        }
+        if (is_bound(self) && tries >= ENTRIES) {
+            raise_status(ACC_ESYS, "entering the segment");
+            return false;
         }
         /* Never bound, detached, or the segment is gone for this process: Python attaches (and
          * binds). */
@@ -90,15 +100,11 @@ bool area_ready_slow(AreaObject *self) {
             return false;
         }
         Py_DECREF(answer);
-        if (!is_bound(self)) {
-            PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
-            return false;
-        }
     }
-    if (acc_area_enter(&self->area)) {
+    if (is_bound(self) && acc_area_enter(&self->area)) {
         return true;
     }
-    raise_status(ACC_ESYS, "entering the segment");
+    PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
     return false;
 }
 

@@ -188,6 +188,21 @@ class TestBinding:
         with pytest.raises(RuntimeError, match="did not bind"):
             Lazy().get("k")
 
+    def test_detached_meanwhile(self, twin: Any) -> None:
+        """Another thread detaches while this one attaches, more than once."""
+        segment = twin.Segment.private(SIZE, 1 << 20)
+        attached = []
+
+        class Lazy(twin.Area):  # type: ignore[misc]
+            def _attach(self) -> None:
+                self._bind(segment, "area", **DEFAULTS)
+                attached.append(self)
+                if len(attached) < 4:
+                    self._unbind()
+
+        assert None is Lazy().get("k")
+        assert 4 == len(attached)
+
     @pytest.mark.parametrize(
         "wrong",
         [
