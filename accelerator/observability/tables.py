@@ -49,4 +49,4 @@ def areas(memory: local.Segment) -> list[AreaRow]:
 
 def blocks(memory: local.Segment) -> dict[int, Block]:
     """Give the counters of every process in every area, by the number of the block."""
-    return {number: Block(*rest) for number, *rest in memory.blocks()}
+    return {block[0]: Block(*block[1:]) for block in memory.blocks()}
