@@ -263,6 +263,22 @@ class Segment:
              "link": {...},             # as link()
              "leader": {...}}           # as leader()
         """
+    def areas(self) -> list[tuple[str, bool, float | None]]:
+        """
+        Tables: name, whether it was bound with a bound, and the seconds for which it is in step.
+
+        Once for each name, whatever versions it has.  None: never in step.
+        """
+    def blocks(
+        self,
+    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """
+        Tables: what each process counted in each area, as they stand.
+
+        Number of the block, incarnation of its owner (which may be dead, and 0), name of the area,
+        counters as in COUNTERS (local_hit without the hits on objects), and the histograms of
+        loads and of calls of the second level, each as _latencies().
+        """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
     def area_extend(self, area: str, until: float) -> None:

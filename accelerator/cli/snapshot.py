@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import local, segment
+from accelerator.observability import tables
 from accelerator.observability.diagnostics import quantile
-from accelerator.observability.tables import AreaRow, Block, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from accelerator.observability.tables import AreaRow, Block
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _OBJECT_HIT: Final = local.COUNTERS.index("object_hit")
@@ -88,7 +90,6 @@ def take(file: segment.SegmentFile) -> Snapshot:
     """
     memory = segment.inspect(file)
     stats = memory.stats()
-    tables = Tables(memory, stats["segment"])
     return Snapshot(
         at=time.monotonic(),
         wall=time.time(),
@@ -97,8 +98,8 @@ def take(file: segment.SegmentFile) -> Snapshot:
         stats=stats,
         flights=sorted(memory.flights(), key=lambda each: -each["age"]),
         workers=[_worker(memory, process) for process in stats["processes"] if process["alive"]],
-        rows=tables.areas(),
-        blocks=tables.blocks(),
+        rows=tables.areas(memory),
+        blocks=tables.blocks(memory),
         owed=memory.outbox_owed(),
     )
 

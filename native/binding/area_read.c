@@ -119,7 +119,10 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         .slot = (uint32_t)slot | (twice || extra.tagged ? OBJECT_CLOSER : 0),
         .life = twice ? view->sequence : kept_until(self, &view->record),
     };
+    /* Whose place it takes has a finaliser, perhaps, which may bind the area anew. */
+    SegmentObject *segment = (SegmentObject *)Py_NewRef(self->segment);
     object_cache_put(self->objects, hash, &entry, &extra);
+    Py_DECREF(segment);
 }
 
 /* --- reading the segment ---------------------------------------------------------------------- */

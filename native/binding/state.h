@@ -372,6 +372,11 @@ PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
 
+/* --- segment_tables.c ------------------------------------------------------------------------- */
+
+PyObject *segment_areas(PyObject *op, PyObject *unused);
+PyObject *segment_blocks(PyObject *op, PyObject *unused);
+
 /* --- segment_outbox.c ------------------------------------------------------------------------- */
 
 PyObject *segment_outbox_settle(PyObject *op, PyObject *args);
