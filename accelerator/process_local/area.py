@@ -473,7 +473,7 @@ class ProcessLocalArea:
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
         if ttl is not None and item.is_expired_by_tag:
-            ttl = min(ttl, 0.0)
+            ttl = min(ttl, item.loaded_at - now)  # nobody knows when: since it was loaded
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:
