@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from accelerator import keys
 from accelerator.errors import ConfigError
+from accelerator.function_names import unique_name
 from accelerator.loader import is_async, takes_context
 from accelerator.templates import Template, canonical, flat
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _RECEIVERS: Final = frozenset({"self", "cls", "mcs"})
-_LONGEST_NAME: Final = 200
 _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -257,7 +255,8 @@ class AutomaticKey:
         area: str | None,
         item: str | None = None,
     ) -> None:
-        self._name = _unique_name(function, area)
+        self._name = unique_name(function, area)
+        self._room = keys.MAX_SIZE - len(keys.encode((self._name, ())))
         self._ignored = ignored
         self._item = item
         self._counted = [one for one in parameters.own if one.name not in ignored]
@@ -289,62 +288,15 @@ class AutomaticKey:
         return ("named", *(part for name, one in pairs for part in (name, canonical(one, name))))
 
 
-class _Named:
-    """The function that a name of automatic keys stands for."""
-
-    def __init__(self, code: Any, *, has_state: bool) -> None:
-        self.code = code
-        self.has_state = has_state
-
-
-_named_functions: Final[dict[tuple[str | None, str], _Named]] = {}
-"""By area and name; kept for good, as the values are that they have left in the cache."""
-
-
-def _unique_name(function: Any, area: str | None) -> str:
-    """
-    Name of a function in its keys, the same in every process.
-
-    Raises:
-        ConfigError: Another function has it already.
-    """
-    module = getattr(function, "__module__", None) or "?"
-    if module == "__main__":
-        module = _main_name()
-    own = getattr(function, "__qualname__", None)
-    name = f"{module}.{own or type(function).__qualname__}"
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    # With other surroundings the same text is another function.
-    has_state = own is None or inspect.ismethod(function) or bool(code and code.co_freevars)
-    own_entry = _Named(code, has_state=has_state)
-    before = _named_functions.setdefault((area, name), own_entry)
-    if before is not own_entry and (
-        has_state or before.has_state or not _is_same_text(before.code, code)
-    ):
-        raise ConfigError(
-            f"two functions are called {name}, so their automatic keys would meet: give one of "
-            "them a key=",
-            setting="key",
-            area=area,
-            operation="decorate",
-        )
-    if len(name) > _LONGEST_NAME:
-        return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
-    return name
-
-
-def _is_same_text(one: Any, other: Any) -> bool:
-    """Whether two code objects are of the same place, as after a module is imported again."""
-    if one is None or other is None:
-        return one is other
-    return (one.co_filename, one.co_firstlineno) == (other.co_filename, other.co_firstlineno)
-
-
-def _main_name() -> str:
-    """What the program's main module is called where it is imported, or where it lies."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and isinstance(spec.name, str):
-        return spec.name
-    path = getattr(main, "__file__", None)
-    return "__main__" if path is None else f"__main__:{Path(path).resolve()}"
+def _size_at_most(parts: list[Any]) -> int:
+    """Bytes that elements of a tuple take in a key; more than there are, if that is not plain."""
+    size = 0
+    for part in parts:
+        kind = type(part)
+        if kind is str and part.isascii():
+            size += len(part) + 3
+        elif kind is int and -_INT64 <= part < _INT64:
+            size += 11
+        else:
+            return keys.MAX_SIZE
+    return size

@@ -82,7 +82,7 @@ class TestFunction:
     def test_types_differ(self, cache: Cache, calls: list[Any]) -> None:
         """1, True, "1" and b"1" are four calls."""
 
-        @cache.cacheable()
+        @cache.cacheable("{x}")
         def load(x: Any) -> Any:
             calls.append(x)
             return type(x).__name__
@@ -604,7 +604,7 @@ class TestOptions:
     def test_omitted(self, cache: Cache, calls: list[Any]) -> None:
         """What the answer of a batch lacks is None, and is asked for again (W24)."""
 
-        @cache.cacheable_batch()
+        @cache.cacheable_batch("{id}")
         def load(ids: list[int]) -> Any:
             calls.append(ids)
             return {}
