@@ -131,6 +131,11 @@ class Judge:
         ]
 
     @property
+    @property
+    def fixed_ttl(self) -> Any:
+        """Life of every answer; MISS: it is for the area, or for the answer, to say."""
+        return MISS if callable(self.ttl) else self.ttl
+
     def has_tags(self) -> bool:
         """Whether any answer may have tags."""
         return bool(self._tags) or self._tags_of is not None
@@ -240,10 +245,11 @@ class Cacheable:
     def _new_view(self, cache: Any) -> AsyncTwins:
         loader = self._loaders[self.is_async](self)
         overrides = dict(self._overrides)
+        self._ttl = judge.fixed_ttl
         if not hasattr(loader, "mload"):
             overrides.setdefault("batch_timeout", None)
         view: AsyncTwins = cache._view(
-            converter=key_of, flags=local.BY_ANSWER, loader=loader, **overrides
+            converter=key_of, flags=local.BY_ANSWER, loader=loader, ttl=self._ttl, **overrides
         )
         view._propagates = self._propagates
         return view

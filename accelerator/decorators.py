@@ -299,7 +299,8 @@ def cacheable(
         key: Template over the arguments, as ``"user:{user_id}"``; a function of the arguments; or
             None: all of them, with the function's name.
         ignore: Without *key*: parameters that do not count.
-        ttl: Life of answers, in both tiers; or a function of the answer.
+        ttl: Life of answers, as ``ttl=`` of set(): with Redis the copy in the segment ends by the
+            area's *local_ttl*; jitter may shorten it.  Or a function of the answer.
         tags: Templates over the arguments and ``result``; or a function of the answer and the
             arguments.
         condition: Function of the answer: whether it is stored.
@@ -594,7 +595,6 @@ class _Given:
         self._cache_none = cache_none
         self._propagates = on_cache_error == "propagate"
         self._options = options
-        self._cache = cache
 
     def judge(self, parameters: Parameters, item: str | None = None) -> Judge:
         """Make what judges answers."""
@@ -615,20 +615,9 @@ class _Given:
         """Options of a Cacheable."""
         return {
             "judge": self.judge(parameters, item),
-            "overrides": self._overrides(),
+            "overrides": self._options,
             **self.for_changes(),
         }
-
-    def _overrides(self) -> dict[str, Any]:
-        if self._ttl is MISS or callable(self._ttl):
-            return dict(self._options)
-        life = self._ttl
-        found: dict[str, Any] = {"local_ttl": life, "remote_ttl": life}
-        config = getattr(self._cache, "config", None)
-        null_ttl = getattr(config, "null_ttl", None)
-        if life is not None and (null_ttl is None or null_ttl > life):
-            found["null_ttl"] = life
-        return {**found, **self._options}
 
 
 def _checked_ttl(ttl: Any) -> Any:
