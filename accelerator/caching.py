@@ -255,12 +255,14 @@ class Cacheable:
         return view
 
     def hits(self) -> Any:
-        """Give a view for plain calls with one argument; None: there are none."""
+        """Give a view for calls with plain arguments; None: there are none."""
         if self._fixed is None or self._unless is not None or self.is_async:
             return None
-        if self.parameters.only is None or self._key.needs_receiver:
+        if self._key.needs_receiver or not self._key.is_pure:
             return None
-        view = self.where.fixed._view(converter=self._key_of_one, **self._overrides_of_hits())
+        view = self.where.fixed._view(
+            converter=self._key_of_plain, ttl=self._ttl, **self._overrides_of_hits()
+        )
         view._propagates = self._propagates
         return view
 
@@ -268,8 +270,12 @@ class Cacheable:
         # With the loader the options are those of the other view, the time of refresh among them.
         return {"batch_timeout": None, **self._overrides, "loader": _never}
 
-    def _key_of_one(self, argument: Any) -> Any:
-        return self._key.of(self.parameters.with_only(argument), (argument,), {})
+    def _key_of_plain(self, given: Any) -> Any:
+        """Make the key of a lone argument, or of (arguments, keywords); none is the receiver."""
+        args, kwargs = given if type(given) is tuple else ((given,), {})
+        if self.parameters.receiver is not None:
+            args = (None, *args)
+        return self._key.of(self.parameters.bind(args, kwargs), args, kwargs)
 
     def view(self, args: tuple[Any, ...]) -> AsyncTwins:
         """Give the view for a call."""

@@ -26,6 +26,7 @@ _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
+_INT64: Final = 1 << 63
 _VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -99,11 +100,13 @@ class Parameters:
             one.name: one.default for one in parameters if one.default is not one.empty
         }
         self._positional = [one.name for one in parameters if one.kind in _POSITIONAL]
-        required = [one.name for one in parameters if one.kind not in _VARIABLE]
-        self._required = [name for name in required if name not in self.defaults]
-        self._is_plain = self._required == self._positional[: len(self._required)] and not any(
-            one.kind in _VARIABLE for one in parameters
+        self._is_plain = not any(one.kind in _VARIABLE for one in parameters)
+        self._by_name = frozenset(
+            one.name for one in parameters if one.kind is not inspect.Parameter.POSITIONAL_ONLY
         )
+        required = [one for one in parameters if one.name not in self.defaults]
+        self._required_positional = sum(one.kind in _POSITIONAL for one in required)
+        self._required_named = len(required) - self._required_positional
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -112,9 +115,15 @@ class Parameters:
         Raises:
             TypeError: The function could not be called like this.
         """
-        fits = len(self._required) <= len(args) <= len(self._positional)
-        if fits and self._is_plain and not kwargs:
-            return {**self.defaults, **dict(zip(self._positional, args, strict=False))}
+        if self._is_plain and len(args) <= len(self._positional):
+            found = {**self.defaults, **dict(zip(self._positional, args, strict=False))}
+            if not kwargs:
+                if len(args) >= self._required_positional and not self._required_named:
+                    return found
+            elif self._names_match(args, kwargs):
+                found.update(kwargs)
+                if len(found) == len(self.names):
+                    return found
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -122,25 +131,11 @@ class Parameters:
         bound.apply_defaults()
         return bound.arguments
 
-    @property
-    def only(self) -> str | None:
-        """The parameter that a call with a single argument gives, if there can be one."""
-        if not self.own or self.own[0].kind not in _POSITIONAL:
-            return None
-        rest = self.own[1:]
-        if all(one.name in self.defaults or one.kind in _VARIABLE for one in rest):
-            return self.own[0].name
-        return None
-
-    def with_only(self, argument: Any) -> dict[str, Any]:
-        """Bind a single argument, to no receiver."""
-        found = {**self.defaults, self.own[0].name: argument}
-        for one in self.own[1:]:
-            if one.kind is inspect.Parameter.VAR_POSITIONAL:
-                found[one.name] = ()
-            elif one.kind is inspect.Parameter.VAR_KEYWORD:
-                found[one.name] = {}
-        return found
+    def _names_match(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether keywords name parameters that no positional argument is for."""
+        if not self._by_name.issuperset(kwargs):
+            return False
+        return not args or kwargs.keys().isdisjoint(self._positional[: len(args)])
 
 
 def _signature(function: Any, name: str) -> inspect.Signature:
@@ -178,6 +173,8 @@ class KeyOfCall(Protocol):
 
     needs_receiver: bool
     """It may be made of the receiver, too."""
+    is_pure: bool
+    """It is made of the arguments and of nothing else, for good."""
 
     def of(
         self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], /
@@ -202,6 +199,8 @@ class TemplateKey:
         more: Other names that it may use.
     """
 
+    is_pure = True
+
     def __init__(
         self, text: str, parameters: Parameters, more: Iterable[str] = (), *, what: str = "key"
     ) -> None:
@@ -222,7 +221,9 @@ class TemplateKey:
 
 
 class CalledKey:
-    """Key by a function of the same arguments."""
+    """Key by a function of the same arguments, which may ask for more: the language, a tenant."""
+
+    is_pure = False
 
     def __init__(self, function: Callable[..., Any], parameters: Parameters) -> None:
         self._function = function
@@ -246,6 +247,7 @@ class AutomaticKey:
     """
 
     needs_receiver = False
+    is_pure = True
 
     def __init__(
         self,
@@ -276,6 +278,8 @@ class AutomaticKey:
             else:
                 parts.append(canonical(value, one.name))
         key = (self._name, tuple(parts))
+        if _size_at_most(parts) <= self._room:
+            return key
         try:
             keys.encode(key)
         except ValueError:

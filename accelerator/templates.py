@@ -42,6 +42,11 @@ class Field(NamedTuple):
     name: str
     """Of the argument that it begins with."""
     is_hashed: bool
+    is_whole: bool
+    """It is the argument itself, no part of it."""
+
+
+_FORMATTER: Final = string.Formatter()
 
 
 class Template:
@@ -93,7 +98,7 @@ class Template:
             raise self._wrong("each field needs the name of an argument")
         if conversion is not None or spec not in {"", "hash"}:
             raise self._wrong(f"the field {name} may have no format but ':hash'")
-        return Field(name, match[0], spec == "hash")
+        return Field(name, match[0], spec == "hash", name == match[0])
 
     def _ambiguous(self) -> str:
         """Characters that values must not contain, so that it is seen where one of them ends."""
@@ -145,9 +150,9 @@ class Template:
 
     @staticmethod
     def _value(field: Field, arguments: Mapping[str, Any]) -> Any:
-        if field.text == field.name:
+        if field.is_whole:
             return arguments[field.name]
-        return string.Formatter().get_field(field.text, (), arguments)[0]
+        return _FORMATTER.get_field(field.text, (), arguments)[0]
 
     def _written(self, field: Field, value: Any) -> str:
         kind = type(value)
@@ -205,6 +210,9 @@ def canonical(value: Any, parameter: str) -> Any:
     Raises:
         TypeError: Its type has no form that is the same in every process; names the parameter.
     """
+    exact = type(value)
+    if exact is int or exact is str:
+        return value
     if isinstance(value, enum.Enum):
         of = type(value)
         name = value.value if isinstance(value, enum.Flag) else value.name
@@ -222,7 +230,7 @@ def canonical(value: Any, parameter: str) -> Any:
     kind_name = type(value).__name__
     raise TypeError(
         f"the argument {parameter} cannot be part of a key, as a {kind_name} has no form that is "
-        " the same in every process: give a key= that takes a part of it, or ignore it"
+        "the same in every process: give a key= that takes a part of it, or ignore it"
     )
 
 
