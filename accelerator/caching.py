@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from accelerator import loading, local
@@ -131,11 +132,11 @@ class Judge:
         ]
 
     @property
-    @property
     def fixed_ttl(self) -> Any:
         """Life of every answer; MISS: it is for the area, or for the answer, to say."""
         return MISS if callable(self.ttl) else self.ttl
 
+    @property
     def has_tags(self) -> bool:
         """Whether any answer may have tags."""
         return bool(self._tags) or self._tags_of is not None
@@ -184,7 +185,14 @@ class FunctionLoader:
 
     def load(self, arguments: Arguments, context: LoadContext) -> Any:
         """Call the function."""
-        return self._cached.judged(arguments, self._cached.call(arguments, context), context)
+        result = self._cached.call(arguments, context)
+        if type(result) is CoroutineType:
+            result.close()
+            raise TypeError(
+                f"{self._cached.parameters.name}() answered with a coroutine, which can be awaited "
+                "only once: decorate an async function"
+            )
+        return self._cached.judged(arguments, result, context)
 
 
 class AsyncFunctionLoader(FunctionLoader):
@@ -237,6 +245,7 @@ class Cacheable:
         self._unless = unless
         self._propagates = propagates
         self._overrides = overrides
+        self._ttl = judge.fixed_ttl
         self._fixed = None if where.fixed is None else self._new_view(where.fixed)
         self.on_error = "raise" if propagates else "queue"
 
@@ -245,7 +254,6 @@ class Cacheable:
     def _new_view(self, cache: Any) -> AsyncTwins:
         loader = self._loaders[self.is_async](self)
         overrides = dict(self._overrides)
-        self._ttl = judge.fixed_ttl
         if not hasattr(loader, "mload"):
             overrides.setdefault("batch_timeout", None)
         view: AsyncTwins = cache._view(
@@ -286,6 +294,24 @@ class Cacheable:
         if found is None:
             found = views.setdefault(self, self._new_view(self.where.of(args)))
         return found
+
+    # --- receivers ---
+
+    @property
+    def needs_receiver(self) -> bool:
+        """Whether key or cache are found by the receiver."""
+        return self._key.needs_receiver or self._fixed is None
+
+    def is_method_of(self, receiver: Any) -> bool:
+        """Whether a class, or that of a class, has this function."""
+        if not isinstance(receiver, type):
+            return False
+        members = (
+            getattr(member, "__func__", member)
+            for base in (*receiver.__mro__, *type(receiver).__mro__)
+            for member in vars(base).values()
+        )
+        return any(getattr(each, "__cached__", None) is self for each in members)
 
     # --- calls ---
 

@@ -51,6 +51,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _OFFERED: Final = ("invalidate", "refresh", "peek", "uncached", "key")
 """What there is beside a decorated function, with its arguments."""
 
+_CLASS_RECEIVERS: Final = frozenset({"cls", "mcs"})
+
 
 # --- what type checkers see --------------------------------------------------------------------
 
@@ -376,6 +378,7 @@ def cacheable_batch(
         item = _name_of_item(key, parameters)
         if key is None:
             _check_ignored(parameters, ignore)
+            _refuse_receiver(parameters, ignore, where.area)
             ignored = frozenset({*ignore, chosen})
             made: Any = AutomaticKey(function, parameters, ignored, where.area, item)
         elif isinstance(key, str):
@@ -634,6 +637,7 @@ def _key_of_call(
 ) -> Any:
     if key is None:
         _check_ignored(parameters, ignore)
+        _refuse_receiver(parameters, ignore, area)
         return AutomaticKey(function, parameters, frozenset(ignore), area)
     if [*ignore]:
         raise ConfigError(
@@ -657,6 +661,22 @@ def _check_ignored(parameters: Parameters, ignore: Iterable[str]) -> None:
             setting="ignore",
             operation="decorate",
         )
+
+
+def _refuse_receiver(parameters: Parameters, ignore: Iterable[str], area: str | None) -> None:
+    """Refuse the key of all arguments for a method, whose answer may be about its object."""
+    receiver = parameters.receiver
+    # A cache that the object has, or names, is for the object to know about.
+    if receiver is None or area is None or receiver in {*ignore}:
+        return
+    raise ConfigError(
+        f"all objects would share what {parameters.name}() has answered for one of them: give a "
+        f"key= that tells them apart, such as '{{{receiver}.id}}', or say that there is nothing to "
+        f"tell, with ignore=['{receiver}']",
+        setting="key",
+        area=area,
+        operation="decorate",
+    )
 
 
 def _parameter_of_items(parameters: Parameters, param: str | None) -> str:
@@ -769,6 +789,49 @@ class BoundCall:
         return hash((id(self.__func__), id(self.__self__)))
 
 
+def _looks_of(parameters: Parameters) -> dict[str, Any]:
+    """Give what a function has, and an object that is called as one, a partial, may lack."""
+    name = parameters.name.rpartition(".")[2]
+    return {"__name__": name, "__qualname__": parameters.name, "__annotations__": {}}
+
+
+def _entry(call: Any, function: Any, parameters: Parameters) -> Any:
+    """
+    Make what ``call.__call__`` shows: a function, with the signature of what it stands for.
+
+    Celery and unittest.mock look there when something is called and is no function.  Calls
+    themselves do not come here.
+    """
+
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
+
+    functools.update_wrapper(entry, function)
+    entry.__signature__ = parameters.signature  # type: ignore[attr-defined]
+    return entry
+
+
+def _for_class(cached: Cacheable, offered: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """
+    Call what is beside a class method, whether or not it is given the class.
+
+    From Python 3.13 on, what ``@classmethod`` makes of the callable below it gives the class to
+    calls, and to nothing that is beside it.
+
+    Raises:
+        TypeError: It cannot do without the class.
+    """
+    if args and cached.is_method_of(args[0]):
+        return offered(*args, **kwargs)
+    name = offered.__name__
+    if name in {"refresh", "uncached"} or cached.needs_receiver:
+        raise TypeError(
+            f"{cached.parameters.name}.{name}() does not know the class: put the decorator of the "
+            "cache above @classmethod"
+        )
+    return offered(None, *args, **kwargs)
+
+
 async def _coroutine_function() -> None:
     """Stand for a coroutine function whose code is asked what it is."""
 
@@ -780,10 +843,16 @@ def _call(cached: Cacheable) -> Any:
     position = 0 if parameters.receiver is None else 1
     call: Any = local.Call(otherwise, BoundCall, cached.hits(), position)
     functools.update_wrapper(call, function)
+    for name, value in _looks_of(parameters).items():
+        call.__dict__.setdefault(name, value)
     call.__signature__ = parameters.signature
+    call.__call__ = _entry(call, function, parameters)
     call.__cached__ = cached
     for name in _OFFERED:
-        setattr(call, name, getattr(cached, name))
+        offered = getattr(cached, name)
+        if parameters.receiver in _CLASS_RECEIVERS:
+            offered = functools.partial(_for_class, cached, offered)
+        setattr(call, name, offered)
     if cached.where.fixed is not None:
         call.cache = cached.where.fixed
     if cached.is_async:
