@@ -409,20 +409,22 @@ class _Chained:
         return self._second(self._first(given))
 
 
+_IN_NAMESPACE: Final = b"\x1fnamespace"
+"""What the keys of namespaces begin with, so that they meet no tuple which is a key of the area."""
+
+
 class _Prefixed:
     """Converter of a namespace: its keys lie in tuples with its names."""
 
     __slots__ = ("_inner", "_names")
 
     def __init__(self, path: tuple[str, ...], inner: Callable[[Any], Any] | None) -> None:
-        self._names = path[::-1]
+        self._names = path
         self._inner = inner
 
     def __call__(self, given: Any) -> Any:
         key = given if self._inner is None else self._inner(given)
-        for name in self._names:
-            key = (name, key)
-        return key
+        return (_IN_NAMESPACE, self._names, key)
 
 
 def _tag_of_namespace(path: tuple[str, ...]) -> str:
