@@ -12,12 +12,12 @@ answers hits and nothing else; whatever it does not know is asked of the first o
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from accelerator import loading, local
-from accelerator.calls import Arguments, Parameters, TemplateKey, key_of
+from accelerator.calls import Arguments, Parameters, TemplateKey, items_of, key_of
 from accelerator.entry import MISS
 from accelerator.errors import BackendError, CacheError, ConfigError, LoaderError, NotAttached
 from accelerator.loader import BatchContext, LoadContext, LoadFailed
@@ -506,17 +506,28 @@ class CacheableBatch(Cacheable):
     def wanted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Arguments]:
         """Make the callers' keys of a call: one for each item, in the order of first mention."""
         bound = self.parameters.bind(args, kwargs)
-        items = bound[self._parameter]
-        if isinstance(items, str | bytes | Mapping) or not hasattr(items, "__iter__"):
-            kind = type(items).__name__
-            raise TypeError(
-                f"{self.parameters.name}() takes a list of items as {self._parameter}, not {kind}"
-            )
+        items = items_of(self.parameters, self._parameter, bound)
+        if isinstance(items, Iterator):  # it can be asked once, and others want to know as well
+            items = bound[self._parameter] = list(items)
+            whole = self.parameters.signature.bind(*args, **kwargs)
+            whole.arguments[self._parameter] = items
+            args, kwargs = whole.args, whole.kwargs
         found: dict[Arguments, None] = {}
         for item in items:
+            self._check_item(item)
             key = self._key.of({**bound, self._item: item}, (item,), {})
             found.setdefault(Arguments(key, args, kwargs, item))
         return list(found)
+
+    def _check_item(self, item: Any) -> None:
+        try:
+            hash(item)
+        except TypeError:
+            kind = type(item).__name__
+            raise TypeError(
+                f"{self.parameters.name}() answers with a dict of its items, in which a {kind} "
+                "cannot be a key: take a list of what can, such as ids"
+            ) from None
 
     def call_for(self, wanted: Sequence[Arguments], context: Any) -> Any:
         """Call the function itself for some of the items."""
@@ -592,15 +603,15 @@ class CacheableBatch(Cacheable):
         wanted = self.wanted(args, kwargs)
         if not wanted:
             return {}
-        if self.bypasses(args, kwargs):
-            return self.uncached(*args, **kwargs)
+        if self.bypasses(wanted[0].args, wanted[0].kwargs):
+            return self._uncached(wanted)
         try:
             return self._as_dict(wanted, self.view(args).mget(wanted))
         except CacheError as error:
             failure = error
         self._complete_result(wanted, args, failure)
         if self._is_ignored(failure):
-            return self.uncached(*args, **kwargs)
+            return self._uncached(wanted)
         raise own_of(failure)
 
     async def aotherwise(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -608,8 +619,8 @@ class CacheableBatch(Cacheable):
         wanted = self.wanted(args, kwargs)
         if not wanted:
             return {}
-        if self.bypasses(args, kwargs):
-            return await self.uncached(*args, **kwargs)
+        if self.bypasses(wanted[0].args, wanted[0].kwargs):
+            return await self._uncached(wanted)
         try:
             view = self.view(args)
             return self._as_dict(wanted, await view.amget(wanted))
@@ -617,14 +628,18 @@ class CacheableBatch(Cacheable):
             failure = error
         self._complete_result(wanted, args, failure)
         if self._is_ignored(failure):
-            return await self.uncached(*args, **kwargs)
+            return await self._uncached(wanted)
         raise own_of(failure)
 
     def uncached(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself for all items: nothing is read from the cache or stored."""
-        wanted = self.wanted(args, kwargs)
+        return self._uncached(self.wanted(args, kwargs))
+
+    def _uncached(self, wanted: list[Arguments]) -> Any:
         if self.is_async:
             return self._auncached(wanted)
+        if not wanted:
+            return {}
         return self._uncached_dict(wanted, self.call_for(wanted, self._context(wanted)))
 
     def _complete_result(
@@ -639,6 +654,8 @@ class CacheableBatch(Cacheable):
             failure.result = {one.item: {**found, **loaded}[one] for one in wanted}
 
     async def _auncached(self, wanted: list[Arguments]) -> dict[Any, Any]:
+        if not wanted:
+            return {}
         return self._uncached_dict(wanted, await self.call_for(wanted, self._context(wanted)))
 
     def _context(self, wanted: list[Arguments]) -> BatchContext:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,7 +20,7 @@ from accelerator.loader import is_async, takes_context
 from accelerator.templates import Template, canonical, flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
 _RECEIVERS: Final = frozenset({"self", "cls", "mcs"})
 _POSITIONAL: Final = (
@@ -163,6 +164,20 @@ def _refuse_uncacheable(function: Any, name: str) -> None:
 def _is_in_class(qualname: str) -> bool:
     outside, _, _ = qualname.rpartition(".")
     return bool(outside) and not outside.endswith("<locals>")
+
+
+def items_of(parameters: Parameters, name: str, bound: Mapping[str, Any]) -> Any:
+    """
+    Give the items that a call of a function of many is about.
+
+    Raises:
+        TypeError: They are no list or the like.
+    """
+    items = bound[name]
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        kind = type(items).__name__
+        raise TypeError(f"{parameters.name}() takes a list of items as {name}, not {kind}")
+    return items
 
 
 # --- keys --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,7 +25,7 @@ from typing import (
 
 from accelerator import local
 from accelerator.caching import OVERRIDES, Cacheable, CacheableBatch, Judge, Where
-from accelerator.calls import AutomaticKey, Parameters, TemplateKey
+from accelerator.calls import AutomaticKey, Parameters, TemplateKey, items_of
 from accelerator.config.checks import refuse_unknown
 from accelerator.durations import seconds
 from accelerator.entry import MISS
@@ -715,7 +716,14 @@ def _keys_of_call(keys: Any, parameters: Parameters, param: str | None) -> Any:
         one = TemplateKey(keys, parameters, [item])
 
         def of_items(bound: Mapping[str, Any], args: Any, kwargs: Any) -> list[Any]:
-            return [one.of({**bound, item: each}, args, kwargs) for each in bound[chosen]]
+            items = items_of(parameters, chosen, bound)
+            if isinstance(items, Iterator):
+                kind = type(items).__name__
+                raise TypeError(
+                    f"{parameters.name}() takes a list of items as {chosen}, not a {kind}, of "
+                    "which nothing would be left for it"
+                )
+            return [one.of({**bound, item: each}, args, kwargs) for each in items]
 
         return of_items
     if not callable(keys):
@@ -807,7 +815,10 @@ def _entry(call: Any, function: Any, parameters: Parameters) -> Any:
         return call(*args, **kwargs)
 
     functools.update_wrapper(entry, function)
-    entry.__signature__ = parameters.signature  # type: ignore[attr-defined]
+    if parameters.receiver is None:
+        entry.__signature__ = parameters.signature  # type: ignore[attr-defined]
+    else:
+        del entry.__wrapped__  # type: ignore[attr-defined]  of an object there is one argument less
     return entry
 
 

@@ -73,6 +73,9 @@ class TestFunction:
         copied(1)
         with pytest.raises(TypeError):
             copied(1, 2)
+        with mock.patch.object(Repository, "plain", autospec=True) as plain:
+            Repository("x").plain(1)
+        assert plain.called
         assert {"x": int, "return": int} == get_type_hints(at_module_level)
 
         async def base(a: int, x: int) -> int:
@@ -770,6 +773,44 @@ class TestOptions:
 
         with pytest.raises(ValueError, match="two calls"):
             load([1, True])
+
+    def test_generator_of_items(self, cache: Cache, calls: list[Any]) -> None:
+        """What can be asked once is given to all who ask."""
+
+        def unless(ids: list[int]) -> bool:
+            calls.append(list(ids))
+            return ids[0] > 5
+
+        @cache.cacheable_batch("{id}", unless=unless)
+        def load(ids: list[int]) -> Any:
+            calls.append(ids)
+            return ids
+
+        assert {1: 1, 2: 2} == load(iter([1, 2])) == load([1, 2])
+        assert {7: 7} == load(iter([7])) == load.uncached(iter([7]))
+        assert [[1, 2], [1, 2], [1, 2], [7], [7], [7]] == calls
+        assert {} == load.uncached([])
+
+    def test_items_without_hash(self, cache: Cache) -> None:
+        """An item that can be no key of the answer is refused before anything is loaded."""
+
+        @cache.cacheable_batch("{row[id]}")
+        def load(rows: list[Any]) -> Any:
+            raise AssertionError
+
+        with pytest.raises(TypeError, match="dict of its items, in which a dict"):
+            load([{"id": 1}])
+
+    def test_evicted_generator(self, cache: Cache) -> None:
+        """Keys cannot be made of items that would be gone then."""
+
+        @cache.cache_evict_batch("{id}", param="ids")
+        def remove(ids: Any) -> None:
+            raise AssertionError
+
+        for wrong in (iter([1]), "abc", {1: 2}, 5):
+            with pytest.raises(TypeError, match="takes a list of items as ids"):
+                remove(wrong)
 
     def test_batch_of_text(self, cache: Cache) -> None:
         @cache.cacheable_batch("{id}")
