@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from typing import Unpack
 
-    from accelerator.decorators import (
+    from accelerator.decorated import (
         BatchOptions,
         CacheableDecorator,
         CacheableOptions,
