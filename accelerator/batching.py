@@ -191,7 +191,10 @@ class CacheableBatch(Cacheable):
         self._complete_result(wanted, args, failure)
         if self._is_ignored(failure):
             return self._uncached(wanted)
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
     async def aotherwise(self, /, *args: Any, **kwargs: Any) -> Any:
         """Answer a call that is async."""
@@ -208,7 +211,10 @@ class CacheableBatch(Cacheable):
         self._complete_result(wanted, args, failure)
         if self._is_ignored(failure):
             return await self._uncached(wanted)
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
     def uncached(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself for all items: nothing is read from the cache or stored."""
@@ -277,7 +283,10 @@ class CacheableBatch(Cacheable):
             return self._refreshed(wanted, loading.run(view._refreshing_all(wanted)))
         except LoaderError as error:
             failure = error
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
     async def _arefresh(self, view: AsyncTwins, wanted: list[Arguments]) -> dict[Any, Any]:
         from accelerator import aloading  # noqa: PLC0415  asyncio is imported where it is used only

@@ -161,10 +161,9 @@ class Cacheable:
         """Whether a class, or that of a class, has this function."""
         if not isinstance(receiver, type):
             return False
+        bases: list[type] = [*type.mro(receiver), *type.mro(type(receiver))]
         members = (
-            getattr(member, "__func__", member)
-            for base in (*receiver.__mro__, *type(receiver).__mro__)
-            for member in vars(base).values()
+            getattr(member, "__func__", member) for base in bases for member in vars(base).values()
         )
         return any(getattr(each, "__cached__", None) is self for each in members)
 
@@ -218,7 +217,10 @@ class Cacheable:
             failure = error
         if self._is_ignored(failure):
             return self.uncached(*args, **kwargs)
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
     async def aotherwise(self, /, *args: Any, **kwargs: Any) -> Any:
         """Answer a call that is async."""
@@ -233,7 +235,10 @@ class Cacheable:
             failure = error
         if self._is_ignored(failure):
             return await self.uncached(*args, **kwargs)
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
     def _is_ignored(self, failure: CacheError) -> bool:
         if self._propagates or not isinstance(failure, CACHE_FAULTS):
@@ -273,7 +278,10 @@ class Cacheable:
             return view.refresh(arguments)
         except LoaderError as error:
             failure = error
-        raise own_of(failure)
+        try:
+            raise own_of(failure)
+        finally:
+            del failure  # see own_of()
 
 
 def _never(_: Any) -> NoReturn:
@@ -292,10 +300,18 @@ async def aown(answer: Awaitable[Any]) -> Any:
         return await answer
     except LoaderError as error:
         failure = error
-    raise own_of(failure)
+    try:
+        raise own_of(failure)
+    finally:
+        del failure  # see own_of()
 
 
 def own_of(failure: CacheError) -> Exception:
-    """Give what the function itself has raised, as it did; else what the cache says."""
+    """
+    Give what the function itself has raised, as it did; else what the cache says.
+
+    Who raises it must keep neither: the frame is part of the traceback, and would hold it, and so
+    all that the function had in its hands, until the next collection of garbage.
+    """
     own = failure.__cause__ if isinstance(failure, LoaderError) else None
     return own if isinstance(own, Exception) and not isinstance(own, LoadFailed) else failure

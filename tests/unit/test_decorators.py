@@ -164,6 +164,40 @@ class TestFunction:
         assert found.value is raised
         assert found.value.__cause__ is None
 
+    def test_own_error_is_let_go(self, cache: Cache) -> None:
+        """What a failed call had in its hands is free when its error is, without a collection."""
+        held: list[Any] = []
+
+        class Resource:
+            pass
+
+        def fail(x: Any) -> Any:
+            resource = Resource()
+            held.append(weakref.ref(resource))
+            raise KeyError(x)
+
+        async def afail(x: Any) -> Any:
+            fail(x)
+
+        single, batch = cache.cacheable("{x[0]}")(fail), cache.cacheable_batch("b{i}")(fail)
+        asingle, abatch = cache.cacheable("a{x[0]}")(afail), cache.cacheable_batch("ab{i}")(afail)
+
+        async def fail_all() -> None:
+            for acall in (asingle, asingle.refresh, abatch, abatch.refresh):
+                with contextlib.suppress(KeyError):
+                    await acall([1])
+
+        gc.disable()
+        try:
+            for call in (single, single.refresh, batch, batch.refresh):
+                with contextlib.suppress(KeyError):
+                    call([1])
+            asyncio.run(fail_all())
+            assert [None] * len(held) == [each() for each in held]
+        finally:
+            gc.enable()
+        assert 8 == len(held)
+
     def test_stale_on_error(self, isolated: testing.Isolated, cache: Cache) -> None:
         """Unless the area allows a stale answer, and there is one."""
         fails = False
