@@ -100,6 +100,8 @@ class Cacheable:
         self._propagates = propagates
         self._overrides = overrides
         self._ttl = judge.fixed_ttl
+        self.hit: Callable[..., Any] = _unset
+        """Of a coroutine function: answers plain calls, or UNSET."""
         self._fixed = None if where.fixed is None else self._new_view(where.fixed)
         self.on_error = "raise" if propagates else "queue"
 
@@ -118,7 +120,7 @@ class Cacheable:
 
     def hits(self) -> Any:
         """Give a view for calls with plain arguments; None: there are none."""
-        if self._fixed is None or self._unless is not None or self.is_async:
+        if self._fixed is None or self._unless is not None:
             return None
         if self._key.needs_receiver or not self._key.is_pure:
             return None
@@ -130,7 +132,8 @@ class Cacheable:
 
     def _overrides_of_hits(self) -> dict[str, Any]:
         # With the loader the options are those of the other view, the time of refresh among them.
-        return {"batch_timeout": None, **self._overrides, "loader": _never}
+        loader = _anever if self.is_async else _never
+        return {"batch_timeout": None, **self._overrides, "loader": loader}
 
     def _key_of_plain(self, given: Any) -> Any:
         """Make the key of a lone argument, or of (arguments, keywords); none is the receiver."""
@@ -224,6 +227,9 @@ class Cacheable:
 
     async def aotherwise(self, /, *args: Any, **kwargs: Any) -> Any:
         """Answer a call that is async."""
+        found = self.hit(*args, **kwargs)
+        if found is not local.UNSET:
+            return found
         if self.bypasses(args, kwargs):
             return await self.uncached(*args, **kwargs)
         arguments = self.arguments(args, kwargs)
@@ -282,6 +288,15 @@ class Cacheable:
             raise own_of(failure)
         finally:
             del failure  # see own_of()
+
+
+def _unset(*_: Any, **__: Any) -> Any:
+    return local.UNSET
+
+
+async def _anever(_: Any) -> NoReturn:
+    """Stand for the same where loaders are async."""
+    raise AssertionError("this view loads nothing")
 
 
 def _never(_: Any) -> NoReturn:

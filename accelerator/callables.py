@@ -138,7 +138,12 @@ def call_of(cached: Cacheable) -> Any:
     parameters, function = cached.parameters, cached.function
     otherwise = cached.aotherwise if cached.is_async else cached.otherwise
     position = 0 if parameters.receiver is None else 1
-    call: Any = local.Call(otherwise, BoundCall, cached.hits(), position)
+    hits = cached.hits()
+    if cached.is_async and hits is not None:
+        # Its call has to give a coroutine, so what needs no Python is asked from within that.
+        cached.hit = local.Call(cached.hit, BoundCall, hits, position)
+        hits = None
+    call: Any = local.Call(otherwise, BoundCall, hits, position)
     functools.update_wrapper(call, function)
     for name, value in _looks_of(parameters).items():
         call.__dict__.setdefault(name, value)

@@ -539,6 +539,32 @@ class TestAsync:
         assert inspect.iscoroutinefunction(load)
         asyncio.run(main())
 
+    @pytest.mark.skipif(not local.NATIVE, reason="the twin has no fast way")
+    def test_plain_calls(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The key of a plain call is made once, as it is where the function is not async."""
+
+        class Things:
+            @cache.cacheable("{a}:{b}", soft_timeout=1, stale_on_error=True)
+            async def load(self, a: Any, b: Any = 2) -> Any:
+                return repr((a, b))
+
+        things = Things()
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+        calls = [((1,), {}), (("1",), {}), ((1, b"x"), {}), ((1,), {"b": None})]
+
+        async def main() -> None:
+            for args, kwargs in calls:
+                await things.load(*args, **kwargs)
+                await things.load(*args, **kwargs)
+                with monkeypatch.context() as without_keys:
+                    without_keys.setattr(Things.load.__cached__, "_key", None)  # type: ignore[attr-defined]
+                    found = await things.load(*args, **kwargs)
+                assert await Things.load.__wrapped__(things, *args, **kwargs) == found
+            with pytest.raises(TypeError, match="float"):
+                await things.load(a=1.5)
+
+        asyncio.run(main())
+
     def test_own_error(self, cache: Cache) -> None:
         @cache.cacheable("{x}")
         async def load(x: int) -> Any:
