@@ -1170,14 +1170,24 @@ class TestCall:
         for one in values:
             calls += [((one,), {}), ((one, 1), {}), ((1, one), {}), ((), {"a": one, "b": 1})]
             calls += [((1,), {"c": one, "b": one}), ((1,), {"b": one, "c": one})]
-        calls += [((b"s\x01\x001",), {}), ((b"i\x08\x00" + bytes(8),), {}), ((0,), {})]
+        for one in values:
+            calls += [((1,), {"b": one}), ((1,), {"c": one})]
+        # What would be the name of another call if types, lengths or keywords were not in it.
+        eight = [(number).to_bytes(8, "little") for number in (1, 2)]
+        calls += [((1, 2), {}), ((b"i\x08\0" + eight[0] + b"i\x08\0" + eight[1],), {})]
+        calls += [((1, eight[0].decode()), {}), ((1, 1), {}), ((1, eight[0]), {}), ((1, ""), {})]
+        calls += [(("a", "bc"), {}), (("ab", "c"), {}), (("as", "b"), {}), (("a", "sb"), {})]
         for args, kwargs in calls:
             load(*args, **kwargs), load(*args, **kwargs)
             with monkeypatch.context() as without_keys:
                 without_keys.setattr(load.__cached__, "_key", None)
                 assert load.__wrapped__(*args, **kwargs) == load(*args, **kwargs)
-        for args, kwargs in calls:
-            assert load.__wrapped__(*args, **kwargs) == load(*args, **kwargs)
+        # Each pair together, as few are remembered at a time.
+        for number, (args, kwargs) in enumerate(calls):
+            for other, named in calls[number - 8 : number]:
+                for given in ((args, kwargs), (other, named), (args, kwargs)):
+                    found = load(*given[0], **given[1])
+                    assert load.__wrapped__(*given[0], **given[1]) == found
 
     @pytest.mark.parametrize("wrong", [(), (1, 2, 3)])
     def test_plain_calls_refused(self, cache: Cache, wrong: Any) -> None:
