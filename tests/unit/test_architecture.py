@@ -19,7 +19,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
-        | {"calls", "templates"}
+        | {"calls", "function_names", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
@@ -37,7 +37,9 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"answers", "decorated"}),
     frozenset({"caching", "evicting"}),
+    frozenset({"batching", "callables", "decorating"}),
     frozenset({"decorators"}),
     frozenset({"aio"}),
     frozenset({"cache"}),
