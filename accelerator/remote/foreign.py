@@ -60,6 +60,7 @@ _ANSWERS_EACH: Final = frozenset({"get", "lease", "fill"})
 _ANSWERS: Final[dict[str, Callable[[Any], bool]]] = {
     "write": _is_written,
     "expire": lambda answer: isinstance(answer, int),
+    "tell": lambda answer: isinstance(answer, int),
     "add": lambda answer: isinstance(answer, bool),
     "touch": lambda answer: isinstance(answer, bool),
     "incr": lambda answer: answer is None or type(answer) is int,
