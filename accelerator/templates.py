@@ -3,7 +3,8 @@ Keys and tags that are made of the arguments of a call: by a template, or of all
 
 No two lists of arguments may give the same text.  So what a template takes from a call is written
 such that it can be read back: None and booleans as words that begin with a percent sign, text that
-would look like one of those or like another type with its first character escaped, and, where
+would look like one of those or like another type with its first character escaped (or behind a word
+of its own, where that character is escaped anyway), and, where
 several fields meet, everything in it that could be taken for what stands between them.
 """
 
@@ -179,7 +180,10 @@ class Template:
     def _text(self, text: str) -> str:
         first = ""
         if text[:1] in _TYPED_FIRST and _LOOKS_TYPED.fullmatch(text):
-            first, text = _percent(text[0]), text[1:]
+            if text[0] != "%" and ord(text[0]) in self._escapes:
+                first = "%str"  # a number's first character is escaped here as well
+            else:
+                first, text = _percent(text[0]), text[1:]
         return first + (text.translate(self._escapes) if self._escapes else text)
 
 

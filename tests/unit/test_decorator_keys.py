@@ -115,13 +115,19 @@ class TestTemplates:
 
     @pytest.mark.parametrize(
         "template",
-        ["{a}:{b}", "user:{a}:of:{b}", "{a}1{b}", "{a}x{b}", "{a} -_ {b}!", "{a}a:b{b}", "{a}ü{b}"],
+        ["{a}:{b}", "user:{a}:of:{b}", "{a}1{b}", "{a}x{b}", "{a} -_ {b}!", "{a}a:b{b}", "{a}ü{b}"]
+        + ["{a}-{b}", "{a}a{b}", "{a}e{b}", "{a}s{b}", "{a}str{b}"],
     )
     @given(one=st.tuples(PLAIN, PLAIN), other=st.tuples(PLAIN, PLAIN))
     @example(one=("a:b", "c"), other=("a", "b:c"))
     @example(one=(1, 111), other=(11, 11))
     @example(one=("x", "xx"), other=("xx", "x"))
     @example(one=("x%31", ""), other=("x", "1"))
+    @example(one=(-1, False), other=("-1", False))
+    @example(one=(11, 1), other=("11", 1))
+    @example(one=(11, 1), other=(11, "1"))
+    @example(one=("%str1", 1), other=("1", 1))
+    @example(one=(UUID(int=10 << 124), 1), other=(str(UUID(int=10 << 124)), 1))
     def test_no_two_lists(self, template: str, one: Any, other: Any) -> None:
         """With several fields, no two lists of values share a key."""
         assume(not same(one, other))
