@@ -503,9 +503,9 @@ static void seen_read_only(void) {
 }
 
 RUN(60, TEST(deleted_with_any_of_its_tags), TEST(two_copies), TEST(of_its_area_only), TEST(expired),
-    TEST(expired_for_who_looked_before),
-    TEST(kept_by_touch_expire_and_incr), TEST(load_that_began_before), TEST(fill_with_a_token),
-    TEST(neighbours), TEST(slots_differ), TEST(killed_on_the_way),
-    TEST(each_operation_changes_the_epoch), TEST(dead_for_eviction), TEST(kept_when_moved),
-    TEST(every_byte_of_a_block), TEST(damaged_below_a_write), TEST(count_beyond_the_item),
-    TEST(slots_from_beyond_the_clock), TEST(clock_set_back_or_absurd), TEST(seen_read_only))
+    TEST(expired_for_who_looked_before), TEST(kept_by_touch_expire_and_incr),
+    TEST(load_that_began_before), TEST(fill_with_a_token), TEST(neighbours), TEST(slots_differ),
+    TEST(killed_on_the_way), TEST(each_operation_changes_the_epoch), TEST(dead_for_eviction),
+    TEST(kept_when_moved), TEST(every_byte_of_a_block), TEST(damaged_below_a_write),
+    TEST(count_beyond_the_item), TEST(slots_from_beyond_the_clock), TEST(clock_set_back_or_absurd),
+    TEST(seen_read_only))
