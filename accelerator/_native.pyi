@@ -579,8 +579,8 @@ class Call:
     A call with one argument (behind a receiver if *position* is 1), an exact int or str, is
     answered as ``view._hit(argument)`` does.  One with any arguments of exact types, int, str,
     bytes, float, bool, None or UUID, is answered by what is remembered of such a call, and then by
-    what the view's converter makes of ``(arguments, keywords)``.  For every other one, and whatever that
-    raises, *otherwise* is called with the same arguments.  An attribute of an object gives
+    what the view's converter makes of ``(arguments, keywords)``.  For every other one, and whatever
+    that raises, *otherwise* is called with the same arguments.  An attribute of an object gives
     ``bound_to(call, receiver)``.
     """
 

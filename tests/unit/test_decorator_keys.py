@@ -115,8 +115,20 @@ class TestTemplates:
 
     @pytest.mark.parametrize(
         "template",
-        ["{a}:{b}", "user:{a}:of:{b}", "{a}1{b}", "{a}x{b}", "{a} -_ {b}!", "{a}a:b{b}", "{a}ü{b}"]
-        + ["{a}-{b}", "{a}a{b}", "{a}e{b}", "{a}s{b}", "{a}str{b}"],
+        [
+            "{a}:{b}",
+            "user:{a}:of:{b}",
+            "{a}1{b}",
+            "{a}x{b}",
+            "{a} -_ {b}!",
+            "{a}a:b{b}",
+            "{a}ü{b}",
+            "{a}-{b}",
+            "{a}a{b}",
+            "{a}e{b}",
+            "{a}s{b}",
+            "{a}str{b}",
+        ],
     )
     @given(one=st.tuples(PLAIN, PLAIN), other=st.tuples(PLAIN, PLAIN))
     @example(one=("a:b", "c"), other=("a", "b:c"))
