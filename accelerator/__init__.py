@@ -35,9 +35,8 @@ def _refuse_mixture(folder: Path) -> None:
 _refuse_mixture(Path(__file__).parent)
 
 from accelerator.cache import LevelCache  # noqa: E402  only after the check above
+from accelerator.decorated import AsyncCached, Cached  # noqa: E402
 from accelerator.decorators import (  # noqa: E402
-    AsyncCached,
-    Cached,
     cache_evict,
     cache_evict_batch,
     cache_put,

@@ -263,6 +263,22 @@ class Segment:
              "link": {...},             # as link()
              "leader": {...}}           # as leader()
         """
+    def areas(self) -> list[tuple[str, bool, float | None]]:
+        """
+        Tables: name, whether it was bound with a bound, and the seconds for which it is in step.
+
+        Once for each name, whatever versions it has.  None: never in step.
+        """
+    def blocks(
+        self,
+    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """
+        Tables: what each process counted in each area, as they stand.
+
+        Number of the block, incarnation of its owner (which may be dead, and 0), name of the area,
+        counters as in COUNTERS (local_hit without the hits on objects), and the histograms of
+        loads and of calls of the second level, each as _latencies().
+        """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
     def area_extend(self, area: str, until: float) -> None:
@@ -560,9 +576,12 @@ class Call:
     What a decorator leaves in place of a function: callable, with attributes of its own, and bound
     to a receiver as a function is.
 
-    A call with one argument (behind a receiver if *position* is 1) that *view* knows as a key, an
-    exact str, int or bytes, is answered as Area._hit does; for every other one, *otherwise* is
-    called with the same arguments.  An attribute of an object gives ``bound_to(call, receiver)``.
+    A call with one argument (behind a receiver if *position* is 1), an exact int or str, is
+    answered as ``view._hit(argument)`` does.  One with any arguments of exact types, int, str,
+    bytes, float, bool, None or UUID, is answered by what is remembered of such a call, and then by
+    what the view's converter makes of ``(arguments, keywords)``.  For every other one, and whatever
+    that raises, *otherwise* is called with the same arguments.  An attribute of an object gives
+    ``bound_to(call, receiver)``.
     """
 
     __name__: str

@@ -30,8 +30,8 @@ from accelerator.joining import LED, Wanted
 from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
 
 if TYPE_CHECKING:
-    from accelerator.backend import Reading
     from accelerator.loader import BatchContext, LoadContext
+    from accelerator.memory import Reading
 
 _LOAD: Final = COUNTER["load"]
 _ERROR: Final = COUNTER["load_error"]

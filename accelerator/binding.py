@@ -8,6 +8,7 @@ underscored methods of the classes above this one for everything that is not pla
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import codec, local, policy, runtime, tags
@@ -64,6 +65,10 @@ class Binding(local.AreaBase):
     """Faults of Redis are raised by reads and loads, too, instead of being worked around."""
     _view_flags: int = 0
     """Of a view: how objects are kept for it."""
+    _whole_config: AreaConfig | None = None
+    """Of a view with a life of its own: the configuration where there is one tier."""
+    _local_limit: float | None = None
+    """The same: where there are two, the longest life in the segment."""
 
     @property
     def _is_off(self) -> bool:
@@ -75,6 +80,8 @@ class Binding(local.AreaBase):
         attachment = runtime.current()
         config = self._config
         self._mode = config.mode_under(attachment.settings)
+        if self._whole_config is not None:
+            config = self._config = self._limited(self._whole_config)
         self._second = self._remote_area(attachment.second)
         self._codec = codec.make(config.codec, attachment.settings.secret)
         try:
@@ -87,6 +94,17 @@ class Binding(local.AreaBase):
             self._bind_to(runtime.spare_memory())
         if self._second is not None:
             self._second.start()
+
+    def _limited(self, config: AreaConfig) -> AreaConfig:
+        """Give the configuration for the tiers there are: with two, the segment has a limit."""
+        life = policy.shorter(config.local_ttl, self._local_limit)
+        both = self._mode.uses_local and self._mode.uses_remote
+        if not both or life is None or life == config.local_ttl:
+            return config
+        window = config.refresh_ahead_window
+        if window >= life:
+            window = life / 2  # it was chosen for the whole life: not every read is to refresh
+        return replace(config, local_ttl=life, refresh_ahead_window=window)
 
     def _remote_area(self, second: SecondLevel | None) -> RemoteArea | None:
         if second is None or not self._mode.uses_remote:

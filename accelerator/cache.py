@@ -13,10 +13,10 @@ from dataclasses import fields
 from types import MethodDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, overload
 
-from accelerator import decorators, local, runtime, tags
+from accelerator import decorators, local, policy, runtime, tags
 from accelerator.aio import AsyncView
 from accelerator.config import AreaConfig
-from accelerator.entry import K, V
+from accelerator.entry import MISS, K, V
 from accelerator.keys import Converter
 from accelerator.loader import Source
 from accelerator.templates import flat
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from typing import Unpack
 
-    from accelerator.decorators import (
+    from accelerator.decorated import (
         BatchOptions,
         CacheableDecorator,
         CacheableOptions,
@@ -344,6 +344,7 @@ class LevelCache(AsyncTwins[K, V]):
         *,
         converter: Callable[[Any], Any] | None = None,
         flags: int = 0,
+        ttl: Any = MISS,
         **overrides: Any,
     ) -> LevelCache[Any, Any]:
         """
@@ -354,17 +355,26 @@ class LevelCache(AsyncTwins[K, V]):
         Args:
             converter: Makes of its callers' keys what this one's callers give; None: the same.
             flags: How its objects are kept, see ``local``.
+            ttl: Life of its values, in seconds or None; MISS: as configured.
             overrides: Options that differ.
 
         Raises:
             ConfigError: An option is wrong, or can have no effect.
         """
-        view: LevelCache[Any, Any] = self._viewed(LevelCache, overrides)
+        lives = {} if ttl is MISS else self._lives_of(ttl)
+        view: LevelCache[Any, Any] = self._viewed(LevelCache, {**lives, **overrides})
         view._view_flags |= flags
+        if lives and "local_ttl" not in overrides:
+            view._whole_config = view._config
+            view._local_limit = self._config.local_ttl
         if converter is not None:
             inner = self._converter
             view._converter = converter if inner is None else _Chained(converter, inner)
         return view
+
+    def _lives_of(self, ttl: float | None) -> dict[str, Any]:
+        null_ttl = policy.shorter(ttl, self._config.null_ttl)
+        return {"local_ttl": ttl, "remote_ttl": ttl, "null_ttl": null_ttl}
 
     def _viewed(self, kind: type[C], overrides: dict[str, Any]) -> C:
         config = self._config
@@ -399,20 +409,22 @@ class _Chained:
         return self._second(self._first(given))
 
 
+_IN_NAMESPACE: Final = b"\x1fnamespace"
+"""What the keys of namespaces begin with, so that they meet no tuple which is a key of the area."""
+
+
 class _Prefixed:
     """Converter of a namespace: its keys lie in tuples with its names."""
 
     __slots__ = ("_inner", "_names")
 
     def __init__(self, path: tuple[str, ...], inner: Callable[[Any], Any] | None) -> None:
-        self._names = path[::-1]
+        self._names = path
         self._inner = inner
 
     def __call__(self, given: Any) -> Any:
         key = given if self._inner is None else self._inner(given)
-        for name in self._names:
-            key = (name, key)
-        return key
+        return (_IN_NAMESPACE, self._names, key)
 
 
 def _tag_of_namespace(path: tuple[str, ...]) -> str:

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from accelerator import keys
 from accelerator.errors import ConfigError
+from accelerator.function_names import unique_name
 from accelerator.loader import is_async, takes_context
 from accelerator.templates import Template, canonical, flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
 _RECEIVERS: Final = frozenset({"self", "cls", "mcs"})
-_LONGEST_NAME: Final = 200
 _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
+_INT64: Final = 1 << 63
 _VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -101,11 +101,13 @@ class Parameters:
             one.name: one.default for one in parameters if one.default is not one.empty
         }
         self._positional = [one.name for one in parameters if one.kind in _POSITIONAL]
-        required = [one.name for one in parameters if one.kind not in _VARIABLE]
-        self._required = [name for name in required if name not in self.defaults]
-        self._is_plain = self._required == self._positional[: len(self._required)] and not any(
-            one.kind in _VARIABLE for one in parameters
+        self._is_plain = not any(one.kind in _VARIABLE for one in parameters)
+        self._by_name = frozenset(
+            one.name for one in parameters if one.kind is not inspect.Parameter.POSITIONAL_ONLY
         )
+        required = [one for one in parameters if one.name not in self.defaults]
+        self._required_positional = sum(one.kind in _POSITIONAL for one in required)
+        self._required_named = len(required) - self._required_positional
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -114,9 +116,15 @@ class Parameters:
         Raises:
             TypeError: The function could not be called like this.
         """
-        fits = len(self._required) <= len(args) <= len(self._positional)
-        if fits and self._is_plain and not kwargs:
-            return {**self.defaults, **dict(zip(self._positional, args, strict=False))}
+        if self._is_plain and len(args) <= len(self._positional):
+            found = {**self.defaults, **dict(zip(self._positional, args, strict=False))}
+            if not kwargs:
+                if len(args) >= self._required_positional and not self._required_named:
+                    return found
+            elif self._names_match(args, kwargs):
+                found.update(kwargs)
+                if len(found) == len(self.names):
+                    return found
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -124,25 +132,11 @@ class Parameters:
         bound.apply_defaults()
         return bound.arguments
 
-    @property
-    def only(self) -> str | None:
-        """The parameter that a call with a single argument gives, if there can be one."""
-        if not self.own or self.own[0].kind not in _POSITIONAL:
-            return None
-        rest = self.own[1:]
-        if all(one.name in self.defaults or one.kind in _VARIABLE for one in rest):
-            return self.own[0].name
-        return None
-
-    def with_only(self, argument: Any) -> dict[str, Any]:
-        """Bind a single argument, to no receiver."""
-        found = {**self.defaults, self.own[0].name: argument}
-        for one in self.own[1:]:
-            if one.kind is inspect.Parameter.VAR_POSITIONAL:
-                found[one.name] = ()
-            elif one.kind is inspect.Parameter.VAR_KEYWORD:
-                found[one.name] = {}
-        return found
+    def _names_match(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether keywords name parameters that no positional argument is for."""
+        if not self._by_name.issuperset(kwargs):
+            return False
+        return not args or kwargs.keys().isdisjoint(self._positional[: len(args)])
 
 
 def _signature(function: Any, name: str) -> inspect.Signature:
@@ -172,6 +166,20 @@ def _is_in_class(qualname: str) -> bool:
     return bool(outside) and not outside.endswith("<locals>")
 
 
+def items_of(parameters: Parameters, name: str, bound: Mapping[str, Any]) -> Any:
+    """
+    Give the items that a call of a function of many is about.
+
+    Raises:
+        TypeError: They are no list or the like.
+    """
+    items = bound[name]
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        kind = type(items).__name__
+        raise TypeError(f"{parameters.name}() takes a list of items as {name}, not {kind}")
+    return items
+
+
 # --- keys --------------------------------------------------------------------------------------
 
 
@@ -180,6 +188,8 @@ class KeyOfCall(Protocol):
 
     needs_receiver: bool
     """It may be made of the receiver, too."""
+    is_pure: bool
+    """It is made of the arguments and of nothing else, for good."""
 
     def of(
         self, arguments: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], /
@@ -204,6 +214,8 @@ class TemplateKey:
         more: Other names that it may use.
     """
 
+    is_pure = True
+
     def __init__(
         self, text: str, parameters: Parameters, more: Iterable[str] = (), *, what: str = "key"
     ) -> None:
@@ -224,7 +236,9 @@ class TemplateKey:
 
 
 class CalledKey:
-    """Key by a function of the same arguments."""
+    """Key by a function of the same arguments, which may ask for more: the language, a tenant."""
+
+    is_pure = False
 
     def __init__(self, function: Callable[..., Any], parameters: Parameters) -> None:
         self._function = function
@@ -248,6 +262,7 @@ class AutomaticKey:
     """
 
     needs_receiver = False
+    is_pure = True
 
     def __init__(
         self,
@@ -257,7 +272,8 @@ class AutomaticKey:
         area: str | None,
         item: str | None = None,
     ) -> None:
-        self._name = _unique_name(function, area)
+        self._name = unique_name(function, area)
+        self._room = keys.MAX_SIZE - len(keys.encode((self._name, ())))
         self._ignored = ignored
         self._item = item
         self._counted = [one for one in parameters.own if one.name not in ignored]
@@ -277,6 +293,8 @@ class AutomaticKey:
             else:
                 parts.append(canonical(value, one.name))
         key = (self._name, tuple(parts))
+        if _size_at_most(parts) <= self._room:
+            return key
         try:
             keys.encode(key)
         except ValueError:
@@ -289,62 +307,15 @@ class AutomaticKey:
         return ("named", *(part for name, one in pairs for part in (name, canonical(one, name))))
 
 
-class _Named:
-    """The function that a name of automatic keys stands for."""
-
-    def __init__(self, code: Any, *, has_state: bool) -> None:
-        self.code = code
-        self.has_state = has_state
-
-
-_named_functions: Final[dict[tuple[str | None, str], _Named]] = {}
-"""By area and name; kept for good, as the values are that they have left in the cache."""
-
-
-def _unique_name(function: Any, area: str | None) -> str:
-    """
-    Name of a function in its keys, the same in every process.
-
-    Raises:
-        ConfigError: Another function has it already.
-    """
-    module = getattr(function, "__module__", None) or "?"
-    if module == "__main__":
-        module = _main_name()
-    own = getattr(function, "__qualname__", None)
-    name = f"{module}.{own or type(function).__qualname__}"
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    # With other surroundings the same text is another function.
-    has_state = own is None or inspect.ismethod(function) or bool(code and code.co_freevars)
-    own_entry = _Named(code, has_state=has_state)
-    before = _named_functions.setdefault((area, name), own_entry)
-    if before is not own_entry and (
-        has_state or before.has_state or not _is_same_text(before.code, code)
-    ):
-        raise ConfigError(
-            f"two functions are called {name}, so their automatic keys would meet: give one of "
-            "them a key=",
-            setting="key",
-            area=area,
-            operation="decorate",
-        )
-    if len(name) > _LONGEST_NAME:
-        return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
-    return name
-
-
-def _is_same_text(one: Any, other: Any) -> bool:
-    """Whether two code objects are of the same place, as after a module is imported again."""
-    if one is None or other is None:
-        return one is other
-    return (one.co_filename, one.co_firstlineno) == (other.co_filename, other.co_firstlineno)
-
-
-def _main_name() -> str:
-    """What the program's main module is called where it is imported, or where it lies."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and isinstance(spec.name, str):
-        return spec.name
-    path = getattr(main, "__file__", None)
-    return "__main__" if path is None else f"__main__:{Path(path).resolve()}"
+def _size_at_most(parts: list[Any]) -> int:
+    """Bytes that elements of a tuple take in a key; more than there are, if that is not plain."""
+    size = 0
+    for part in parts:
+        kind = type(part)
+        if kind is str and part.isascii():
+            size += len(part) + 3
+        elif kind is int and -_INT64 <= part < _INT64:
+            size += 11
+        else:
+            return keys.MAX_SIZE
+    return size

@@ -8,270 +8,33 @@ work on functions and methods, static and class methods, ``def`` and ``async def
 
 from __future__ import annotations
 
-import functools
-import inspect
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Final,
-    ParamSpec,
-    Protocol,
-    TypedDict,
-    TypeVar,
-    overload,
-)
+from typing import TYPE_CHECKING, Any
 
-from accelerator import local
-from accelerator.caching import OVERRIDES, Cacheable, CacheableBatch, Judge, Where
+from accelerator.answers import Where
+from accelerator.batching import CacheableBatch
+from accelerator.caching import Cacheable
+from accelerator.callables import applied, call_of
 from accelerator.calls import AutomaticKey, Parameters, TemplateKey
-from accelerator.config.checks import refuse_unknown
-from accelerator.durations import seconds
+from accelerator.decorating import (
+    Given,
+    check_ignored,
+    key_of_call,
+    keys_of_call,
+    name_of_item,
+    parameter_of_items,
+    refuse_receiver,
+)
 from accelerator.entry import MISS
-from accelerator.errors import ConfigError
 from accelerator.evicting import Evict, Put, make_key, refuse_nothing
-from accelerator.templates import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from accelerator.durations import Duration
+    from accelerator.decorated import CacheableDecorator, ChangeDecorator
     from accelerator.twins import AsyncTwins
 
     CacheSource = AsyncTwins[Any, Any] | Callable[[Any], Any] | Callable[[], Any]
     """A LevelCache, or a function that gives one: of the receiver, or of nothing."""
-
-P = ParamSpec("P")
-Q = ParamSpec("Q")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-S = TypeVar("S")
-F = TypeVar("F", bound="Callable[..., Any]")
-
-_OFFERED: Final = ("invalidate", "refresh", "peek", "uncached", "key")
-"""What there is beside a decorated function, with its arguments."""
-
-
-# --- what type checkers see --------------------------------------------------------------------
-
-
-class Cached(Protocol[P, R_co]):
-    """A function whose answers are cached."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Answer from the cache, or call the function."""
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """
-        Forget the answer for these arguments; whether there was one.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-            BackendError: With on_cache_error="propagate": Redis did not take it.
-        """
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """
-        Call the function now, whatever is stored, and store its answer.
-
-        Raises:
-            Exception: What the function raises, as it does.
-            LoaderTimeout: Too many loads run, or an async one took too long.
-        """
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co | None:
-        """
-        Give the answer for these arguments if it is there, else None.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-        """
-
-    def uncached(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """
-        Call the function itself: nothing is read from the cache or stored.
-
-        Raises:
-            Exception: What the function raises.
-        """
-
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """
-        Give the key of these arguments, as the cache's own methods take it.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-        """
-
-    @property
-    def cache(self) -> Any:
-        """The cache; of a method that finds it on its receiver, only through an object."""
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]: ...
-
-    @property
-    def __name__(self) -> str: ...
-
-    @overload
-    def __get__(self, receiver: None, owner: Any = None) -> Cached[P, R_co]: ...
-    @overload
-    def __get__(
-        self: Cached[Concatenate[Any, Q], R], receiver: object, owner: Any = None
-    ) -> Cached[Q, R]: ...
-
-
-class AsyncCached(Protocol[P, R_co]):
-    """A coroutine function whose answers are cached."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """Answer from the cache, or call the function."""
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
-        """
-        Forget the answer for these arguments; whether there was one.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-            BackendError: With on_cache_error="propagate": Redis did not take it.
-        """
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """
-        Call the function now, whatever is stored, and store its answer.
-
-        Raises:
-            Exception: What the function raises, as it does.
-            LoaderTimeout: Too many loads run, or an async one took too long.
-        """
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co | None]:
-        """
-        Give the answer for these arguments if it is there, else None.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-        """
-
-    def uncached(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        """
-        Call the function itself: nothing is read from the cache or stored.
-
-        Raises:
-            Exception: What the function raises.
-        """
-
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """
-        Give the key of these arguments, as the cache's own methods take it.
-
-        Raises:
-            TypeError, ValueError: The function cannot be called like this, or has no key then.
-        """
-
-    @property
-    def cache(self) -> Any:
-        """The cache; of a method that finds it on its receiver, only through an object."""
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]: ...
-
-    @property
-    def __name__(self) -> str: ...
-
-    @overload
-    def __get__(self, receiver: None, owner: Any = None) -> AsyncCached[P, R_co]: ...
-    @overload
-    def __get__(
-        self: AsyncCached[Concatenate[Any, Q], R], receiver: object, owner: Any = None
-    ) -> AsyncCached[Q, R]: ...
-
-
-class CacheableDecorator(Protocol):
-    """What cacheable() and cacheable_batch() give, to be applied to a function."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncCached[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...
-
-
-class ChangeDecorator(Protocol):
-    """What the others give."""
-
-    def __call__(self, function: F, /) -> F:
-        """Wrap a function."""
-
-
-class _Common(TypedDict, total=False):
-    tags: Iterable[str] | Callable[..., Iterable[str]] | None
-    condition: Callable[[Any], Any] | None
-    unless: Callable[..., Any] | None
-    on_cache_error: str
-
-
-class CacheableOptions(_Common, total=False):
-    """Keywords of cacheable()."""
-
-    ignore: Iterable[str]
-    ttl: Any
-    cache_none: bool
-    local_ttl: Duration | None
-    remote_ttl: Duration | None
-    null_ttl: Duration | None
-    ttl_jitter_ratio: float | None
-    stale_ttl: Duration | None
-    stale_on_error: bool
-    allow_stale: bool
-    error_ttl: Duration
-    max_staleness: Duration | None
-    objects: str
-    loader_timeout: Duration | None
-    batch_timeout: Duration | None
-    wait_timeout: Duration | None
-    soft_timeout: Duration | None
-    lease: Duration
-    max_loads: int
-    penetration_protect: bool
-    background: Any
-    refresh_ahead: bool
-    refresh_ahead_window: Duration
-
-
-class BatchOptions(CacheableOptions, total=False):
-    """Keywords of cacheable_batch()."""
-
-    param: str | None
-    complete: bool
-
-
-class PutOptions(_Common, total=False):
-    """Keywords of cache_put()."""
-
-    value: Callable[..., Any] | None
-    ttl: Any
-    cache_none: bool
-
-
-class EvictOptions(_Common, total=False):
-    """Keywords of cache_evict()."""
-
-    all: bool
-    before: bool
-    expire: bool
-
-
-class EvictBatchOptions(_Common, total=False):
-    """Keywords of cache_evict_batch()."""
-
-    param: str | None
-    before: bool
-    expire: bool
-
-
-# --- the decorators ----------------------------------------------------------------------------
 
 
 def cacheable(
@@ -299,7 +62,8 @@ def cacheable(
         key: Template over the arguments, as ``"user:{user_id}"``; a function of the arguments; or
             None: all of them, with the function's name.
         ignore: Without *key*: parameters that do not count.
-        ttl: Life of answers, in both tiers; or a function of the answer.
+        ttl: Life of answers, as ``ttl=`` of set(): with Redis the copy in the segment ends by the
+            area's *local_ttl*; jitter may shorten it.  Or a function of the answer.
         tags: Templates over the arguments and ``result``; or a function of the answer and the
             arguments.
         condition: Function of the answer: whether it is stored.
@@ -313,15 +77,15 @@ def cacheable(
     Raises:
         ConfigError: What is given is wrong, or can have no effect.  Raised by the decorator.
     """
-    given = _Given(cache, tags, ttl, condition, unless, cache_none, on_cache_error, options)
+    given = Given(tags, ttl, condition, unless, cache_none, on_cache_error, options)
 
     def decorate(function: Any, has_receiver: bool | None) -> Any:
         parameters = Parameters(function, has_receiver=has_receiver)
         where = Where(cache, parameters)
-        made = _key_of_call(function, parameters, key, ignore, where.area)
-        return _call(Cacheable(function, parameters, where, made, **given.for_loads(parameters)))
+        made = key_of_call(function, parameters, key, ignore, where.area)
+        return call_of(Cacheable(function, parameters, where, made, **given.for_loads(parameters)))
 
-    decorator: CacheableDecorator = _applied(decorate)
+    decorator: CacheableDecorator = applied(decorate)
     return decorator
 
 
@@ -366,15 +130,16 @@ def cacheable_batch(
     Raises:
         ConfigError: What is given is wrong, or can have no effect.  Raised by the decorator.
     """
-    given = _Given(cache, tags, ttl, condition, unless, cache_none, on_cache_error, options)
+    given = Given(tags, ttl, condition, unless, cache_none, on_cache_error, options)
 
     def decorate(function: Any, has_receiver: bool | None) -> Any:
         parameters = Parameters(function, has_receiver=has_receiver)
         where = Where(cache, parameters)
-        chosen = _parameter_of_items(parameters, param)
-        item = _name_of_item(key, parameters)
+        chosen = parameter_of_items(parameters, param)
+        item = name_of_item(key, parameters)
         if key is None:
-            _check_ignored(parameters, ignore)
+            check_ignored(parameters, ignore)
+            refuse_receiver(parameters, ignore, where.area)
             ignored = frozenset({*ignore, chosen})
             made: Any = AutomaticKey(function, parameters, ignored, where.area, item)
         elif isinstance(key, str):
@@ -382,7 +147,7 @@ def cacheable_batch(
         else:
             made = make_key(key, parameters)
         loads = given.for_loads(parameters, item)
-        return _call(
+        return call_of(
             CacheableBatch(
                 *(function, parameters, where, made),
                 parameter=chosen,
@@ -392,7 +157,7 @@ def cacheable_batch(
             )
         )
 
-    decorator: CacheableDecorator = _applied(decorate)
+    decorator: CacheableDecorator = applied(decorate)
     return decorator
 
 
@@ -427,7 +192,7 @@ def cache_put(
     Raises:
         ConfigError: What is given is wrong.  Raised by the decorator.
     """
-    given = _Given(cache, tags, ttl, None, unless, cache_none, on_cache_error, {})
+    given = Given(tags, ttl, None, unless, cache_none, on_cache_error, {})
 
     def decorate(function: Any, has_receiver: bool | None) -> Any:
         parameters = Parameters(function, has_receiver=has_receiver)
@@ -441,7 +206,7 @@ def cache_put(
         )
         return change.around(function)
 
-    decorator: ChangeDecorator = _applied(decorate)
+    decorator: ChangeDecorator = applied(decorate)
     return decorator
 
 
@@ -476,7 +241,7 @@ def cache_evict(
         ConfigError: What is given is wrong.  Raised by the decorator.
     """
     refuse_nothing(key, tags, all)
-    given = _Given(cache, tags, MISS, None, unless, True, on_cache_error, {})
+    given = Given(tags, MISS, None, unless, True, on_cache_error, {})
 
     def decorate(function: Any, has_receiver: bool | None) -> Any:
         parameters = Parameters(function, has_receiver=has_receiver)
@@ -493,7 +258,7 @@ def cache_evict(
         )
         return change.around(function)
 
-    decorator: ChangeDecorator = _applied(decorate)
+    decorator: ChangeDecorator = applied(decorate)
     return decorator
 
 
@@ -527,14 +292,14 @@ def cache_evict_batch(
     Raises:
         ConfigError: What is given is wrong.  Raised by the decorator.
     """
-    given = _Given(cache, tags, MISS, None, unless, True, on_cache_error, {})
+    given = Given(tags, MISS, None, unless, True, on_cache_error, {})
 
     def decorate(function: Any, has_receiver: bool | None) -> Any:
         parameters = Parameters(function, has_receiver=has_receiver)
         change = Evict(
             *(parameters, Where(cache, parameters)),
             key=None,
-            keys=_keys_of_call(keys, parameters, param),
+            keys=keys_of_call(keys, parameters, param),
             judge=given.judge(parameters),
             everything=False,
             expire=expire,
@@ -544,263 +309,5 @@ def cache_evict_batch(
         )
         return change.around(function)
 
-    decorator: ChangeDecorator = _applied(decorate)
+    decorator: ChangeDecorator = applied(decorate)
     return decorator
-
-
-# --- what they were given ----------------------------------------------------------------------
-
-
-class _Given:
-    """What the decorators have in common, checked before there is a function."""
-
-    def __init__(  # noqa: PLR0917  of private use
-        self,
-        cache: Any,
-        tags: Any,
-        ttl: Any,
-        condition: Any,
-        unless: Any,
-        cache_none: Any,
-        on_cache_error: Any,
-        options: dict[str, Any],
-    ) -> None:
-        if tags is not None and not callable(tags) and not isinstance(tags, str):
-            tags = [*tags]  # it may be asked for its elements more than once
-        if on_cache_error not in {"ignore", "propagate"}:
-            raise ConfigError(
-                "on_cache_error must be 'ignore' or 'propagate'",
-                setting="on_cache_error",
-                operation="decorate",
-            )
-        if not isinstance(cache_none, bool):
-            raise ConfigError(
-                f"cache_none must be True or False, not {type(cache_none).__name__}",
-                setting="cache_none",
-                operation="decorate",
-            )
-        for name, each in (("condition", condition), ("unless", unless)):
-            if each is not None and not callable(each):
-                raise ConfigError(
-                    f"{name} must be a function, not {type(each).__name__}",
-                    setting=name,
-                    operation="decorate",
-                )
-        refuse_unknown(options, dict.fromkeys(OVERRIDES))  # type: ignore[arg-type]
-        self._tags = tags
-        self._ttl = _checked_ttl(ttl)
-        self._condition = condition
-        self._unless = unless
-        self._cache_none = cache_none
-        self._propagates = on_cache_error == "propagate"
-        self._options = options
-        self._cache = cache
-
-    def judge(self, parameters: Parameters, item: str | None = None) -> Judge:
-        """Make what judges answers."""
-        return Judge(
-            parameters,
-            ttl=self._ttl,
-            tags=self._tags,
-            condition=self._condition,
-            cache_none=self._cache_none,
-            more=() if item is None else (item,),
-        )
-
-    def for_changes(self) -> dict[str, Any]:
-        """Options of a Change."""
-        return {"unless": self._unless, "propagates": self._propagates}
-
-    def for_loads(self, parameters: Parameters, item: str | None = None) -> dict[str, Any]:
-        """Options of a Cacheable."""
-        return {
-            "judge": self.judge(parameters, item),
-            "overrides": self._overrides(),
-            **self.for_changes(),
-        }
-
-    def _overrides(self) -> dict[str, Any]:
-        if self._ttl is MISS or callable(self._ttl):
-            return dict(self._options)
-        life = self._ttl
-        found: dict[str, Any] = {"local_ttl": life, "remote_ttl": life}
-        config = getattr(self._cache, "config", None)
-        null_ttl = getattr(config, "null_ttl", None)
-        if life is not None and (null_ttl is None or null_ttl > life):
-            found["null_ttl"] = life
-        return {**found, **self._options}
-
-
-def _checked_ttl(ttl: Any) -> Any:
-    if ttl is MISS or callable(ttl):
-        return ttl
-    try:
-        return seconds(ttl, name="ttl", allow_none=True)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error), setting="ttl", operation="decorate") from None
-
-
-def _key_of_call(
-    function: Any, parameters: Parameters, key: Any, ignore: Iterable[str], area: str | None
-) -> Any:
-    if key is None:
-        _check_ignored(parameters, ignore)
-        return AutomaticKey(function, parameters, frozenset(ignore), area)
-    if [*ignore]:
-        raise ConfigError(
-            "ignore has no effect with a key=, which names what counts: leave one of them out",
-            setting="ignore",
-            operation="decorate",
-        )
-    return make_key(key, parameters)
-
-
-def _check_ignored(parameters: Parameters, ignore: Iterable[str]) -> None:
-    if isinstance(ignore, str):
-        raise ConfigError(
-            "ignore must be a list of names, not text", setting="ignore", operation="decorate"
-        )
-    unknown = {*ignore} - parameters.names
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.own)
-    if unknown and not takes_any:
-        raise ConfigError(
-            f"{parameters.name}() has no parameter {', '.join(sorted(unknown))} to ignore",
-            setting="ignore",
-            operation="decorate",
-        )
-
-
-def _parameter_of_items(parameters: Parameters, param: str | None) -> str:
-    names = [one.name for one in parameters.own]
-    if param is None and len(names) == 1:
-        return names[0]
-    if param is None or param not in names:
-        raise ConfigError(
-            f"param must name the parameter of {parameters.name}() that takes the items: one of "
-            f"{', '.join(names) or 'none'}",
-            setting="param",
-            operation="decorate",
-        )
-    return param
-
-
-def _name_of_item(key: Any, parameters: Parameters) -> str:
-    """The name in a template that is no parameter."""
-    if not isinstance(key, str):
-        return "item"
-    free = sorted(Template(key).names - parameters.names)
-    if len(free) != 1:
-        raise ConfigError(
-            "the key template of a batch must have one name that is no parameter of "
-            f"{parameters.name}(): it stands for the item; there are {', '.join(free) or 'none'}",
-            setting="key",
-            operation="decorate",
-        )
-    return free[0]
-
-
-def _keys_of_call(keys: Any, parameters: Parameters, param: str | None) -> Any:
-    """Make what gives all keys of a call, each once."""
-    if isinstance(keys, str):
-        chosen, item = _parameter_of_items(parameters, param), _name_of_item(keys, parameters)
-        one = TemplateKey(keys, parameters, [item])
-
-        def of_items(bound: Mapping[str, Any], args: Any, kwargs: Any) -> list[Any]:
-            return [one.of({**bound, item: each}, args, kwargs) for each in bound[chosen]]
-
-        return of_items
-    if not callable(keys):
-        raise ConfigError(
-            f"keys must be a template, or a function of the arguments, not {type(keys).__name__}",
-            setting="keys",
-            operation="decorate",
-        )
-    return lambda _, args, kwargs: [*keys(*args, **kwargs)]
-
-
-# --- what takes the function's place -----------------------------------------------------------
-
-
-class _ClassMethod(classmethod):  # type: ignore[type-arg]
-    """A class method whose attributes are bound to the class, too."""
-
-    def __get__(self, receiver: Any, owner: Any = None) -> Any:
-        return self.__func__.__get__(type(receiver) if owner is None else owner)
-
-
-def _applied(decorate: Callable[[Any, bool | None], Any]) -> Any:
-    """Make a decorator that sees through what makes static and class methods."""
-
-    def decorator(function: Any) -> Any:
-        if isinstance(function, staticmethod):
-            return staticmethod(decorate(function.__func__, False))
-        if isinstance(function, classmethod):
-            return _class_method(decorate(function.__func__, True))
-        return decorate(function, None)
-
-    return decorator
-
-
-def _class_method(made: Any) -> Any:
-    return _ClassMethod(made) if isinstance(made, local.Call) else classmethod(made)
-
-
-class BoundCall:
-    """A cached method of an object."""
-
-    def __init__(self, call: Any, receiver: Any) -> None:
-        self.__func__ = call
-        self.__self__ = receiver
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it."""
-        return self.__func__(self.__self__, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        call = self.__func__
-        if name in _OFFERED:
-            return functools.partial(getattr(call, name), self.__self__)
-        if name == "cache":
-            return call.__cached__.where.of((self.__self__,))
-        if name == "__signature__":
-            signature = inspect.signature(call)
-            _, *rest = signature.parameters.values()
-            return signature.replace(parameters=rest)
-        return getattr(call, name)
-
-    def __repr__(self) -> str:
-        return f"<bound {self.__func__!r} of {type(self.__self__).__name__} object>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BoundCall):
-            return NotImplemented
-        return self.__func__ is other.__func__ and self.__self__ is other.__self__
-
-    def __hash__(self) -> int:
-        return hash((id(self.__func__), id(self.__self__)))
-
-
-async def _coroutine_function() -> None:
-    """Stand for a coroutine function whose code is asked what it is."""
-
-
-def _call(cached: Cacheable) -> Any:
-    """Make what takes the function's place."""
-    parameters, function = cached.parameters, cached.function
-    otherwise = cached.aotherwise if cached.is_async else cached.otherwise
-    position = 0 if parameters.receiver is None else 1
-    call: Any = local.Call(otherwise, BoundCall, cached.hits(), position)
-    functools.update_wrapper(call, function)
-    call.__signature__ = parameters.signature
-    call.__cached__ = cached
-    for name in _OFFERED:
-        setattr(call, name, getattr(cached, name))
-    if cached.where.fixed is not None:
-        call.cache = cached.where.fixed
-    if cached.is_async:
-        # What makes inspect.iscoroutinefunction() take it for a function, and for a coroutine's.
-        call.__code__ = _coroutine_function.__code__
-        call.__defaults__ = call.__kwdefaults__ = None
-        if hasattr(inspect, "markcoroutinefunction"):
-            inspect.markcoroutinefunction(call)
-    return call

@@ -18,7 +18,7 @@ from accelerator.local import UNSET
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from accelerator.caching import Judge, Where
+    from accelerator.answers import Judge, Where
     from accelerator.calls import Parameters
 
 LOG: Final = logging.getLogger("accelerator")

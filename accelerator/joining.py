@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from accelerator.backend import Reading
     from accelerator.entry import ReadOptions
+    from accelerator.memory import Reading
     from accelerator.operations import Operations
     from accelerator.remote import Lease
 

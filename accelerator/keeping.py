@@ -21,8 +21,8 @@ from accelerator.observability import oplog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.backend import Reading
     from accelerator.looking import Copy
+    from accelerator.memory import Reading
     from accelerator.policy import Lives
     from accelerator.remote import Fill
     from accelerator.steps import Steps

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from accelerator.backend import Reading
     from accelerator.loader import Call, Source
+    from accelerator.memory import Reading
     from accelerator.operations import Operations
     from accelerator.steps import Steps
 

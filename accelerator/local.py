@@ -151,7 +151,7 @@ else:
 
 if TYPE_CHECKING:
     from accelerator import process_local
-    from accelerator.backend import LocalArea, LocalBell, LocalFlight, LocalMemory
+    from accelerator.memory import LocalArea, LocalBell, LocalFlight, LocalMemory
 
     # Both of each keep to the protocol, or this does not type-check.
     _areas: tuple[type[LocalArea], ...] = (AreaBase, process_local.Area)

@@ -14,8 +14,8 @@ from accelerator.observability import oplog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
+    from accelerator.memory import Reading
     from accelerator.remote import Stored
     from accelerator.second import RemoteArea
     from accelerator.steps import Steps

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from accelerator.backend import LocalBackend, Reading
+    from accelerator.backend import LocalBackend
+    from accelerator.memory import Reading
 
 _SET: Final = COUNTER["set"]
 _VERSIONS: Final = 1 << 31

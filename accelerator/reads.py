@@ -6,31 +6,30 @@ Reading an area: what is answered from memory, and what is loaded.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from accelerator import flight, loading, local, policy, runtime
 from accelerator.binding import COUNTER
 from accelerator.entry import MISS, Entry, K, ReadOptions, V
-from accelerator.errors import ConfigError, LoaderError, LoaderTimeout
+from accelerator.errors import ConfigError, LoaderError
 from accelerator.loader import Source
 from accelerator.local import UNSET
 from accelerator.lock import Lock
 from accelerator.looking import FROM_REMOTE
 from accelerator.observability import diagnostics, metrics, oplog
 from accelerator.operations import Operations
+from accelerator.warming import Warming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Sequence
     from typing import Unpack
 
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
     from accelerator.durations import Duration
     from accelerator.entry import ReadOptionValues
     from accelerator.loader import LoaderOf
     from accelerator.looking import Copy
+    from accelerator.memory import Reading
     from accelerator.observability.diagnostics import DiagnosticSnapshot
     from accelerator.observability.metrics import MetricPoint, MetricsSnapshot
     from accelerator.steps import Steps
@@ -225,7 +224,7 @@ class Reads(Operations[K, V]):
 
         Blocks for as long as all of it takes.
         """
-        warming = Warming(self)
+        warming = Warming(self._config)
         for batch in warming.batches(keys):
             with warming:
                 warming.warm += known(self._look_for_all(batch, PLAIN, op="warmup").values())
@@ -495,53 +494,6 @@ class Reads(Operations[K, V]):
             return None
         self._count(_STALE_FALLBACK)
         return found
-
-
-class Warming:
-    """The batches of one warmup(), and what has become of them.  A ``with`` around each of them."""
-
-    def __init__(self, cache: Reads) -> None:
-        self._config = cache.config
-        self._since = oplog.started()
-        self._failure: Exception | None = None
-        self._succeeded = False
-        self.warm = 0
-
-    def batches(self, keys: Iterable[Any]) -> Iterator[list[Any]]:
-        """Cut *keys* to size."""
-        remaining = iter(keys if self._config.warmup_enabled else ())
-        while batch := list(itertools.islice(remaining, self._config.warmup_batch_size)):
-            yield batch
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if error is None:
-            self._succeeded = True
-        elif isinstance(error, LoaderError | LoaderTimeout):
-            self._failure = error
-            oplog.failed(self._config.area, "warmup", error.kind, self._since)
-            return True
-        return False
-
-    def judged(self) -> int:
-        """
-        How many keys are warm.
-
-        Raises:
-            LoaderError, LoaderTimeout: There is nothing but failures.
-        """
-        failure, self._failure = self._failure, None
-        if failure is not None and not self._succeeded:
-            raise failure
-        oplog.succeeded(self._config.area, "warmup", "ok", self._since)
-        return self.warm
 
 
 def known(found: Iterable[Reading | None]) -> int:

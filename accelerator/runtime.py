@@ -197,7 +197,8 @@ def on_child_exit(server: object, worker: object) -> None:
     Free at once what a worker held that has ended; to be set as Gunicorn's ``child_exit``.
 
     Optional: the others find out by themselves, a little later.  Runs in the master, perhaps as
-    root and without the application: attaches nothing, creates nothing, never raises.
+    root and without the application: attaches nothing, creates nothing, never raises.  Waits for
+    another thread that is busy with segments for at most 50 ms.
     """
     try:
         if segment.AVAILABLE:

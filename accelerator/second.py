@@ -123,7 +123,8 @@ class SecondLevel:
         """
         if wanted.decides_about is None:
             return
-        unsent = self.unsent(name)
+        # However long nothing was heard of it: it may be back, and asked, before anything is sent.
+        unsent = self._memory.outbox_unsent(name)
         # Nobody here knows which tags the value there has: it may be any that was deleted.
         if unsent is None or wanted.decides_about in unsent or _has_tags(unsent):
             why = "as it has not yet been told of an earlier change of the key, or of a tag"

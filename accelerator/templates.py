@@ -3,7 +3,8 @@ Keys and tags that are made of the arguments of a call: by a template, or of all
 
 No two lists of arguments may give the same text.  So what a template takes from a call is written
 such that it can be read back: None and booleans as words that begin with a percent sign, text that
-would look like one of those or like another type with its first character escaped, and, where
+would look like one of those or like another type with its first character escaped (or behind a word
+of its own, where that character is escaped anyway), and, where
 several fields meet, everything in it that could be taken for what stands between them.
 """
 
@@ -15,6 +16,7 @@ import hashlib
 import re
 import string
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -42,6 +44,20 @@ class Field(NamedTuple):
     name: str
     """Of the argument that it begins with."""
     is_hashed: bool
+    part: Callable[[Any], Any] | None
+    """Takes the part of the argument that it is about; None: it is about all of it."""
+
+
+_FORMATTER: Final = string.Formatter()
+
+
+def _part(name: str, argument: str) -> Callable[[Any], Any] | None:
+    rest = name[len(argument) :]
+    if not rest:
+        return None
+    if "[" not in rest:
+        return attrgetter(rest[1:])
+    return lambda value: _FORMATTER.get_field(name, (), {argument: value})[0]
 
 
 class Template:
@@ -65,6 +81,7 @@ class Template:
         self._parse()
         escaped = self._ambiguous() if what == "key" else ""
         self._escapes = {ord(each): _percent(each) for each in escaped}
+        self._steps = [*zip(self.fields, self.literals[1:], strict=True)]
         self._is_bare = self.literals == ["", ""] and not self.fields[0].is_hashed
 
     @property
@@ -93,7 +110,7 @@ class Template:
             raise self._wrong("each field needs the name of an argument")
         if conversion is not None or spec not in {"", "hash"}:
             raise self._wrong(f"the field {name} may have no format but ':hash'")
-        return Field(name, match[0], spec == "hash")
+        return Field(name, match[0], spec == "hash", _part(name, match[0]))
 
     def _ambiguous(self) -> str:
         """Characters that values must not contain, so that it is seen where one of them ends."""
@@ -126,41 +143,47 @@ class Template:
         """
         if self._is_bare:
             return self._value(self.fields[0], arguments)
-        text = [self.literals[0]]
-        for field, literal in zip(self.fields, self.literals[1:], strict=True):
+        text = self.literals[0]
+        for field, literal in self._steps:
             value = self._value(field, arguments)
-            text.append(
-                digest(value, field.text) if field.is_hashed else self._written(field, value)
-            )
-            text.append(literal)
-        return "".join(text)
+            text += digest(value, field.text) if field.is_hashed else self._written(field, value)
+            text += literal
+        return text
 
     def tag(self, arguments: Mapping[str, Any]) -> str:
         """Make a tag of a call: values as they read, since a tag may well be that of several."""
         text = [self.literals[0]]
-        for field, literal in zip(self.fields, self.literals[1:], strict=True):
+        for field, literal in self._steps:
             value = self._value(field, arguments)
             text += digest(value, field.text) if field.is_hashed else _plain(field, value), literal
         return "".join(text)
 
     @staticmethod
     def _value(field: Field, arguments: Mapping[str, Any]) -> Any:
-        if field.text == field.name:
-            return arguments[field.name]
-        return string.Formatter().get_field(field.text, (), arguments)[0]
+        value = arguments[field.name]
+        return value if field.part is None else field.part(value)
 
     def _written(self, field: Field, value: Any) -> str:
         kind = type(value)
-        if kind is not str and kind is not int:
+        if kind is str:
+            return self._text(value)
+        if kind is not int:
             value = _scalar(field, value)
-        if value is None or isinstance(value, bool):
-            return _WORDS[value]
-        if isinstance(value, bytes):
-            return "%bytes" + value.decode("latin-1").translate(self._escapes)
-        text = value if isinstance(value, str) else str(value)
+            if value is None or isinstance(value, bool):
+                return _WORDS[value]
+            if isinstance(value, bytes):
+                return "%bytes" + value.decode("latin-1").translate(self._escapes)
+            if isinstance(value, str):
+                return self._text(value)
+        return str(value).translate(self._escapes) if self._escapes else str(value)
+
+    def _text(self, text: str) -> str:
         first = ""
-        if text is value and text[:1] in _TYPED_FIRST and _LOOKS_TYPED.fullmatch(text):
-            first, text = _percent(text[0]), text[1:]
+        if text[:1] in _TYPED_FIRST and _LOOKS_TYPED.fullmatch(text):
+            if text[0] != "%" and ord(text[0]) in self._escapes:
+                first = "%str"  # a number's first character is escaped here as well
+            else:
+                first, text = _percent(text[0]), text[1:]
         return first + (text.translate(self._escapes) if self._escapes else text)
 
 
@@ -205,6 +228,9 @@ def canonical(value: Any, parameter: str) -> Any:
     Raises:
         TypeError: Its type has no form that is the same in every process; names the parameter.
     """
+    exact = type(value)
+    if exact is int or exact is str:
+        return value
     if isinstance(value, enum.Enum):
         of = type(value)
         name = value.value if isinstance(value, enum.Flag) else value.name
@@ -222,7 +248,7 @@ def canonical(value: Any, parameter: str) -> Any:
     kind_name = type(value).__name__
     raise TypeError(
         f"the argument {parameter} cannot be part of a key, as a {kind_name} has no form that is "
-        " the same in every process: give a key= that takes a part of it, or ignore it"
+        "the same in every process: give a key= that takes a part of it, or ignore it"
     )
 
 

@@ -13,16 +13,17 @@ from accelerator import loading
 from accelerator.entry import K, ReadOptions, V
 from accelerator.local import UNSET
 from accelerator.operations import check_counter
-from accelerator.reads import PLAIN, D, Reads, Warming, answered, entry, known
+from accelerator.reads import PLAIN, D, Reads, answered, entry, known
+from accelerator.warming import Warming
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
     from typing import Unpack
 
-    from accelerator.backend import Reading
     from accelerator.durations import Duration
     from accelerator.entry import Entry, ReadOptionValues
     from accelerator.loader import LoaderOf
+    from accelerator.memory import Reading
 
 
 class AsyncTwins(Reads[K, V]):
@@ -202,7 +203,7 @@ class AsyncTwins(Reads[K, V]):
             LoaderError, LoaderTimeout: Every batch failed.
             TypeError, ValueError: A key is wrong.
         """
-        warming = Warming(self)
+        warming = Warming(self._config)
         for batch in warming.batches(keys):
             with warming:
                 found = await self._alook_for_all(batch, PLAIN, op="warmup")

@@ -24,12 +24,14 @@ from harness import Calls, Chunk, Series, Workload, interleave, ratio
 
 LIMIT_TO_LRU = 2.2
 LIMIT_TO_CACHETOOLS = 10.0
+LIMIT_OF_TWO = 3.0
 ATTEMPTS = 3
 HOT = 777
 """The argument: an int that CPython keeps no object for."""
 CALLS = 20_000
 
 OURS, LRU, CACHETOOLS = "accelerator.cacheable", "functools.lru_cache", "cachetools.cached"
+TWO, TWO_LRU = "accelerator.cacheable, two arguments", "functools.lru_cache, two arguments"
 
 
 def main() -> int:
@@ -100,15 +102,20 @@ def _contestants(report: Report) -> dict[str, tuple[str, Any]]:
         def method(self, number: int) -> str:
             return answer(number)
 
-        @cache.cacheable("two:{number}:{kind}")
-        def two(self, number: int, kind: str) -> str:
-            return f"{kind} {answer(number)}"
+        @cache.cacheable("two:{self.shop}:{number}")
+        def named(self, number: int) -> str:
+            return answer(number)
+
+        shop = "north"
+
+    def two(number: int, other: int) -> str:
+        return f"{other} answer {number}"
 
     cache.set(HOT, answer(HOT))
     plain = {HOT: answer(HOT)}
     functions: dict[str, Callable[[int], Any]] = {
         OURS: cache.cacheable("user:{number}")(answer),
-        "the same, all arguments": cache.cacheable()(answer),
+        "the same, all in the key": cache.cacheable()(answer),
         "LevelCache.get": cache.get,
         LRU: functools.lru_cache(maxsize=1024)(answer),
         "no cache": answer,
@@ -116,7 +123,15 @@ def _contestants(report: Report) -> dict[str, tuple[str, Any]]:
     }
     found = {name: ("called({key})", function) for name, function in functions.items()}
     found["the same, a method"] = ("called.method({key})", Repository())
-    found["the same, two arguments"] = ('called.two({key}, "x")', Repository())
+    found["the same, a method, its object in the key"] = ("called.named({key})", Repository())
+    pairs: dict[str, Callable[[int, int], Any]] = {
+        TWO: cache.cacheable("two:{number}:{other}")(two),
+        "the same, two arguments, all in the key": cache.cacheable()(two),
+        "the same, two arguments, key by a function": cache.cacheable(lambda *both: both)(two),
+        TWO_LRU: functools.lru_cache(maxsize=1024)(two),
+    }
+    found |= {name: ("called({key}, 888)", function) for name, function in pairs.items()}
+    found["the same, two arguments, one by name"] = ("called({key}, other=888)", pairs[TWO])
     try:
         cachetools = peers.module("cachetools")
     except peers.Missing as error:
@@ -133,6 +148,14 @@ def _verdicts(series: Mapping[str, Series]) -> list[Verdict]:
     found = [
         Verdict(f"a hit of {OURS}, to {LRU}", to_lru.best, to_lru.median, LIMIT_TO_LRU, noisy=noisy)
     ]
+    of_two = ratio(series[TWO], series[TWO_LRU])
+    found.append(
+        Verdict(
+            f"a hit of {TWO}, to that of lru_cache",
+            *(of_two.best, of_two.median, LIMIT_OF_TWO),
+            noisy=noisy,
+        )
+    )
     if CACHETOOLS in series:
         faster = ratio(series[CACHETOOLS], series[OURS])
         found.append(

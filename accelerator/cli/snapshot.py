@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import local, segment
+from accelerator.observability import tables
 from accelerator.observability.diagnostics import quantile
 from accelerator.observability.processes import Usage, usage_of
-from accelerator.observability.tables import AreaRow, Block, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from accelerator.observability.tables import AreaRow, Block
 
 _OBJECT_HIT: Final = local.COUNTERS.index("object_hit")
 _LOCAL_HIT: Final = local.COUNTERS.index("local_hit")
@@ -75,7 +77,6 @@ def take(file: segment.SegmentFile) -> Snapshot:
     """
     memory = segment.inspect(file)
     stats = memory.stats()
-    tables = Tables(memory, stats["segment"])
     return Snapshot(
         at=time.monotonic(),
         wall=time.time(),
@@ -84,8 +85,8 @@ def take(file: segment.SegmentFile) -> Snapshot:
         stats=stats,
         flights=sorted(memory.flights(), key=lambda each: -each["age"]),
         workers=[_worker(memory, process) for process in stats["processes"] if process["alive"]],
-        rows=tables.areas(),
-        blocks=tables.blocks(),
+        rows=tables.areas(memory),
+        blocks=tables.blocks(memory),
         owed=memory.outbox_owed(),
     )
 

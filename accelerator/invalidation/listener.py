@@ -191,7 +191,7 @@ class _Worker:
             self.term = self._memory.lead(PARKED)
             if self.term and not self.stopping:
                 _Leadership(self, self._memory, self._remote, self._settings).hold()
-        except Exception:
+        except BaseException:  # such as gevent's Timeout: nobody above would see it, or listen
             LOG.exception("the listener failed, and starts anew")
         finally:
             term, self.term = self.term, 0

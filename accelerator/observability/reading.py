@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import local
-from accelerator.observability.tables import Counted, Gauge, Tables, Totals
+from accelerator.observability.mapped import Counted, Gauge, Tables, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

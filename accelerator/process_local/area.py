@@ -62,6 +62,9 @@ _PLAIN_TTL_MAX: Final = 1e9
 _NAME_TAG: Final = b"\xff"
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
+_ATTACHES: Final = 16
+"""_attach() calls before an area that is not bound is an error: other threads may detach."""
+
 
 class _Binding(NamedTuple):
     """What _bind() was told."""
@@ -207,11 +210,13 @@ class ProcessLocalArea:
     def __ready(self) -> _Binding:
         """Give the binding; attach first if need be."""
         binding = self.__binding
-        if binding is None:
+        for _ in range(_ATTACHES):
+            if binding is not None:
+                break
             self._attach()
             binding = self.__binding
-            if binding is None:
-                raise RuntimeError("_attach() did not bind the area")
+        else:
+            raise RuntimeError("_attach() did not bind the area")
         if not binding.segment.entered:
             binding.segment.register()
         return binding
@@ -468,7 +473,7 @@ class ProcessLocalArea:
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
         if ttl is not None and item.is_expired_by_tag:
-            ttl = min(ttl, 0.0)
+            ttl = min(ttl, item.loaded_at - now)  # nobody knows when: since it was loaded
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:

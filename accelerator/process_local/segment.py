@@ -18,9 +18,11 @@ from accelerator.process_local.constants import (
     EXPIRED_TOTAL,
     FILL,
     LAYOUT,
+    LOCAL_HIT,
     MAX_SIZE,
     MIN_SIZE,
     NOT_STORED,
+    OBJECT_HIT,
     REJECTED_RACE,
     REJECTED_SIZE,
     SET,
@@ -59,6 +61,13 @@ _VERSIONS_KEPT: Final = 4
 """Versions of a key whose stale copies an expire keeps."""
 _AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+def _apart(counters: list[int]) -> tuple[int, ...]:
+    """Give counters with the hits on objects beside the other local ones, not among them."""
+    found = counters.copy()
+    found[LOCAL_HIT] = max(0, found[LOCAL_HIT] - found[OBJECT_HIT])
+    return tuple(found)
 
 
 class ProcessLocalSegment(RemoteSide):
@@ -264,7 +273,7 @@ class ProcessLocalSegment(RemoteSide):
             }
 
     def gauges(self) -> list[tuple[str, int, int, bool, float | None]]:
-        """Give what observability.tables.Gauge has of each area, in the order of their names."""
+        """Give what observability.mapped.Gauge has of each area, in the order of their names."""
         with self.lock():
             now, shown = self.now(), self.stats()["areas"]
             found = []
@@ -280,6 +289,34 @@ class ProcessLocalSegment(RemoteSide):
         with self.lock():
             areas = self._areas.values()
             return {area.name: (area.latencies.copy(), area.l2_latencies.copy()) for area in areas}
+
+    def areas(self) -> list[tuple[str, bool, float | None]]:
+        """List the areas as ``_native.Segment.areas`` does."""
+        with self.lock():
+            now = self.now()
+            return [
+                (area.name, area.watched, area.fresh_until - now)
+                if math.isfinite(area.fresh_until)
+                else (area.name, area.watched, None)
+                for area in self._areas.values()
+            ]
+
+    def blocks(
+        self,
+    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """List what the one process counted as ``_native.Segment.blocks`` does."""
+        with self.lock():
+            return [
+                (
+                    number,
+                    self.incarnation,
+                    area.name,
+                    _apart(area.counters),
+                    tuple(area.latencies),
+                    tuple(area.l2_latencies),
+                )
+                for number, area in enumerate(self._areas.values())
+            ]
 
     def _summary(self, live: list[Item]) -> dict[str, Any]:
         shown = {

@@ -52,7 +52,7 @@ _STALE: Final = struct.Struct(">I")
 _STALE_AT: Final = 8
 _STALE_MOST: Final = (1 << 32) - 1  # ms, 49 days: what a header has room for
 _LIFE_MOST: Final = 1 << 53  # ms; Redis adds it to the present in 64 bits
-_CODES: Final = range(1, 64)
+_CODES: Final = range(1, 32)
 _DECIMAL: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _BEGINNING: Final = bytes((MAGIC, FORMAT))
@@ -84,7 +84,8 @@ class Opened(NamedTuple):
             left: What is left of the Redis key's life; None: it does not expire.
         """
         if self.expired:
-            return 0.0
+            # It may have been stale before: then no life is left, and less of the stale one.
+            return 0.0 if left is None else min(0.0, left - self.stale)
         return None if left is None else left - self.stale
 
 

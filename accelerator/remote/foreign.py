@@ -13,8 +13,8 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from accelerator.backend import Received
-from accelerator.errors import ConfigError, RemoteError
+from accelerator.backend import Lease, Received, Stored, Written
+from accelerator.errors import RemoteError
 from accelerator.remote.names import escape
 
 if TYPE_CHECKING:
@@ -29,8 +29,43 @@ _OF_AN_AREA: Final = frozenset(
     }
 )
 """Methods whose first argument is an area."""
+
+
+def _is_stored(answer: Any) -> bool:
+    if answer is None:
+        return True
+    if not isinstance(answer, Stored) or type(answer.blob) is not bytes:
+        return False
+    left: Any = answer.left
+    return left is None or (isinstance(left, int | float) and left >= 0)
+
+
+def _is_written(answer: Any) -> bool:
+    return isinstance(answer, Written) and isinstance(answer.found, int)
+
+
+def _is_entry(answer: Any) -> bool:
+    return isinstance(answer, tuple) and [*map(type, answer)] == [int, bytes]
+
+
+_ITEMS: Final[dict[str, Callable[[Any], bool]]] = {
+    "get": _is_stored,
+    "lease": lambda answer: isinstance(answer, Lease),
+    "fill": lambda answer: isinstance(answer, bool),
+    "log": _is_entry,
+}
+"""What the items are of the lists that these methods answer."""
 _ANSWERS_EACH: Final = frozenset({"get", "lease", "fill"})
-"""Methods that answer a list, with one item for each of their second argument."""
+"""Methods of them that answer one item for each of their second argument."""
+_ANSWERS: Final[dict[str, Callable[[Any], bool]]] = {
+    "write": _is_written,
+    "expire": lambda answer: isinstance(answer, int),
+    "tell": lambda answer: isinstance(answer, int),
+    "add": lambda answer: isinstance(answer, bool),
+    "touch": lambda answer: isinstance(answer, bool),
+    "incr": lambda answer: answer is None or type(answer) is int,
+}
+"""What these methods answer; what all others do is of no interest, and not passed on."""
 _CALLERS_OWN: Final = (TypeError, OverflowError)
 """What incr() raises about the value."""
 
@@ -68,16 +103,24 @@ class ForeignRemote:
         return self.checked(name, area, arguments, answer)
 
     def checked(self, name: str, area: str, arguments: Sequence[Any], answer: Any) -> Any:
-        """Refuse an answer that would not fit what was asked."""
-        if name in _ANSWERS_EACH and (
-            not isinstance(answer, list) or len(answer) != len(arguments[0])
-        ):
-            raise RemoteError(
-                f"{self.title} must answer a list with one item for each key",
-                area=area,
-                operation=name,
-            )
-        return answer
+        """Refuse an answer that does not fit what was asked."""
+        if name in _ITEMS:
+            fits = isinstance(answer, list) and all(map(_ITEMS[name], answer))
+            if name in _ANSWERS_EACH:
+                fits = fits and len(answer) == len(arguments[0])
+        else:
+            fits = name not in _ANSWERS or _ANSWERS[name](answer)
+        if not fits:
+            raise self.misfit(name, area)
+        return answer if name in _ITEMS or name in _ANSWERS else None
+
+    def misfit(self, name: str, area: str | None) -> RemoteError:
+        """Give the error that says so of an answer."""
+        return RemoteError(
+            f"what {self.title}.{name}() answered is not what the protocol says",
+            area=area,
+            operation=name,
+        )
 
     def fail(self, error: Exception, area: str | None, name: str) -> NoReturn:
         """
@@ -85,7 +128,7 @@ class ForeignRemote:
 
         Its own text may show keys and values, so nothing of that is passed on.
         """
-        if isinstance(error, ConfigError | RemoteError):
+        if isinstance(error, RemoteError):
             raise error
         if name == "incr" and isinstance(error, _CALLERS_OWN):
             raise error
@@ -110,10 +153,10 @@ class ForeignRemote:
         """Forget the areas whose values are of an earlier time; which those are."""
         names = {self.area_of(area): area for area in areas}
         try:
-            found = self._backend.recheck(list(names), origin)
+            found = [*self._backend.recheck(list(names), origin)]
         except Exception as error:
             self.fail(error, None, "recheck")
-        return [names[name] for name in found if name in names]
+        return [area for name, area in names.items() if name in found]
 
     def subscriber(self, channel: str) -> ForeignSubscriber:
         """Connect one that hears, beside areas, the heartbeats that are told on *channel*."""
@@ -238,9 +281,12 @@ class ForeignSubscriber:
             known = [
                 (kind, self._areas[area], data) for kind, area, data in heard if area in self._areas
             ]
+            received = Received(known, bool(alive), bool(more))
         except Exception as error:
             self._remote.fail(error, None, "listen")
-        return Received(known, bool(alive), bool(more))
+        if any(type(data) is not bytes and data is not None for *_, data in known):
+            raise self._remote.misfit("read", None)
+        return received
 
     def close(self) -> None:
         """End it."""

@@ -145,8 +145,9 @@ local gen = ARGV[5]
 # meanwhile would take the new messages for those that it knows.  So it starts at the tenths of
 # milliseconds of the server's clock: above what it had reached, unless the area was written more
 # than 10,000 times a second ever since, and below 2^48.  The gap tells every host that something is
-# missing.
-_START: Final = """
+# missing.  What no message can carry (somebody wrote it there) counts as lost: it would otherwise
+# stop the heartbeats of all areas, for ever.
+_START: Final = f"""
 local function clock()
   local now = redis.call('TIME')
   return now[1] * 10000 + math.floor(now[2] / 100)
@@ -158,11 +159,14 @@ local function start(key)
   return text
 end
 
+local function is_number(text)
+  return type(text) == 'string' and #text <= 15 and string.match(text, '^%d+$')
+      and tonumber(text) <= {tagging.NUMBER_MOST}
+end
+
 local function number(key)
   local text = redis.pcall('GET', key)
-  if type(text) ~= 'string' or #text > 15 or not string.match(text, '^%d+$') then
-    text = start(key)
-  end
+  if not is_number(text) then text = start(key) end
   return tonumber(text)
 end
 """
@@ -173,9 +177,8 @@ _ANNOUNCE: Final = """
 local function announce()
   if ARGV[1] == '' then return 0 end
   local seq = redis.pcall('INCR', KEYS[1])
-  if type(seq) ~= 'number' then seq = 1 end
-  local text = string.format('%.0f', seq)
-  if seq == 1 then text = start(KEYS[1]) end
+  local text = type(seq) == 'number' and string.format('%.0f', seq)
+  if not is_number(text) or seq == 1 then text = start(KEYS[1]) end
   local message = ARGV[2] .. text .. ' ' .. ARGV[3]
   local id = text .. '-0'
   local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], id, 'm', message)
@@ -188,7 +191,8 @@ local function announce()
 end
 """
 
-# A table that is made is the beginning: its floor.
+# A table that is made is the beginning: its floor.  A floor above the number is of a number that
+# was given up: below it all would be dead, for ever.
 _TABLE: Final = f"""
 local function table_top(key)
   local top = redis.pcall('GETRANGE', key, 0, {tagging.PAIR - 1})
@@ -200,9 +204,10 @@ local function table_top(key)
 end
 
 local function have_table(key, seq)
-  if table_top(key) then return end
-  local top = struct.pack('BBBBBB', {", ".join(map(str, tagging.TABLE))})
-  redis.call('SET', key, top .. struct.pack('>I6', number(seq)))
+  local top, now = table_top(key), number(seq)
+  if top and struct.unpack('>I6', string.sub(top, 7)) <= now then return end
+  top = struct.pack('BBBBBB', {", ".join(map(str, tagging.TABLE))})
+  redis.call('SET', key, top .. struct.pack('>I6', now))
 end
 
 local function pair(key, place)
@@ -506,9 +511,7 @@ WORDS: Final = Script(
     + """
 local top = table_top(KEYS[2])
 local seq = redis.pcall('GET', KEYS[1])
-if not top or type(seq) ~= 'string' or #seq > 15 or not string.match(seq, '^%d+$') then
-  return ''
-end
+if not top or not is_number(seq) then return '' end
 local found = { string.sub(top, 7), struct.pack('>I6', tonumber(seq)) }
 for at, place in ipairs(ARGV) do found[at + 2] = pair(KEYS[2], tonumber(place)) end
 return table.concat(found)
@@ -617,7 +620,7 @@ local id = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') 
 local seqs = {{}}
 for i = 2, #KEYS do
   local seq = redis.pcall('GET', KEYS[i])
-  if type(seq) ~= 'string' or not string.match(seq, '^%d+$') then seq = start(KEYS[i]) end
+  if not is_number(seq) then seq = start(KEYS[i]) end
   seqs[i - 1] = seq
 end
 if ARGV[1] ~= '' then

@@ -169,6 +169,20 @@ class Words(NamedTuple):
         pairs = [_unpacked(data, PAIR * each) for each in range(1 + len(places))]
         return Words(*pairs[0], dict(zip(places, pairs[1:], strict=True)))
 
+    @staticmethod
+    def joined(parts: Sequence[Words | None]) -> Words | None:
+        """
+        Join what was read one after the other, all of it after the values.
+
+        Of a table that was lost in between only what is above the new floor is known.
+        """
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        pairs = {place: pair for part in known for place, pair in part.pairs.items()}
+        floor = max(part.floor for part in known)
+        return Words(floor, min(part.number for part in known), pairs)
+
 
 def places_of(tags: Iterable[bytes]) -> list[int]:
     """Give all places of these tags, each once."""

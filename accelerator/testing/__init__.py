@@ -135,6 +135,7 @@ def isolated(
         if attachment.request is not None:
             segment.leave(attachment.memory)
             segment.unlink(attachment.name, attachment.request.file.uid, force=True)
+            segment.release(attachment.memory)
 
 
 def _private(size: int, more: Mapping[str, Any] = MappingProxyType({})) -> runtime.Attachment:

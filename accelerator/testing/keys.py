@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CHILD: Final = """
-import pickle, sys
-sys.path[:] = pickle.loads(sys.stdin.buffer.read(int(sys.argv[1])))
+import importlib.util, pickle, sys, types
+sys.path[:], modules = pickle.loads(sys.stdin.buffer.read(int(sys.argv[1])))
+for name, file in modules:
+    try:
+        importlib.import_module(name)
+    except ImportError:  # a test module that lies in no package
+        for dot in (at for at, sign in enumerate(name) if sign == "."):
+            sys.modules.setdefault(name[:dot], types.ModuleType(name[:dot]))
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
 converter, keys = pickle.loads(sys.stdin.buffer.read())
 from accelerator.local import encode_key
 sys.stdout.buffer.write(pickle.dumps([encode_key(converter(key)) for key in keys]))
@@ -98,7 +107,9 @@ class KeyConverterSuite:
         except Exception as error:
             pytest.skip(f"it cannot be taken to another process ({type(error).__name__})")
         expected = [encode_key(converter(key)) for key in keys]
-        path = pickle.dumps(sys.path)
+        found_in = (_module_of(each) for each in (converter, *keys))
+        modules = sorted({each for each in found_in if each is not None})
+        path = pickle.dumps((sys.path, modules))
         for seed in ("1", "2"):
             done = subprocess.run(  # noqa: S603  this very interpreter
                 [sys.executable, "-c", _CHILD, str(len(path))],
@@ -110,3 +121,10 @@ class KeyConverterSuite:
             check(not done.returncode, f"in another process: {done.stderr.decode()[-500:]}")
             found = pickle.loads(done.stdout)  # noqa: S301  our own child
             equal(expected, found, "keys in another process")
+
+
+def _module_of(thing: Any) -> tuple[str, str] | None:
+    """Name and file of the module that a thing, or its type, comes from; None: no file, or ours."""
+    name = getattr(thing, "__module__", None) or type(thing).__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return None if file is None or name.startswith("accelerator.") else (name, file)

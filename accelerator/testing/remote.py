@@ -18,6 +18,7 @@ from accelerator.local import encode_key
 from accelerator.message import CLEAR, EXPIRE, EXPIRE_TAGS, FORGET, FORGET_TAGS, SET
 from accelerator.remote.envelope import HEADER_SIZE, seal, unseal
 from accelerator.testing.support import (
+    PATIENCE,
     Awaited,
     check,
     equal,
@@ -180,10 +181,11 @@ class Store:
         )
         return found
 
-    def mark(self, kind: int, *tags: str) -> None:
-        """Delete or expire by tag."""
+    def mark(self, kind: int, *tags: str, note: int = 0) -> None:
+        """Delete or expire by tag; the notes are *note* and those that follow it, 0: none."""
         encoded = [tag.encode() for tag in tags]
-        self.backend.mark_tags(self.area, kind, encoded, [0] * len(tags), ORIGIN)
+        notes = [note and note + at for at in range(len(tags))]
+        self.backend.mark_tags(self.area, kind, encoded, notes, ORIGIN)
 
     def log(self, first: int = 0, last: int | None = None, limit: int = 100_000) -> list[Any]:
         """Read the log, and see that each entry is what it must be."""
@@ -672,10 +674,49 @@ class RemoteBackendSuite:
         store.mark(FORGET_TAGS, "x")
         equal([None, "b", "c", "d"], [other.text(key) for key in "abcd"], "after a delete by tag")
         equal((FORGET_TAGS, [b"x"], [0]), store.told()[-1], "what was told")
-        other.mark(FORGET_TAGS, "y", "xy")
+        other.mark(FORGET_TAGS, "y", "xy", note=7)
+        equal((FORGET_TAGS, [b"y", b"xy"], [7, 8]), store.told()[-1], "what was told")
         equal([None, None, "c", None], [store.text(key) for key in "abcd"], "after another one")
         store.put("a", sealed("new", tags=[b"x"]))
         equal("new", other.text("a"), "what was set after it")
+
+    def test_tags_apart(self, store: Store) -> None:
+        """Tags are any text, and all of them differ."""
+        tags = [
+            "a",
+            "A",
+            "a ",
+            " a",
+            "a\0",
+            "a\0b",
+            "\0",
+            "é",
+            "e\u0301",
+            "%",
+            "_",
+            "a:b",
+            "{a}",
+            "*",
+        ]
+        tags += ["x" * 255, "x" * 254]
+        for tag in tags:
+            store.put(tag, sealed(tag, tags=[tag.encode()]))
+        gone = set()
+        for tag in ("a", "%", "\0", "x" * 254):
+            store.mark(FORGET_TAGS, tag)
+            gone.add(tag)
+            left = [None if each in gone else each for each in tags]
+            equal(left, [store.text(each) for each in tags], "values after a delete by tag")
+
+    def test_tags_are_kept(self, store: Store) -> None:
+        """What add and incr have made carries its tags, too."""
+        store.add("a", sealed("a", tags=[b"x"]))
+        begin = store.change("n", number(0, tags=[b"x"]))
+        store.backend.incr(store.area, begin.key, 1, begin, 0, ORIGIN)
+        found = [store.opened(key) for key in ("a", "n")]
+        equal([(b"x",)] * 2, [each and each.tags for each in found], "tags")
+        store.mark(FORGET_TAGS, "x")
+        equal([None, None], store.get("a", "n"), "values after a delete by tag")
 
     def test_tags_of_loads(self, store: Store, other: Store) -> None:
         """A load that a delete by tag has overtaken is not read, whichever is stored first."""
@@ -792,6 +833,22 @@ class RemoteBackendSuite:
 
     # --- what is told ---
 
+    def test_done_when_told(self, store: Store, other: Store) -> None:
+        """Whoever hears of a change finds it done: it drops what it has, and reads here again."""
+        changes: Sequence[tuple[str, Callable[[int], object], str | None]] = (
+            ("set", lambda key: other.put(key, sealed("new", tags=[b"x"])), "new"),
+            ("delete", other.forget, None),
+            ("expire", other.expire, None),
+            ("delete by tag", lambda _: other.mark(FORGET_TAGS, "x"), None),
+            ("expiry by tag", lambda _: other.mark(EXPIRE_TAGS, "x"), None),
+            ("clear", lambda _: other.backend.clear(other.area, 0, ORIGIN), None),
+        )
+        for turn in range(8):
+            for name, change, expected in changes:
+                last = store.put(turn, sealed("old", tags=[b"x"])).seq
+                _, found = together(partial(change, turn), partial(_found_when_told, store, last))
+                equal(expected, found, f"what is there when a {name} is told of")
+
     def test_tell(self, store: Store) -> None:
         """What was done by other means is told, and nothing else happens."""
         store.put("a")
@@ -855,6 +912,17 @@ class RemoteBackendSuite:
             equal("child", store.text("b"), "what the child has stored")
             store.forget("n")
         equal(7, len(store.told()), "messages of all processes")
+
+
+def _found_when_told(store: Store, last: int) -> str | None:
+    """Wait for the message behind *last*, and read at once the key that the last one was about."""
+    [(_, data)] = store.log(last, last)
+    [key] = message.parse(data).keys
+    end = time.monotonic() + PATIENCE
+    while not store.log(last + 1):  # without a pause: what comes between the two is short
+        check(time.monotonic() < end, "a message: was never told")
+    [found] = store.backend.get(store.area, [key])
+    return None if found is None else unseal(found.blob, limit=LIMIT).payload.decode()
 
 
 def _racing(store: Store, other: Store, key: Any, lease: Lease) -> list[Callable[[], object]]:

@@ -135,8 +135,10 @@ class SubscriberSuite:
         other.incr("n", 1, 0)
         other.forget("a", "b")
         other.backend.tell(area, message.FORGET, [b"sx"], [0], bytes(16))
+        other.mark(message.FORGET_TAGS, "x", "y")
+        other.mark(message.EXPIRE_TAGS, "x")
         other.backend.clear(area, 0, bytes(16))
-        ears.listen(lambda: len(ears.messages(area)) >= 8, "eight messages")
+        ears.listen(lambda: len(ears.messages(area)) >= 10, "ten messages")
         equal([data for _, data in other.log()], ears.messages(area), "what was heard")
 
     def test_unheard(self, ears: Ears, other: Store, area: str) -> None:

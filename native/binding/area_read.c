@@ -119,7 +119,10 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         .slot = (uint32_t)slot | (twice || extra.tagged ? OBJECT_CLOSER : 0),
         .life = twice ? view->sequence : kept_until(self, &view->record),
     };
+    /* Whose place it takes has a finaliser, perhaps, which may bind the area anew. */
+    SegmentObject *segment = (SegmentObject *)Py_NewRef(self->segment);
     object_cache_put(self->objects, hash, &entry, &extra);
+    Py_DECREF(segment);
 }
 
 /* --- reading the segment ---------------------------------------------------------------------- */
@@ -516,15 +519,16 @@ static int found_of(enum remembered remembered) {
     return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
 }
 
-/* Not remembered by the caller's key, which has to be converted.  What could be used before may be
- * another segment's after that: it is asked again. */
+/* Not remembered by the caller's key, which has to be converted; what is found is remembered by
+ * `kept_as` (NULL: by the converter's answer).  What could be used before may be another segment's
+ * after that: it is asked again. */
 static __attribute__((noinline, cold)) int read_converted(AreaObject *self, PyObject *key_object,
-                                                          PyObject **out) {
+                                                          PyObject *kept_as, PyObject **out) {
     PyObject *answer = area_convert(self, key_object);
     if (answer == NULL) {
         return -1;
     }
-    PyObject *kept_as = (self->flags & AREA_BY_ANSWER) != 0 ? answer : key_object;
+    kept_as = kept_as == NULL ? answer : kept_as;
     bool usable;
     enum remembered remembered = remembered_as(self, kept_as, &usable, out);
     int found = remembered == MUST_LOOK ? look_up(self, answer, kept_as, usable, out)
@@ -541,7 +545,8 @@ static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **ou
         return found_of(remembered);
     }
     if (acc_unlikely(self->converter != NULL)) {
-        return read_converted(self, key_object, out);
+        bool by_answer = (self->flags & AREA_BY_ANSWER) != 0;
+        return read_converted(self, key_object, by_answer ? NULL : key_object, out);
     }
     return look_up(self, key_object, key_object, usable, out);
 }
@@ -555,11 +560,8 @@ int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     return found;
 }
 
-int area_hit(AreaObject *self, PyObject *key, PyObject **out) {
-    if (acc_unlikely(!area_ready(self))) {
-        return -1;
-    }
-    int found = read_one(self, key, out);
+/* What area_hit() answers, of what read_one() does. */
+static inline int plain_hit(AreaObject *self, int found, PyObject **out) {
     if (acc_likely(found == 1)) {
         count_negative(self, *out);
         return 1;
@@ -569,6 +571,29 @@ int area_hit(AreaObject *self, PyObject *key, PyObject **out) {
         return 0;
     }
     return found;
+}
+
+int area_hit(AreaObject *self, PyObject *key, PyObject **out) {
+    if (acc_unlikely(!area_ready(self))) {
+        return -1;
+    }
+    return plain_hit(self, read_one(self, key, out), out);
+}
+
+int area_hit_remembered(AreaObject *self, PyObject *kept_as, PyObject **out) {
+    if (acc_unlikely(!area_ready(self))) {
+        return -1;
+    }
+    bool usable;
+    enum remembered remembered = remembered_as(self, kept_as, &usable, out);
+    return remembered == MUST_LOOK ? 0 : plain_hit(self, found_of(remembered), out);
+}
+
+int area_hit_converted(AreaObject *self, PyObject *given, PyObject *kept_as, PyObject **out) {
+    if (self->converter == NULL) {
+        return 0;
+    }
+    return plain_hit(self, read_converted(self, given, kept_as, out), out);
 }
 
 PyObject *area_hit_method(PyObject *op, PyObject *key) {

@@ -51,9 +51,12 @@ static int area_traverse(PyObject *op, visitproc visit, void *arg) {
 static void give_objects_back(AreaObject *self) {
     struct object_cache *objects = self->objects;
     if (objects != NULL && (self->flags & AREA_OWN_OBJECTS) != 0) {
+        SegmentObject *segment =
+            (SegmentObject *)Py_NewRef(self->segment); /* see objects_renew() */
         self->objects = NULL;
         object_cache_clear(objects);
         objects->spare = objects->used == 0; /* else a destructor was here: it stays whose it was */
+        Py_DECREF(segment);
     }
 }
 
@@ -74,10 +77,20 @@ static void area_dealloc(PyObject *op) {
     Py_DECREF(type);
 }
 
+/* _attach() calls before an area that is not bound behind it is an error: other threads may detach
+ * before it returns. */
+#define ATTACHES 16
+/* ... and before not getting into the segment is one. */
+#define ENTRIES 2
+
 bool area_ready_slow(AreaObject *self) {
-    for (int tries = 0; tries < 2; tries++) {
+    for (int tries = 0; tries < ATTACHES; tries++) {
         if (is_bound(self) && acc_area_enter(&self->area)) {
             return true;
+        }
+        if (is_bound(self) && tries >= ENTRIES) {
+            raise_status(ACC_ESYS, "entering the segment");
+            return false;
         }
         /* Never bound, detached, or the segment is gone for this process: Python attaches (and
          * binds). */
@@ -87,15 +100,11 @@ bool area_ready_slow(AreaObject *self) {
             return false;
         }
         Py_DECREF(answer);
-        if (!is_bound(self)) {
-            PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
-            return false;
-        }
     }
-    if (acc_area_enter(&self->area)) {
+    if (is_bound(self) && acc_area_enter(&self->area)) {
         return true;
     }
-    raise_status(ACC_ESYS, "entering the segment");
+    PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
     return false;
 }
 
@@ -153,7 +162,8 @@ static bool find_objects(AreaObject *self, SegmentObject *segment, uint32_t id, 
         return true;
     }
     if ((flags & AREA_OWN_OBJECTS) != 0) {
-        bool same = self->segment == segment && (self->flags & AREA_OWN_OBJECTS) != 0;
+        bool same = self->segment == segment && (self->flags & AREA_OWN_OBJECTS) != 0 &&
+                    self->area.id == id;
         *out =
             same && self->objects != NULL ? self->objects : segment_own_objects(segment, bytes_max);
         return *out != NULL;
@@ -163,6 +173,21 @@ static bool find_objects(AreaObject *self, SegmentObject *segment, uint32_t id, 
                                                                  : OBJECTS_AUTO;
     *out = segment_objects(segment, id, kind, bytes_max);
     return *out != NULL;
+}
+
+/* Is what was a caller's key of an object the same now? */
+static bool named_alike(const AreaObject *self, PyObject *converter, unsigned flags) {
+    return (self->converter == NULL ? Py_None : self->converter) == converter &&
+           ((self->flags ^ flags) & AREA_BY_ANSWER) == 0;
+}
+
+static void forget_own(AreaObject *self) {
+    if (self->objects != NULL && (self->flags & AREA_OWN_OBJECTS) != 0) {
+        SegmentObject *segment =
+            (SegmentObject *)Py_NewRef(self->segment); /* see objects_renew() */
+        object_cache_clear(self->objects);
+        Py_DECREF(segment);
+    }
 }
 
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
@@ -235,8 +260,8 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!find_objects(self, (SegmentObject *)segment, area.id, flags, object_bytes, &objects)) {
         return NULL;
     }
-    if (self->converter != NULL && self->converter != converter && self->objects != NULL) {
-        object_cache_clear(self->objects); /* they were kept by what is another key now */
+    if (objects != self->objects || !named_alike(self, converter, flags)) {
+        forget_own(self); /* another area's, or kept by what is another key now */
     }
     Py_XSETREF(self->segment, (SegmentObject *)Py_NewRef(segment));
     PyObject *former = self->converter;

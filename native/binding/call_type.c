@@ -1,6 +1,12 @@
-/* accelerator._native.Call: what a decorator leaves in place of a function.  A call with one
- * argument whose value is known runs no Python frame; every other call is Python's, which is given
- * it as it came.
+/* accelerator._native.Call: what a decorator leaves in place of a function.  A call whose arguments
+ * are plain and whose value is known runs no Python frame; every other call is Python's, which is
+ * given it as it came.
+ *
+ * Objects are remembered by the arguments as they were given, not by the key that they make: a lone
+ * int or str by itself, all else by the name of the call, bytes in which types and lengths are
+ * written, so that no two calls share one.  (So a lone bytes argument has a name, too: it could be
+ * that of another call.)  The key is only made when nothing is remembered, by the view's converter,
+ * which is given the argument, or (arguments, keywords).
  *
  * Its attributes (the function's name, invalidate() and so on) are in the dict that Python fills. */
 #include "objects.h"
@@ -17,15 +23,172 @@ typedef struct {
     Py_ssize_t position; /* of that argument: 1 behind a receiver */
 } CallObject;
 
+/* --- the name of a call ------------------------------------------------------------------------ */
+
+#define NAME_MAX_SIZE 256
+
+struct name {
+    uint8_t bytes[NAME_MAX_SIZE];
+    Py_ssize_t size;
+};
+
+static inline bool put_tagged(struct name *name, char tag, const void *data, Py_ssize_t size) {
+    if (acc_unlikely(size > NAME_MAX_SIZE - name->size - 3)) {
+        return false;
+    }
+    uint8_t *at = name->bytes + name->size;
+    at[0] = (uint8_t)tag;
+    at[1] = (uint8_t)size;
+    at[2] = (uint8_t)(size >> 8);
+    memcpy(at + 3, data, (size_t)size);
+    name->size += size + 3;
+    return true;
+}
+
+static bool put_text(struct name *name, PyObject *text) {
+    if (acc_likely(PyUnicode_IS_COMPACT_ASCII(text))) {
+        return put_tagged(name, 's', PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text));
+    }
+    Py_ssize_t size;
+    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
+    if (data == NULL) {
+        PyErr_Clear(); /* it has no UTF-8 form: Python says so */
+        return false;
+    }
+    return put_tagged(name, 's', data, size);
+}
+
+static bool put_int(struct name *name, PyObject *number) {
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    return overflow == 0 && put_tagged(name, 'i', &value, sizeof value);
+}
+
+static bool put_uuid(struct name *name, PyObject *value, struct binding *binding) {
+    PyObject *bytes = PyObject_GetAttr(value, binding->str_bytes);
+    bool done = bytes != NULL && PyBytes_CheckExact(bytes) &&
+                put_tagged(name, 'u', PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
+    if (bytes == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(bytes);
+    return done;
+}
+
+/* Of exact types only, whose value is all there is to them; no code of the application runs. */
+static inline bool put_argument(struct name *name, PyObject *value, struct binding *binding) {
+    if (PyLong_CheckExact(value)) {
+        return put_int(name, value);
+    }
+    if (PyUnicode_CheckExact(value)) {
+        return put_text(name, value);
+    }
+    if (PyBytes_CheckExact(value)) {
+        return put_tagged(name, 'b', PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
+    }
+    if (PyFloat_CheckExact(value)) {
+        double number = PyFloat_AS_DOUBLE(value);
+        return put_tagged(name, 'f', &number, sizeof number);
+    }
+    if ((PyObject *)Py_TYPE(value) == binding->uuid_type) {
+        return put_uuid(name, value, binding);
+    }
+    bool single = value == Py_None || PyBool_Check(value);
+    return single && put_tagged(name, value == Py_None ? 'N' : value == Py_True ? 'T' : 'F', "", 0);
+}
+
+/* A call as it came, behind the receiver. */
+struct given {
+    PyObject *const *args;
+    Py_ssize_t nargs;
+    PyObject *kwnames;
+};
+
+/* NULL without an exception: not every argument is plain, or they are long. */
+static inline PyObject *name_of(const struct given *given, struct binding *binding) {
+    struct name name;
+    name.size = 0;
+    for (Py_ssize_t i = 0; i < given->nargs; i++) {
+        if (!put_argument(&name, given->args[i], binding)) {
+            return NULL;
+        }
+    }
+    Py_ssize_t keywords = given->kwnames == NULL ? 0 : PyTuple_GET_SIZE(given->kwnames);
+    for (Py_ssize_t i = 0; i < keywords; i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(given->kwnames, i);
+        if (!PyUnicode_CheckExact(keyword) || !put_tagged(&name, 'k', "", 0) ||
+            !put_text(&name, keyword) ||
+            !put_argument(&name, given->args[given->nargs + i], binding)) {
+            return NULL;
+        }
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)name.bytes, name.size);
+    if (bytes == NULL) {
+        PyErr_Clear();
+    }
+    return bytes;
+}
+
+/* (arguments, keywords), for the converter. */
+static PyObject *pair_of(const struct given *given) {
+    PyObject *positional = PyTuple_New(given->nargs), *keywords = PyDict_New();
+    bool done = positional != NULL && keywords != NULL;
+    for (Py_ssize_t i = 0; done && i < given->nargs; i++) {
+        PyTuple_SET_ITEM(positional, i, Py_NewRef(given->args[i]));
+    }
+    Py_ssize_t count = given->kwnames == NULL ? 0 : PyTuple_GET_SIZE(given->kwnames);
+    for (Py_ssize_t i = 0; done && i < count; i++) {
+        done = PyDict_SetItem(keywords, PyTuple_GET_ITEM(given->kwnames, i),
+                              given->args[given->nargs + i]) == 0;
+    }
+    PyObject *pair = done ? PyTuple_Pack(2, positional, keywords) : NULL;
+    Py_XDECREF(positional);
+    Py_XDECREF(keywords);
+    return pair;
+}
+
+/* --- calls ------------------------------------------------------------------------------------ */
+
+/* 1 hit, 0 anything else, -1 exception. */
+static __attribute__((noinline)) int hit_by_name(AreaObject *view, const struct given *given,
+                                                 PyObject **out) {
+    PyObject *name = name_of(given, view->binding);
+    if (name == NULL) {
+        return 0;
+    }
+    int found = area_hit_remembered(view, name, out);
+    if (acc_unlikely(found == 0)) {
+        PyObject *pair = pair_of(given);
+        found = pair == NULL ? -1 : area_hit_converted(view, pair, name, out);
+        Py_XDECREF(pair);
+    }
+    Py_DECREF(name);
+    return found;
+}
+
+static inline int hit(AreaObject *view, const struct given *given, PyObject **out) {
+    if (acc_likely(given->nargs == 1 && given->kwnames == NULL) &&
+        acc_likely(PyLong_CheckExact(given->args[0]) || PyUnicode_CheckExact(given->args[0]))) {
+        return area_hit(view, given->args[0], out);
+    }
+    return hit_by_name(view, given, out);
+}
+
 static PyObject *call(PyObject *op, PyObject *const *args, size_t flagged, PyObject *kwnames) {
     CallObject *self = (CallObject *)op;
     Py_ssize_t nargs = PyVectorcall_NARGS(flagged);
-    if (acc_likely(self->view != NULL && kwnames == NULL && nargs == self->position + 1) &&
-        acc_likely(object_key_type(args[self->position]))) {
+    if (acc_likely(self->view != NULL && nargs >= self->position)) {
+        const struct given given = {args + self->position, nargs - self->position, kwnames};
         PyObject *object;
-        int found = area_hit(self->view, args[self->position], &object);
-        if (acc_likely(found != 0)) {
-            return found == 1 ? object : NULL;
+        int found = hit(self->view, &given, &object);
+        if (acc_likely(found == 1)) {
+            return object;
+        }
+        if (acc_unlikely(found < 0)) {
+            if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+                return NULL;
+            }
+            PyErr_Clear(); /* Python finds the same, and knows what is to be done about it */
         }
     }
     return PyObject_Vectorcall(self->otherwise, args, (size_t)nargs, kwnames);

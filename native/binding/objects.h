@@ -95,11 +95,17 @@ static inline bool place_current(const AreaObject *self, const struct object_ent
     return object_current(self, entry, look);
 }
 
-/* The area was cleared since the entries were made: none of them is current. */
-static bool objects_renew(AreaObject *self, uint32_t area_count) {
-    object_cache_clear(self->objects);
-    self->objects->area_count = area_count;
-    return true;
+/* The area was cleared since the entries were made: none of them is current.  Finalisers of objects
+ * run, and may bind the area anew: the segment is held, because the entries are its own.  False:
+ * they did. */
+static __attribute__((noinline, cold)) bool objects_renew(AreaObject *self, uint32_t area_count) {
+    struct object_cache *objects = self->objects;
+    SegmentObject *segment = (SegmentObject *)Py_NewRef(self->segment);
+    object_cache_clear(objects);
+    objects->area_count = area_count;
+    bool same = self->objects == objects;
+    Py_DECREF(segment);
+    return same;
 }
 
 /* May what is remembered be used?  It does not tell how old it is, so not by a reader that is capped.

@@ -567,6 +567,8 @@ static PyMethodDef segment_methods[] = {
     {"flights", segment_flights, METH_NOARGS, NULL},
     {"measure", segment_measure, METH_NOARGS, NULL},
     {"stats", segment_stats, METH_NOARGS, NULL},
+    {"areas", segment_areas, METH_NOARGS, NULL},
+    {"blocks", segment_blocks, METH_NOARGS, NULL},
     {"check", segment_check, METH_NOARGS, NULL},
     {"lock_shard", segment_lock_shard, METH_O, NULL},
     {"unlock_shard", segment_unlock_shard, METH_O, NULL},

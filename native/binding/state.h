@@ -291,6 +291,11 @@ int area_contains(PyObject *op, PyObject *key);
 /* A hit whose refresh is not due: 1, counted; 0 anything else, not counted; -1 exception. */
 int area_hit(AreaObject *self, PyObject *key, PyObject **out);
 PyObject *area_hit_method(PyObject *op, PyObject *key);
+/* The same of what is remembered by another name than its key, and nothing but that. */
+int area_hit_remembered(AreaObject *self, PyObject *kept_as, PyObject **out);
+/* The same, after that has found nothing: looked up by what the converter makes of `given`, and
+ * remembered by the name. */
+int area_hit_converted(AreaObject *self, PyObject *given, PyObject *kept_as, PyObject **out);
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs);
@@ -371,6 +376,11 @@ PyObject *segment_remote_ask(PyObject *op, PyObject *args);
 PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
+
+/* --- segment_tables.c ------------------------------------------------------------------------- */
+
+PyObject *segment_areas(PyObject *op, PyObject *unused);
+PyObject *segment_blocks(PyObject *op, PyObject *unused);
 
 /* --- segment_outbox.c ------------------------------------------------------------------------- */
 

@@ -41,7 +41,7 @@ static bool generations_valid(const struct acc_segment *seg, const struct acc_vi
 /* Judge a live item by its tags, which are needed if it is moved. */
 static enum life life_by_tags(struct acc_segment *seg, struct victim *v) {
     if (!acc_view_tags(seg, &v->view, &v->tags)) {
-        acc_count(acc_stats_of(seg, v->view.common.area), ACC_CORRUPT_ITEM);
+        acc_count(acc_stats_of(seg, acc_area_base(seg, v->view.common.area)), ACC_CORRUPT_ITEM);
         return DEAD;
     }
     enum acc_tags_state state =

@@ -253,6 +253,31 @@ static __attribute__((noinline, cold)) bool forget_versions(struct op *op,
     return true;
 }
 
+/* Nothing forbids it any more.  `fresh`: there is no old item by now. */
+static inline __attribute__((always_inline)) enum acc_status store(struct op *op,
+                                                                   const struct acc_write *write,
+                                                                   bool fresh) {
+    if (!write->same_value) {
+        acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
+                                   write->ticket == NULL ? ACC_NO_RECORD : write->ticket->record);
+    }
+    enum acc_status status = ACC_OK;
+    if (fresh || !rewrite_in_place(op, write)) {
+        struct acc_parts parts = parts_of(op, write);
+        status = append(op, &parts);
+    }
+    if (acc_unlikely(write->note != 0) && status == ACC_OK) {
+        note_item(op, write->note);
+    }
+    return status;
+}
+
+static __attribute__((noinline, cold)) enum acc_status store_for_all(
+    struct op *op, const struct acc_write *write) {
+    struct acc_write fenced;
+    return forget_versions(op, write, &fenced) ? store(op, &fenced, true) : ACC_TOO_LARGE;
+}
+
 enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     const struct acc_ticket *ticket = write->ticket;
     if (ticket != NULL) {
@@ -267,26 +292,10 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     if (write->has_token && (!token_valid(op, write) || !tags_valid(op, write))) {
         return ACC_NOT_STORED;
     }
-    struct acc_write fenced;
     if (acc_area_shared(op->area) && is_explicit(write)) {
-        if (!forget_versions(op, write, &fenced)) {
-            return ACC_TOO_LARGE;
-        }
-        write = &fenced;
+        return store_for_all(op, write);
     }
-    if (!write->same_value) {
-        acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
-                                   ticket == NULL ? ACC_NO_RECORD : ticket->record);
-    }
-    enum acc_status status = ACC_OK;
-    if (!rewrite_in_place(op, write)) {
-        struct acc_parts parts = parts_of(op, write);
-        status = append(op, &parts);
-    }
-    if (acc_unlikely(write->note != 0) && status == ACC_OK) {
-        note_item(op, write->note);
-    }
-    return status;
+    return store(op, write, false);
 }
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */

@@ -208,8 +208,20 @@ class TestNamespaces:
         for number, each in enumerate(caches):
             each.set("key", number)
         assert [0, 1, 2, 3] == [each.get("key") for each in caches]
-        assert (1, 3) == (cache.get(("first", "key")), cache.get(("first", ("second", "key"))))
         assert first is cache.namespace("first")
+
+    def test_meets_no_tuple(self, memory: Any) -> None:
+        """Keys that are tuples are no keys of a namespace, nor of one within another."""
+        cache = memory.cache()
+        outer = cache.namespace("a")
+        inner = outer.namespace("b")
+        caches = (cache, outer, inner)
+        for number, one in enumerate(caches):
+            for key in (1, ("b", 1), ("a", 1), ("a", ("b", 1)), (("a", "b"), 1)):
+                one.set(key, (number, key))
+        for number, one in enumerate(caches):
+            for key in (1, ("b", 1), ("a", 1), ("a", ("b", 1)), (("a", "b"), 1)):
+                assert (number, key) == one.get(key)
 
     def test_clear(self, memory: Any) -> None:
         """clear() forgets a namespace with all in it, and nothing else; the area's forgets all."""
@@ -239,7 +251,7 @@ class TestNamespaces:
         cache = memory.cache(key_converter=converter)
         inner = cache.namespace("n")
         inner.set(7, "value")
-        assert "value" == inner.get(7) == memory.cache().get(("n", "k:7"))
+        assert "value" == inner.get(7) == memory.cache().get((b"\x1fnamespace", ("n",), "k:7"))
         assert {7} == set(converter.calls)
 
     def test_loader(self, memory: Any) -> None:

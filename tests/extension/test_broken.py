@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
-from accelerator import testing
-from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, Change, Received, Stored
+from accelerator import message, testing
+from accelerator.backend import (
+    HEARD_BEAT,
+    HEARD_CONFIRMED,
+    HEARD_MESSAGE,
+    Change,
+    Received,
+    Stored,
+)
 from accelerator.cache import LevelCache
 from accelerator.codec import CODE_MSGPACK, MsgpackCodec
 from accelerator.testing import (
@@ -267,6 +274,49 @@ def forgets_old_tags(example: Any, patch: Callable[..., None]) -> Any:
     patch(example.Transaction, "_marks", lambda self, tag: whole(self, tag[:254]))
 
 
+@backends.found_by("test_done_when_told")
+def tells_before_it_is_done(example: Any, patch: Callable[..., None]) -> Any:
+    def mark_tags(self: Any, area: str, kind: int, tags: Any, notes: Any, origin: bytes) -> None:
+        number = self._run(area, "mark", lambda it: it.announce(kind, tags, notes, origin))
+        is_deleted = kind == message.FORGET_TAGS
+        self._run(
+            area, "mark", lambda it: [it.mark(tag, number, deleted=is_deleted) for tag in tags]
+        )
+
+    patch(example.SqliteBackend, "mark_tags", mark_tags)
+
+
+@backends.found_by("test_tags")
+def forgets_the_notes_of_tags(example: Any, patch: Callable[..., None]) -> Any:
+    announce = example.Transaction.announce
+
+    def without(self: Any, kind: int, keys: Any, notes: Any, origin: bytes) -> Any:
+        return announce(self, kind, keys, [0] * len(notes) if kind > 3 else notes, origin)
+
+    patch(example.Transaction, "announce", without)
+
+
+@backends.found_by("test_tags_apart")
+def folds_tags(example: Any, patch: Callable[..., None]) -> Any:
+    marks, mark = example.Transaction._marks, example.Transaction.mark
+    patch(example.Transaction, "_marks", lambda self, tag: marks(self, tag.strip()))
+    patch(
+        example.Transaction,
+        "mark",
+        lambda self, tag, number, *, deleted: mark(self, tag.strip(), number, deleted=deleted),
+    )
+
+
+@backends.found_by("test_tags_are_kept")
+def drops_the_tags_of_what_it_adds(example: Any, patch: Callable[..., None]) -> Any:
+    row_of = example.Transaction.row_of
+    patch(
+        example.Transaction,
+        "row_of",
+        lambda self, change: row_of(self, change)._replace(stamp=1 << 40),
+    )
+
+
 @backends.found_by("test_tags_expire")
 def expires_nothing_by_tag(example: Any, patch: Callable[..., None]) -> Any:
     whole = example.Transaction.mark
@@ -360,6 +410,19 @@ def loses_a_message_now_and_then(example: Any) -> Any:
 
         def _look(self) -> Any:
             return [each for each in super()._look() if next(self.counter) % 50]
+
+    return Broken
+
+
+@ears.found_by("test_messages")
+def is_deaf_to_tags(example: Any) -> Any:
+    class Broken(example.SqliteSubscriber):  # type: ignore[misc]
+        def _look(self) -> Any:
+            return [each for each in super()._look() if not self._is_of_tags(each)]
+
+        def _is_of_tags(self, heard: Any) -> bool:
+            kind, _, data = heard
+            return kind == HEARD_MESSAGE and message.parse(data).kind > message.CLEAR
 
     return Broken
 

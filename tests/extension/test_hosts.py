@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import sqlite3
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ import pytest
 
 import accelerator
 from accelerator import BackendError, ConfigError, LevelCache, local, runtime, testing
+from accelerator.backend import Stored, Written
 
 if not local.NATIVE:
     pytest.skip("processes share through the native part", allow_module_level=True)
@@ -197,6 +199,7 @@ class TestPluggedIn:
             (TimeoutError("key 17"), "timeout", True),
             (sqlite3.OperationalError("key 17"), "connection", True),
             (accelerator.errors.RemoteError("no such key", reason="other"), "other", False),
+            (ConfigError("key 17"), "connection", True),
         ],
         ids=lambda each: type(each).__name__ if isinstance(each, Exception) else str(each),
     )
@@ -226,7 +229,20 @@ class TestPluggedIn:
             assert [*range(20)] == [cache.get(key) for key in range(20)]
             assert opens == (Broken.asked < 20)
 
-    @pytest.mark.parametrize("answer", [None, [], [None, None], (None,), "x"])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            None,
+            [],
+            [None, None],
+            (None,),
+            "x",
+            ["x"],
+            [7],
+            [Stored("x", None)],  # type: ignore[arg-type]
+            [Stored(b"x", float("nan"))],
+        ],
+    )
     def test_answers(self, example: Any, file: Path, answer: Any) -> None:
         """An answer of another shape is no answer."""
 
@@ -241,6 +257,101 @@ class TestPluggedIn:
             cache = LevelCache("area", loader=lambda key: key)
             assert 7 == cache.get(7)
             assert 0 < cache.metrics_snapshot()["l2_error"]
+
+    @pytest.mark.parametrize("answer", [None, 7, "x", (1,), [None], object(), Written("x", "y")])  # type: ignore[arg-type]
+    def test_answers_to_changes(self, example: Any, file: Path, answer: Any) -> None:
+        """What a change answers is no reason to fail, and is not passed on if it is none."""
+        broken = example.SqliteBackend(file)
+        for method in ("write", "expire", "clear", "mark_tags", "fill", "tell"):
+            setattr(broken, method, lambda *_, **__: answer)
+        with testing.isolated(remote=broken, namespace="shop", freshness_bound=60.0):
+            cache = LevelCache("area", stale_ttl=60)
+            cache.mset({"key": 1, "other": 2})
+            assert 1 == cache.get("key")
+            assert cache.expire("key")
+            assert cache.delete("other")
+            cache.delete_tags("tag")
+            cache.expire_tags("tag")
+            cache.clear()
+            assert 7 == cache.get_or_load("key", lambda _: 7)
+
+    @pytest.mark.parametrize("answer", ["x", (1,), [None], object(), 1.5])
+    @pytest.mark.parametrize(
+        ("method", "arguments"), [("add", ("key", 1)), ("touch", ("key", 5)), ("incr", ("key",))]
+    )
+    def test_answers_that_decide(
+        self, example: Any, file: Path, method: str, arguments: Any, answer: Any
+    ) -> None:
+        """What is no answer decides nothing."""
+        broken = example.SqliteBackend(file)
+        setattr(broken, method, lambda *_, **__: answer)
+        with testing.isolated(remote=broken, namespace="shop", freshness_bound=60.0):
+            cache: LevelCache[Any, Any] = LevelCache("area")
+            with pytest.raises(BackendError, match="is not what the protocol says"):
+                getattr(cache, method)(*arguments)
+
+    @pytest.mark.parametrize("answer", [None, 7, ["x"], [(1, 2)], (None, None, None), object()])
+    @pytest.mark.parametrize("method", ["recheck", "log", "beat", "read"])
+    def test_answers_to_the_listener(
+        self,
+        example: Any,
+        file: Path,
+        method: str,
+        answer: Any,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """No answer ends a leadership; when they are right again, the host is in step."""
+        broken, right = example.SqliteBackend(file), example.SqliteBackend(file)
+        asked = threading.Event()
+
+        def odd(*_: Any) -> Any:
+            asked.set()
+            return answer
+
+        def subscriber(channel: str) -> Any:
+            made = right.subscriber(channel)
+            made.read = odd
+            return made
+
+        if method == "read":
+            broken.subscriber = subscriber
+        else:
+            setattr(broken, method, odd)
+        with testing.isolated(remote=broken, namespace="shop", freshness_bound=1.0):
+            cache: LevelCache[Any, Any] = LevelCache("area", loader=lambda key: key)
+            assert 7 == cache.get(7)
+            if method == "log":
+                until(lambda: cache.diagnostic_snapshot()["invalidation_listener_started"])
+                with contextlib.closing(sqlite3.connect(file, timeout=30.0)) as own, own:
+                    # Nobody can read it, so the log is asked.
+                    own.execute("INSERT INTO told VALUES (NULL, 'shop:area', 0, x'00')")
+            assert asked.wait(60)
+            assert 8 == cache.get(8)
+            for name in (method, "subscriber"):
+                setattr(broken, name, getattr(right, name, None))
+            until(lambda: cache.diagnostic_snapshot()["invalidation_listener_started"])
+        assert "the listener failed" not in caplog.text
+
+    def test_no_exception(self, example: Any, file: Path) -> None:
+        """What is no Exception, such as gevent's Timeout, ends no listener."""
+        broken = example.SqliteBackend(file)
+        raised = threading.Event()
+
+        class Timeout(BaseException):
+            pass
+
+        def raises(*_: Any) -> Any:
+            if not raised.is_set():
+                raised.set()
+                raise Timeout
+            return []
+
+        broken.recheck = raises
+        with testing.isolated(remote=broken, namespace="shop"):
+            cache: LevelCache[Any, Any] = LevelCache("area")
+            cache.get(7)
+            assert raised.wait(60)
+            until(lambda: cache.diagnostic_snapshot()["invalidation_listener_started"])
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ class TestOneCall:
         """Four processes that miss together run the function once, and all have its answer."""
         counter: LevelCache[str, int] = LevelCache("counter", local_ttl=None)
 
-        @CACHE.cacheable()
+        @CACHE.cacheable(lambda x, *, y: (x, str(y)))
         def load(x: int, *, y: float) -> Any:
             counter.incr("calls")
             # Until the others wait for it: who has not come yet would be answered by the cache.

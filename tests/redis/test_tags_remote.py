@@ -29,12 +29,15 @@ from accelerator.remote import (
     Lease,
     Opened,
     RedisRemote,
+    scripts,
     seal,
     tagging,
     unseal,
 )
+from accelerator.remote import plans as plans_module
 from accelerator.remote.envelope import HEADER_SIZE
 from accelerator.remote.names import Names
+from accelerator.remote.plans import Batch, Call
 
 hosts: Any = sys.modules["hosts"]  # beside this file, loaded by conftest.py
 until = hosts.until
@@ -86,6 +89,15 @@ def lease(backend: Any, key: Any) -> Lease:
 def fill(backend: Any, key: Any, value: Any, given: Lease) -> bool:
     (done,) = backend.fill(AREA, [Fill(encode_key(key), value, 60.0, given)])
     return bool(done)
+
+
+def answered(remote: RedisRemote, batch: Batch) -> list[Any]:
+    """Send one batch."""
+
+    def alone() -> Any:
+        return (yield batch)
+
+    return remote._run(alone(), AREA, "test")  # type: ignore[no-any-return]
 
 
 def told(backend: Any) -> list[Any]:
@@ -384,7 +396,7 @@ class TestLost:
         assert None is read(backend, "late")
         self.check(backend)
 
-    @pytest.mark.parametrize("garbage", [None, b"x", b"9" * 30])
+    @pytest.mark.parametrize("garbage", [None, b"x", b"9" * 30, b"9" * 15, b"%d" % (1 << 48)])
     def test_number(self, backend: Any, raw: Any, names: Names, garbage: Any) -> None:
         """A number that is lost goes on above all that were given."""
         before = int(raw.get(names.seq))
@@ -396,6 +408,47 @@ class TestLost:
         assert None is read(backend, "dead")
         assert b"new" == read(backend, "alive").payload  # type: ignore[union-attr]
         self.check(backend)
+
+    @pytest.mark.parametrize("last", [(1 << 48) - 2, (1 << 48) - 1, 1 << 48, 10**15 - 1, 10**19])
+    def test_largest_number(self, backend: Any, raw: Any, names: Names, last: int) -> None:
+        """A number at the end of what messages can carry, or past it, stops nothing for good."""
+        raw.set(names.seq, last)
+        raw.delete(names.tags)
+        for _ in range(3):
+            put(backend, "any", sealed("any", b"red"))
+            history, numbers = backend.beat([AREA, "another"], "channel", 1)
+            beat = message.parse_heartbeat(message.heartbeat(1, history, numbers))
+            (_, said), *_ = reversed(backend.log(AREA, 0, None, 9))
+            assert message.parse(said).seq == beat.seqs[0]
+        self.check(backend)
+
+    def test_words_in_parts(self, backend: Any, raw: Any, names: Names) -> None:
+        """However many tags are read, no script reads many; a table lost meanwhile is none."""
+        keys = [encode_key(key) for key in range(200)]
+        changes = [
+            Change(key, sealed("x", *(key + b"%d" % tag for tag in range(8))), 60.0, 0)
+            for key in keys
+        ]
+        backend.write(AREA, message.SET, changes, ORIGIN)
+        delete_tags(backend, keys[3] + b"7", keys[150] + b"0")
+        plans = plain(backend).plans
+        steps = plans.get(AREA, keys)
+        asked: list[Any] = []
+        batch = next(steps)
+        try:
+            while True:
+                asked += [each for each in batch.commands if isinstance(each, Call)]
+                batch = steps.send(answered(plain(backend), batch))
+        except StopIteration as end:
+            found = end.value
+        assert [3, 150] == [at for at, each in enumerate(found) if each is None]
+        assert {scripts.WORDS} == {call.script for call in asked}
+        assert len(asked) > 1
+        assert all(len(call.args) <= plans_module.WORDS_CHUNK for call in asked)
+        first = tagging.Words(3, 20, {1: (0, 0)})
+        made_anew = tagging.Words(9, 21, {2: (0, 0)})
+        assert (9, 20, {1: (0, 0), 2: (0, 0)}) == tagging.Words.joined([first, made_anew])
+        assert None is tagging.Words.joined([first, None])
 
     def test_words(self, backend: Any, raw: Any, names: Names) -> None:
         """Foreign bytes inside of the table kill too much, until the next delete of the tag."""
@@ -788,6 +841,23 @@ class TestQueued:
 
         until(is_counted)
         assert [1] == answers
+
+    @pytest.mark.parametrize("queued", ["tag", "key"])
+    def test_decided_before_it_is_heard_of(
+        self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any], queued: str
+    ) -> None:
+        """Nor when it is back after a long time, and asked before anything else has reached it."""
+        lose(proxy, lambda: area.delete_tags("red") if queued == "tag" else area.delete("key"))
+        proxy.mode("refuse")
+        proxy.drop()
+        runtime.current().second._listener.stop()  # type: ignore[union-attr]
+        until(lambda: 2.0 < host.memory.confirmed_age())
+        proxy.mode("pass")
+        with pytest.raises(BackendError, match="not yet been told"):
+            area.add("key", "new")
+        runtime.current().second._listener.start()  # type: ignore[union-attr]
+        until(lambda: host.memory.outbox_unsent("area") == frozenset())
+        assert area.add("key", "new")
 
     def test_overflow(
         self, host: testing.Isolated, proxy: FaultProxy, area: LevelCache[Any, Any]

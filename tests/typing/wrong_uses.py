@@ -30,6 +30,28 @@ def load_two(key: int, other: int) -> str:
 names = LevelCache[int, str]("names")
 hits = LevelCache[str, int]("hits")
 
+
+@names.cacheable("{key}", ttl="10m")
+def decorated(key: int) -> str:
+    return str(key)
+
+
+@names.cacheable_batch("{key}", param="keys")
+def decorated_batch(keys: list[int]) -> dict[int, float]:
+    return {key: key / 2 for key in keys}
+
+
+@names.cacheable("{key}")
+async def decorated_later(key: int) -> str:
+    return str(key)
+
+
+class Row:
+    @names.cacheable("{key}")
+    def method(self, key: int) -> str:
+        return str(key)
+
+
 # options
 LevelCache("names", local_tll=5)  # call-overload, reportCallIssue
 LevelCache("names", local_ttl=[5])  # call-overload, reportArgumentType
@@ -76,6 +98,23 @@ names.get_or_load(7, load_later)  # arg-type, reportArgumentType
 names.get_or_load(7, len)  # arg-type, reportArgumentType
 names.nothing(7)  # attr-defined, reportAttributeAccessIssue
 
+# decorated functions
+decorated("7")  # arg-type, reportArgumentType
+decorated(7, 8)  # call-arg, reportCallIssue
+decorated.peek("7")  # arg-type, reportArgumentType
+decorated.invalidate(other=7)  # call-arg, reportCallIssue
+decorated.nothing(7)  # attr-defined, reportAttributeAccessIssue
+number = decorated(7)  # assignment, reportAssignmentType
+number = decorated.peek(7)  # assignment, reportAssignmentType
+names.cacheable("{key}", tttl=5)  # call-arg, reportCallIssue
+names.cacheable(5)  # arg-type, reportArgumentType
+names.cache_evict("{key}", befor=True)  # call-arg, reportCallIssue
+names.cacheable_batch("{key}", param=5)  # arg-type, reportArgumentType
+Row.method(7)  # arg-type, reportCallIssue
+Row().method("7")  # arg-type, reportArgumentType
+many = decorated_batch([7, 8])  # assignment, reportAssignmentType
+decorated_batch(["7"])  # list-item, reportArgumentType
+
 
 class Users(LevelCache[int, str]):
     def shout(self, key: int) -> str:
@@ -88,4 +127,7 @@ async def main() -> None:
     await names.aio.set(7, 5)  # arg-type, reportArgumentType
     print(names.aio.get(7).upper())  # attr-defined, reportAttributeAccessIssue
     await names.aio.nothing(7)  # attr-defined, reportAttributeAccessIssue
+    print(decorated_later(7).upper())  # attr-defined, reportAttributeAccessIssue
+    await decorated_later("7")  # arg-type, reportArgumentType
+    print(decorated_later.invalidate(7).real)  # attr-defined, reportAttributeAccessIssue
     await names.aget_or_load(7, load_two)  # arg-type, reportArgumentType

@@ -16,14 +16,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy", "tags"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
-        | {"calls", "templates"}
+        | {"calls", "function_names", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
-    frozenset({"aflight", "invalidation"}),
+    frozenset({"aflight", "invalidation", "warming"}),
     frozenset({"second"}),
     frozenset({"runtime"}),
     frozenset({"binding"}),
@@ -37,7 +37,9 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"answers", "decorated"}),
     frozenset({"caching", "evicting"}),
+    frozenset({"batching", "callables", "decorating"}),
     frozenset({"decorators"}),
     frozenset({"aio"}),
     frozenset({"cache"}),

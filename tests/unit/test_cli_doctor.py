@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import cli_world as world
 import pytest
 
 from accelerator import LevelCache, cli, config, local, remote, segment, testing
@@ -28,22 +28,6 @@ from accelerator.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
-
-def load_world() -> ModuleType:
-    """Import what is no test."""
-    if "cli_world" not in sys.modules:
-        import importlib.util
-
-        path = Path(__file__).parent / "cli_world.py"
-        spec = importlib.util.spec_from_file_location("cli_world", path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["cli_world"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["cli_world"]
-
-
-world = load_world()
 
 MIB = 1 << 20
 FINE = Facts(

@@ -1,10 +1,8 @@
 """Frames of ``accelerator top``, as text."""
 
 import re
-import sys
-from pathlib import Path
-from types import ModuleType
 
+import cli_world as world
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,23 +10,6 @@ from hypothesis import strategies as st
 from accelerator.cli import frame, words
 from accelerator.cli.frame import Style, View, render
 from accelerator.cli.snapshot import Change
-
-
-def load_world() -> ModuleType:
-    """Import what is no test."""
-    if "cli_world" not in sys.modules:
-        import importlib.util
-
-        path = Path(__file__).parent / "cli_world.py"
-        spec = importlib.util.spec_from_file_location("cli_world", path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["cli_world"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["cli_world"]
-
-
-world = load_world()
 
 FLIGHT = {
     "area": "users",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from areas import bound_area
 
 from accelerator import LevelCache, cli, local, segment, testing
 
@@ -21,24 +22,6 @@ BOUND = 2.0
 def shared() -> Iterator[testing.Isolated]:
     with testing.isolated(shared=True) as own:
         yield own
-
-
-def watched(memory: Any, name: str) -> None:
-    """An area with Redis behind it."""
-    area: Any = local.AreaBase()
-    area._bind(
-        memory,
-        name,
-        ttl=None,
-        null_ttl=None,
-        stale_ttl=0.0,
-        jitter=0.0,
-        max_value_size=1 << 10,
-        object_cache_bytes=0,
-        flags=local.PLAIN_SET,
-        bound=BOUND,
-    )
-    area.set("key", 1)
 
 
 class TestListener:
@@ -61,7 +44,7 @@ class TestListener:
     def test_well(self, show: Callable[..., str], shared: testing.Isolated) -> None:
         """Who listens, since when, and how current each area is."""
         memory = shared.memory
-        watched(memory, "users")
+        bound_area(memory, "users", BOUND)
         term = memory.lead(1.0)
         now = time.monotonic()
         memory.link_confirm(now)
@@ -86,8 +69,8 @@ class TestListener:
     def test_badly(self, show: Callable[..., str], shared: testing.Isolated) -> None:
         """Everything that is not as it should be."""
         memory = shared.memory
-        watched(memory, "users")
-        watched(memory, "prices")
+        bound_area(memory, "users", BOUND)
+        bound_area(memory, "prices", BOUND)
         term = memory.lead(1.0)
         memory.link_note(local.LINK_LOST, 4.0)
         memory.link_refused()

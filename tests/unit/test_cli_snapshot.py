@@ -1,32 +1,14 @@
 """What has happened between two looks, and how numbers are written."""
 
-import importlib.util
 import os
 import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType
 
+import cli_world as world
 import pytest
 
 from accelerator import LevelCache, local, segment, testing
 from accelerator.cli import words
 from accelerator.cli.snapshot import Change, latency, reads, take, tiers, usage_of
-
-
-def load_world() -> ModuleType:
-    """Import what is no test."""
-    if "cli_world" not in sys.modules:
-        path = Path(__file__).parent / "cli_world.py"
-        spec = importlib.util.spec_from_file_location("cli_world", path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["cli_world"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["cli_world"]
-
-
-world = load_world()
 
 
 class TestChange:

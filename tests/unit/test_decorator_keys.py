@@ -2,13 +2,18 @@
 
 import datetime as dt
 import enum
+import functools
+import gc
+import importlib
 import subprocess
 import sys
 import zoneinfo
+from collections.abc import Iterator
 from decimal import Decimal
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import assume, example, given
@@ -110,13 +115,31 @@ class TestTemplates:
 
     @pytest.mark.parametrize(
         "template",
-        ["{a}:{b}", "user:{a}:of:{b}", "{a}1{b}", "{a}x{b}", "{a} -_ {b}!", "{a}a:b{b}", "{a}ü{b}"],
+        [
+            "{a}:{b}",
+            "user:{a}:of:{b}",
+            "{a}1{b}",
+            "{a}x{b}",
+            "{a} -_ {b}!",
+            "{a}a:b{b}",
+            "{a}ü{b}",
+            "{a}-{b}",
+            "{a}a{b}",
+            "{a}e{b}",
+            "{a}s{b}",
+            "{a}str{b}",
+        ],
     )
     @given(one=st.tuples(PLAIN, PLAIN), other=st.tuples(PLAIN, PLAIN))
     @example(one=("a:b", "c"), other=("a", "b:c"))
     @example(one=(1, 111), other=(11, 11))
     @example(one=("x", "xx"), other=("xx", "x"))
     @example(one=("x%31", ""), other=("x", "1"))
+    @example(one=(-1, False), other=("-1", False))
+    @example(one=(11, 1), other=("11", 1))
+    @example(one=(11, 1), other=(11, "1"))
+    @example(one=("%str1", 1), other=("1", 1))
+    @example(one=(UUID(int=10 << 124), 1), other=(str(UUID(int=10 << 124)), 1))
     def test_no_two_lists(self, template: str, one: Any, other: Any) -> None:
         """With several fields, no two lists of values share a key."""
         assume(not same(one, other))
@@ -283,10 +306,62 @@ class TestAutomatic:
         assert 1 == len(answers)
 
 
+NAMES: LevelCache[Any, Any] = LevelCache("names")
+
+
+def execute(source: str, name: str, **variables: Any) -> ModuleType:
+    """Run a module's source that is in no file."""
+    module = ModuleType(name)
+    module.__dict__.update({"NAMES": NAMES, **variables})
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+    return module
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module in a file, to be imported as ``decorated``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path / "decorated.py"
+    sys.modules.pop("decorated", None)
+
+
+HEAD = "from test_decorator_keys_area import AREA\n"
+FUNCTION = """
+@AREA.cacheable()
+def load(x, y=1):
+    return x, y, {}
+"""
+
+
+@pytest.fixture
+def area(monkeypatch: pytest.MonkeyPatch) -> LevelCache[Any, Any]:
+    shared: LevelCache[Any, Any] = LevelCache(f"area {uuid4()}")
+    module = ModuleType("test_decorator_keys_area")
+    module.AREA = shared  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "test_decorator_keys_area", module)
+    return shared
+
+
+def factory(cache: LevelCache[Any, Any], n: Any = 2) -> Any:
+    """Decorate a function that captures nothing, as application factories do."""
+
+    @cache.cacheable()
+    def inner(x: int) -> int:
+        return x * 2
+
+    return inner
+
+
+class Base:
+    def value(self) -> str:
+        return "base"
+
+
 class TestNames:
-    def test_two_functions(self) -> None:
-        """Functions of one name cannot both have automatic keys."""
-        cache: LevelCache[Any, Any] = LevelCache("names")
+    def test_captured(self) -> None:
+        """A function that captures variables has no automatic key: it says so the first time."""
+        cache: LevelCache[Any, Any] = LevelCache("captured")
 
         def made(n: int) -> Any:
             @cache.cacheable()
@@ -295,14 +370,36 @@ class TestNames:
 
             return scaled
 
-        made(1)
-        with pytest.raises(ConfigError, match="two functions are called"):
-            made(2)
+        for n in (1, 2):
+            with pytest.raises(ConfigError, match=r"captures the variables n .*key="):
+                made(n)
+
+    def test_objects(self) -> None:
+        """Nor has what is called through an object."""
+
+        class Callable:
+            def __call__(self, x: int) -> int:
+                return x
+
+            def method(self, x: int) -> int:
+                return x
+
+        one = Callable()
+        for function in (one, one.method, functools.partial(two, b=1)):
+            with pytest.raises(ConfigError, match="captures an object"):
+                NAMES.cacheable()(function)
+
+    def test_factory(self) -> None:
+        """The same function decorated again, with another application, is the same."""
+        cache: LevelCache[Any, Any] = LevelCache("factory")
+        first, second = factory(cache, 1), factory(cache, 2)
+        assert 4 == first(2) == second.peek(2)
 
     def test_lambdas(self) -> None:
-        """Nor can lambdas, which all have the same name."""
+        """Lambdas all have one name, even when the first one is no more."""
         cache: LevelCache[Any, Any] = LevelCache("lambdas")
         cache.cacheable()(lambda x: x)
+        gc.collect()
         with pytest.raises(ConfigError, match="two functions are called"):
             cache.cacheable()(lambda x: x + 1)
 
@@ -314,3 +411,97 @@ class TestNames:
     def test_two_names(self) -> None:
         """Functions of other names have other keys for the same arguments."""
         assert automatic(two, 1) != automatic(many, 1)
+
+    def test_defaults(self) -> None:
+        """The same text with other defaults is another function."""
+        cache: LevelCache[Any, Any] = LevelCache("defaults")
+
+        def made(n: Any) -> Any:
+            def function(x: int, n: Any = n) -> Any:
+                return x, n
+
+            return function
+
+        decorate = cache.cacheable(ignore=["n"])
+        assert decorate(made(1)).key(1) == decorate(made(1)).key(1)
+        for other in (2, True):
+            with pytest.raises(ConfigError, match="two functions are called"):
+                decorate(made(other))
+
+    def test_wrapped(self) -> None:
+        """A decorator below captures the function, which is none; what else it captures counts."""
+        cache: LevelCache[Any, Any] = LevelCache("wrapped")
+
+        def times(n: Any) -> Any:
+            def around(x: Any) -> Any:
+                return n * two(x)  # type: ignore[func-returns-value]
+
+            return functools.wraps(two)(around)
+
+        assert cache.cacheable()(times(2)).key(1) == cache.cacheable()(times(2)).key(1)
+        with pytest.raises(ConfigError, match="two functions are called"):
+            cache.cacheable()(times(3))
+
+    def test_super(self) -> None:
+        """The class that super() needs is no captured variable of a method."""
+        source = (
+            "class Child(Base):\n"
+            "    @NAMES.cacheable(ignore=['self'])\n"
+            "    def load(self, x=1):\n"
+            "        return super().value()\n"
+        )
+        assert "base" == execute(source, "with_super", Base=Base).Child().load()
+
+    def test_surroundings(self) -> None:
+        """The same text in other surroundings is another function."""
+        source = "@NAMES.cacheable()\ndef load(x):\n    return x * N\n"
+        execute(source, "surroundings", N=1)
+        with pytest.raises(ConfigError, match="two functions are called"):
+            execute(source, "surroundings", N=2)
+
+    def test_copied_by_mistake(self, package: Path, area: LevelCache[Any, Any]) -> None:
+        """Two functions of one name in one file are a mistake, also if the first is replaced."""
+        package.write_text(HEAD + FUNCTION + FUNCTION.replace("{}", "[]"))
+        with pytest.raises(ConfigError, match="two functions are called"):
+            importlib.import_module("decorated")
+
+    def test_same_module_again(self, package: Path, area: LevelCache[Any, Any]) -> None:
+        """A module that is loaded again, or forgotten and imported again, has the same keys."""
+        package.write_text(HEAD + FUNCTION)
+        module: Any = importlib.import_module("decorated")
+        key = module.load.key(1)
+        package.write_text(HEAD + "\n\n" + FUNCTION)
+        assert key == importlib.reload(module).load.key(1)
+        del sys.modules["decorated"]
+        assert key == importlib.import_module("decorated").load.key(1)
+
+    def test_changed_module(self, package: Path, area: LevelCache[Any, Any]) -> None:
+        """A function that has changed is another one, and what it replaces is its own."""
+        package.write_text(HEAD + FUNCTION)
+        module: Any = importlib.import_module("decorated")
+        old = module.load
+        assert (1, 1, {}) == old(1)
+        for number in range(3):
+            package.write_text(HEAD + FUNCTION.replace("{}", str(number)))
+            assert (1, 1, number) == importlib.reload(module).load(1) == module.load(1)
+            assert (1, 1, {}) == old(1)
+
+    def test_notebook(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So is one in a cell that runs once more."""
+        notebook = ModuleType("notebook")
+        notebook.__dict__["NAMES"] = NAMES
+        monkeypatch.setitem(sys.modules, "notebook", notebook)
+        for number, answer in enumerate(["'a'", "'b'", "'b'", "'a'"]):
+            source = f"@NAMES.cacheable()\ndef cell(x):\n    return {answer}\n"
+            exec(compile(source, f"<cell {number}>", "exec"), notebook.__dict__)
+            assert answer.strip("'") == notebook.cell(1) == notebook.cell(1)
+
+    def test_dialogue(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So is one that is typed once more, where each statement begins at line 1."""
+        shell = ModuleType("shell")
+        shell.__dict__["NAMES"] = NAMES
+        monkeypatch.setitem(sys.modules, "shell", shell)
+        for answer in ("a", "b"):
+            source = f"@NAMES.cacheable()\ndef typed(x):\n    return {answer!r}\n"
+            exec(compile(source, "<stdin>", "exec"), shell.__dict__)
+            assert answer == shell.typed(1)

@@ -10,7 +10,9 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
+from unittest import mock
+from uuid import UUID
 
 import pytest
 
@@ -63,6 +65,36 @@ class TestFunction:
         assert not inspect.iscoroutinefunction(at_module_level)
         assert "at_module_level" in repr(at_module_level)
 
+    def test_who_looks_at_it(self, cache: Cache) -> None:
+        """What tools look at: ``__call__`` as Celery and mock do, names, type hints."""
+        assert ["x"] == list(inspect.signature(at_module_level.__call__).parameters)
+        assert 8 == at_module_level.__call__(4)
+        copied = mock.create_autospec(at_module_level)
+        copied(1)
+        with pytest.raises(TypeError):
+            copied(1, 2)
+        with mock.patch.object(Repository, "plain", autospec=True) as plain:
+            Repository("x").plain(1)
+        assert plain.called
+        assert {"x": int, "return": int} == get_type_hints(at_module_level)
+
+        async def base(a: int, x: int) -> int:
+            return a + x
+
+        partial: Any = cache.cacheable("{x}")(functools.partial(base, 5))
+        assert inspect.iscoroutinefunction(partial)
+        assert (6, "partial") == (asyncio.run(partial(1)), partial.__name__)
+
+    def test_coroutine_as_answer(self, cache: Cache) -> None:
+        """A function that is not async and answers with a coroutine is told so."""
+
+        async def base(x: int) -> int:
+            return x
+
+        decorated = cache.cacheable("{x}")(lambda x: base(x))  # noqa: PLW0108
+        with pytest.raises(TypeError, match="answered with a coroutine"):
+            decorated(1)
+
     def test_pickled_by_name(self) -> None:
         """As functions are, so that tasks may name it."""
         assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level
@@ -82,7 +114,7 @@ class TestFunction:
     def test_types_differ(self, cache: Cache, calls: list[Any]) -> None:
         """1, True, "1" and b"1" are four calls."""
 
-        @cache.cacheable()
+        @cache.cacheable("{x}")
         def load(x: Any) -> Any:
             calls.append(x)
             return type(x).__name__
@@ -131,6 +163,40 @@ class TestFunction:
             load(1)
         assert found.value is raised
         assert found.value.__cause__ is None
+
+    def test_own_error_is_let_go(self, cache: Cache) -> None:
+        """What a failed call had in its hands is free when its error is, without a collection."""
+        held: list[Any] = []
+
+        class Resource:
+            pass
+
+        def fail(x: Any) -> Any:
+            resource = Resource()
+            held.append(weakref.ref(resource))
+            raise KeyError(x)
+
+        async def afail(x: Any) -> Any:
+            fail(x)
+
+        single, batch = cache.cacheable("{x[0]}")(fail), cache.cacheable_batch("b{i}")(fail)
+        asingle, abatch = cache.cacheable("a{x[0]}")(afail), cache.cacheable_batch("ab{i}")(afail)
+
+        async def fail_all() -> None:
+            for acall in (asingle, asingle.refresh, abatch, abatch.refresh):
+                with contextlib.suppress(KeyError):
+                    await acall([1])
+
+        gc.disable()
+        try:
+            for call in (single, single.refresh, batch, batch.refresh):
+                with contextlib.suppress(KeyError):
+                    call([1])
+            asyncio.run(fail_all())
+            assert [None] * len(held) == [each() for each in held]
+        finally:
+            gc.enable()
+        assert 8 == len(held)
 
     def test_stale_on_error(self, isolated: testing.Isolated, cache: Cache) -> None:
         """Unless the area allows a stale answer, and there is one."""
@@ -217,6 +283,20 @@ class TestFunction:
         assert 5 == load({"id": 5}) == cache.get(("user", 5))
         assert ("user", 5) == load.key({"id": 5}, extra=1)
 
+    def test_key_of_what_is_around(self, cache: Cache) -> None:
+        """A function that makes keys may ask for more than the arguments, at each call."""
+        language = "en"
+
+        @cache.cacheable(lambda x: (language, x))
+        def load(x: int) -> Any:
+            return language, x
+
+        for _ in range(2):
+            language = "en"
+            assert ("en", 7) == load(7) == load(7)
+            language = "fr"
+            assert ("fr", 7) == load(7) == load(7)
+
     def test_no_leak(self, cache: Cache) -> None:
         """A function that goes takes its views with it."""
 
@@ -276,7 +356,7 @@ class Repository:
     def named(self, x: int) -> Any:
         return self.name, x
 
-    @shared.cacheable()
+    @shared.cacheable(ignore=["self"])
     def automatic(self, x: Any, *, y: Any = 1) -> Any:
         self.calls.append((x, y))
         return x, y
@@ -382,6 +462,38 @@ class TestMethods:
         assert Repository.of_class.invalidate(2)
         assert ("Repository", 3) == Repository.outside(3) == repository.outside(3)
 
+    def test_beside_class_methods(self, repository: Repository) -> None:
+        """What is beside one knows the class, or needs none, or says so."""
+        outside: Any = Repository.outside
+        assert (
+            "outside:3" == outside.key(3) == Repository.of_class.key(3).replace("class", "outside")
+        )
+        assert (None, False) == (outside.peek(3), outside.invalidate(3))
+        assert ("Repository", 3) == outside(3) == outside.peek(3)
+        assert outside.invalidate(3)
+        # As classmethod gives it from Python 3.13 on: the class is known to calls alone.
+        beside: Any = vars(Repository)["outside"].__func__
+        assert ("Repository", 3) == beside(Repository, 3)
+        assert "outside:3" == beside.key(3) == beside.key(Repository, 3)
+        assert beside.invalidate(3)
+        assert beside.peek(3) is None
+        for alone in (beside.refresh, beside.uncached):
+            assert ("Repository", 3) == alone(Repository, 3)
+            with pytest.raises(TypeError, match="above @classmethod"):
+                alone(3)
+
+    def test_class_as_argument(self, cache: Cache) -> None:
+        """A class that is an argument is no receiver."""
+
+        class Made:
+            @classmethod
+            @cache.cacheable("made:{kind.__name__}:{x}")
+            def make(cls, kind: type = int, x: int = 1) -> Any:
+                return kind.__name__, x
+
+        beside: Any = vars(Made)["make"].__func__
+        assert "made:str:2" == beside.key(str, 2) == beside.key(Made, str, 2)
+
     def test_static_methods(self, repository: Repository) -> None:
         assert 1 == Repository.static(1) == repository.static(1)
         assert repository.static.invalidate(1)
@@ -425,6 +537,32 @@ class TestAsync:
             assert await load.peek(7) is None
 
         assert inspect.iscoroutinefunction(load)
+        asyncio.run(main())
+
+    @pytest.mark.skipif(not local.NATIVE, reason="the twin has no fast way")
+    def test_plain_calls(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The key of a plain call is made once, as it is where the function is not async."""
+
+        class Things:
+            @cache.cacheable("{a}:{b}", soft_timeout=1, stale_on_error=True)
+            async def load(self, a: Any, b: Any = 2) -> Any:
+                return repr((a, b))
+
+        things = Things()
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+        calls = [((1,), {}), (("1",), {}), ((1, b"x"), {}), ((1,), {"b": None})]
+
+        async def main() -> None:
+            for args, kwargs in calls:
+                await things.load(*args, **kwargs)
+                await things.load(*args, **kwargs)
+                with monkeypatch.context() as without_keys:
+                    without_keys.setattr(Things.load.__cached__, "_key", None)  # type: ignore[attr-defined]
+                    found = await things.load(*args, **kwargs)
+                assert await Things.load.__wrapped__(things, *args, **kwargs) == found
+            with pytest.raises(TypeError, match="float"):
+                await things.load(a=1.5)
+
         asyncio.run(main())
 
     def test_own_error(self, cache: Cache) -> None:
@@ -505,6 +643,71 @@ class TestOptions:
         isolated.clock.advance(2)
         load(1), load(0)
         assert [1, 0, 1, 0] == calls
+
+    def test_ttl_of_none(self, isolated: testing.Isolated) -> None:
+        """It never prolongs the life of a None, wherever the cache is found."""
+        area: Cache = LevelCache("area", null_ttl=5)
+
+        class Found:
+            @area.cacheable("method:{x}", ttl=50)
+            def method(self, x: int) -> Any:
+                return None
+
+            @accelerator.cacheable(lambda self: area, "found:{x}", ttl=50)
+            def found(self, x: int) -> Any:
+                return None
+
+        Found().method(1), Found().found(1)
+        for key in ("method:1", "found:1"):
+            entry = area.get_entry(key)
+            assert entry is not None
+            assert entry.ttl is not None
+            assert entry.ttl <= 5
+
+    @pytest.mark.parametrize(
+        ("mode", "ttl", "more", "lives"),
+        [
+            ("local", 500, {}, (500, 0)),
+            ("remote", 500, {}, (0, 500)),
+            ("both", 500, {}, (60, 500)),
+            ("both", 20, {}, (20, 20)),
+            ("both", None, {}, (60, None)),
+            ("local", None, {}, (None, 0)),
+            ("both", 500, {"local_ttl": 100}, (100, 500)),
+            ("local", 500, {"local_ttl": 100}, (100, 0)),
+        ],
+    )
+    def test_lives(self, mode: str, ttl: Any, more: Any, lives: Any) -> None:
+        """As ``ttl=`` of a call: in two tiers Redis lives it, and the segment to its own limit."""
+        with testing.isolated(redis="redis://127.0.0.1:1/0", namespace="nobody"):
+            area: Cache = LevelCache("area", mode=mode, local_ttl=60, ttl_jitter_ratio=None)
+            decorated = area.cacheable("{x}", ttl=ttl, **more)(lambda x: x)
+            decorated(1)
+            assert lives == decorated.__cached__.view(())._lives("value")
+
+    @pytest.mark.parametrize(("mode", "window"), [("local", 100), ("both", 30), ("remote", 100)])
+    def test_window_beyond_the_limit(self, mode: str, window: float) -> None:
+        """A window for the whole life does not make every read of a shorter copy refresh."""
+        with testing.isolated(redis="redis://127.0.0.1:1/0", namespace="nobody"):
+            area: Cache = LevelCache("area", mode=mode, local_ttl=60)
+            decorated = area.cacheable(
+                "{x}", ttl=500, refresh_ahead=True, refresh_ahead_window=100
+            )(lambda x: x)
+            decorated(1)
+            config = decorated.__cached__.view(()).config
+            assert window == config.refresh_ahead_window
+
+    def test_lives_follow_the_mode(self) -> None:
+        """Lives are those of the tiers there are, also after another attach."""
+        area: Cache = LevelCache("area", local_ttl=60, ttl_jitter_ratio=None)
+        decorated = area.cacheable("{x}", ttl=500)(lambda x: x)
+        for settings, life in (
+            ({"redis": "redis://127.0.0.1:1/0", "namespace": "nobody"}, 60),
+            ({}, 500),
+        ):
+            with testing.isolated(**settings):
+                decorated(1)
+                assert life == decorated.__cached__.view(())._lives("value").local
 
     def test_ttl_of_the_answer(self, cache: Cache) -> None:
         @cache.cacheable("{x}", ttl=lambda result: result)
@@ -604,7 +807,7 @@ class TestOptions:
     def test_omitted(self, cache: Cache, calls: list[Any]) -> None:
         """What the answer of a batch lacks is None, and is asked for again (W24)."""
 
-        @cache.cacheable_batch()
+        @cache.cacheable_batch("{id}")
         def load(ids: list[int]) -> Any:
             calls.append(ids)
             return {}
@@ -630,6 +833,44 @@ class TestOptions:
 
         with pytest.raises(ValueError, match="two calls"):
             load([1, True])
+
+    def test_generator_of_items(self, cache: Cache, calls: list[Any]) -> None:
+        """What can be asked once is given to all who ask."""
+
+        def unless(ids: list[int]) -> bool:
+            calls.append(list(ids))
+            return ids[0] > 5
+
+        @cache.cacheable_batch("{id}", unless=unless)
+        def load(ids: list[int]) -> Any:
+            calls.append(ids)
+            return ids
+
+        assert {1: 1, 2: 2} == load(iter([1, 2])) == load([1, 2])
+        assert {7: 7} == load(iter([7])) == load.uncached(iter([7]))
+        assert [[1, 2], [1, 2], [1, 2], [7], [7], [7]] == calls
+        assert {} == load.uncached([])
+
+    def test_items_without_hash(self, cache: Cache) -> None:
+        """An item that can be no key of the answer is refused before anything is loaded."""
+
+        @cache.cacheable_batch("{row[id]}")
+        def load(rows: list[Any]) -> Any:
+            raise AssertionError
+
+        with pytest.raises(TypeError, match="dict of its items, in which a dict"):
+            load([{"id": 1}])
+
+    def test_evicted_generator(self, cache: Cache) -> None:
+        """Keys cannot be made of items that would be gone then."""
+
+        @cache.cache_evict_batch("{id}", param="ids")
+        def remove(ids: Any) -> None:
+            raise AssertionError
+
+        for wrong in (iter([1]), "abc", {1: 2}, 5):
+            with pytest.raises(TypeError, match="takes a list of items as ids"):
+                remove(wrong)
 
     def test_batch_of_text(self, cache: Cache) -> None:
         @cache.cacheable_batch("{id}")
@@ -665,6 +906,23 @@ class TestOptions:
         """What is wrong or can have no effect is refused when the function is decorated."""
         with pytest.raises(ConfigError):
             cache.cacheable(**{"key": "{x}", **options})(lambda x: x)
+
+    def test_receiver_of_all_arguments(self, cache: Cache) -> None:
+        """All objects would share one answer: whoever wants that has to say so."""
+
+        class User:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def roles(self, of: list[int]) -> Any:
+                return [self.name for _ in of]
+
+        for decorate in (cache.cacheable, cache.cacheable_batch):
+            with pytest.raises(ConfigError, match=r"all objects would share.*ignore=\['self'\]"):
+                decorate()(User.roles)
+            decorate(ignore=["self"])(User.roles)
+        own = accelerator.cacheable(lambda self: cache, ignore=["of"])(User.roles)
+        assert ["ada"] == own(User("ada"), [1])
 
     def test_wrong_ignore(self, cache: Cache) -> None:
         for ignore in (["nonsense"], "x"):
@@ -891,12 +1149,72 @@ class TestCall:
         """A hit does not come to Python, whatever is around it does."""
         came: list[Any] = []
         call = local.Call(lambda *args: came.append(args), lambda *_: None, cache, 1)
-        cache.mset({1: None, "a": "A", b"b": "B"})
-        assert [None, "A", "B"] == [call(0, 1), call(0, "a"), call(0, b"b")]
+        cache.mset({1: None, "a": "A"})
+        assert [None, "A"] == [call(0, 1), call(0, "a")]
         assert [] == came
-        for arguments in ((0, True), (0, 2), (1,), (0, 1, 2), (0, (1,))):
+        for arguments in ((0, True), (0, 2), (1,), (0, 1, 2), (0, (1,)), (0, b"b")):
             call(*arguments)
             assert arguments == came.pop()
+
+    @pytest.mark.skipif(not local.NATIVE, reason="the twin has no fast way")
+    def test_plain_calls(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor does one of a call with any plain arguments, by position or by name."""
+
+        @cache.cacheable("{a}:{b}:{c}")
+        def load(a: Any, b: Any = 2, *, c: Any = 3) -> Any:
+            return repr((a, b, c))
+
+        number = UUID(int=5)
+        values = [1, -1, 1 << 62, "1", "text", "\xfc", "", b"1", b"", None, True, False, number]
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        for one in values:
+            calls += [((one,), {}), ((one, 1), {}), ((1, one), {}), ((), {"a": one, "b": 1})]
+            calls += [((1,), {"c": one, "b": one}), ((1,), {"b": one, "c": one})]
+        for one in values:
+            calls += [((1,), {"b": one}), ((1,), {"c": one})]
+        # What would be the name of another call if types, lengths or keywords were not in it.
+        eight = [(number).to_bytes(8, "little") for number in (1, 2)]
+        calls += [((1, 2), {}), ((b"i\x08\0" + eight[0] + b"i\x08\0" + eight[1],), {})]
+        calls += [((1, eight[0].decode()), {}), ((1, 1), {}), ((1, eight[0]), {}), ((1, ""), {})]
+        calls += [(("a", "bc"), {}), (("ab", "c"), {}), (("as", "b"), {}), (("a", "sb"), {})]
+        for args, kwargs in calls:
+            load(*args, **kwargs), load(*args, **kwargs)
+            with monkeypatch.context() as without_keys:
+                without_keys.setattr(load.__cached__, "_key", None)
+                assert load.__wrapped__(*args, **kwargs) == load(*args, **kwargs)
+        # Each pair together, as few are remembered at a time.
+        for number, (args, kwargs) in enumerate(calls):
+            for other, named in calls[number - 8 : number]:
+                for given in ((args, kwargs), (other, named), (args, kwargs)):
+                    found = load(*given[0], **given[1])
+                    assert load.__wrapped__(*given[0], **given[1]) == found
+
+    @pytest.mark.parametrize("wrong", [(), (1, 2, 3)])
+    def test_plain_calls_refused(self, cache: Cache, wrong: Any) -> None:
+        """A call that does not fit the function is refused with and without a receiver."""
+
+        class Things:
+            @cache.cacheable("{a}:{b}")
+            def load(self, a: int, b: int) -> Any:
+                return a, b
+
+        assert (1, 2) == Things().load(1, 2) == Things().load(1, b=2)
+        with pytest.raises(TypeError, match=r"load\(\)"):
+            Things().load(*wrong)
+        with pytest.raises(TypeError, match=r"load\(\)"):
+            Things().load(1, 2, a=1)
+        with pytest.raises(TypeError, match=r"load\(\)"):
+            Things().load(1, 2, z=1)
+
+    def test_forgotten_by_other_calls(self, cache: Cache) -> None:
+        """What one call remembers is forgotten with its value, however that was asked for."""
+        values = iter(range(10))
+        load = cache.cacheable("{a}:{b}")(lambda a, b=2: next(values))
+        assert [0] * 4 == [load(1), load(1, 2), load(a=1), load(b=2, a=1)]
+        load.invalidate(1)
+        assert [1] * 4 == [load(b=2, a=1), load(a=1), load(1, 2), load(1)]
+        cache.set("1:2", 50)
+        assert [50] * 3 == [load(1), load(1, 2), load(a=1)]
 
     @pytest.mark.skipif(not local.NATIVE, reason="the twin has no fast way")
     def test_counted(self, cache: Cache) -> None:

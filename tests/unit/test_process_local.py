@@ -121,6 +121,24 @@ class TestNames:
             )
         assert shapes[0] == shapes[1]
 
+    def test_tables(self) -> None:
+        """So have the tables, with the same numbers."""
+        native = pytest.importorskip("accelerator._native", reason="no native part")
+        found = []
+        for twin in (process_local, native):
+            area = make_area(twin)
+            area._store("object", *codec.encode((1, 2)), None, 0.0)
+            area.set("raw", b"v")
+            assert 1 == len(area.segment.blocks())
+            for _ in range(3):
+                area.get("object")
+            area.get("raw")
+            area._latency(0.002)
+            [(_, incarnation, *block)] = area.segment.blocks()
+            assert area.segment.incarnation == incarnation
+            found.append((area.segment.areas(), block))
+        assert found[0] == found[1]
+
     def test_local(self) -> None:
         """ACCELERATOR_PURE=1 puts this twin in the place of the other one."""
         local = importlib.import_module("accelerator.local")
@@ -169,6 +187,21 @@ class TestBinding:
 
         with pytest.raises(RuntimeError, match="did not bind"):
             Lazy().get("k")
+
+    def test_detached_meanwhile(self, twin: Any) -> None:
+        """Another thread detaches while this one attaches, more than once."""
+        segment = twin.Segment.private(SIZE, 1 << 20)
+        attached = []
+
+        class Lazy(twin.Area):  # type: ignore[misc]
+            def _attach(self) -> None:
+                self._bind(segment, "area", **DEFAULTS)
+                attached.append(self)
+                if len(attached) < 4:
+                    self._unbind()
+
+        assert None is Lazy().get("k")
+        assert 4 == len(attached)
 
     @pytest.mark.parametrize(
         "wrong",

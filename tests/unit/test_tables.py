@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from areas import bound_area
 
 from accelerator import LevelCache, local, segment, testing
-from accelerator.observability.tables import Tables
+from accelerator.observability import tables
 
 pytestmark = pytest.mark.skipif(
     not (local.NATIVE and segment.AVAILABLE), reason="segments need the native part"
@@ -28,41 +29,27 @@ def shared(request: pytest.FixtureRequest) -> Iterator[testing.Isolated]:
         yield own
 
 
-def tables(memory: Any) -> Tables:
-    return Tables(memory, memory.stats()["segment"])
-
-
-def bound_area(memory: Any, name: str, bound: float | None) -> Any:
-    area: Any = local.AreaBase()
-    area._bind(
-        memory,
-        name,
-        ttl=None,
-        null_ttl=None,
-        stale_ttl=0.0,
-        jitter=0.0,
-        max_value_size=1 << 10,
-        object_cache_bytes=0,
-        flags=local.PLAIN_SET,
-        bound=bound,
-    )
-    area.set("key", 1)
-    return area
-
-
 class TestAreas:
     def test_names(self, shared: testing.Isolated) -> None:
         """Every area by its name, the longest and foreign letters included."""
         names = ["users", "ü-日本", "x" * 104]
         for name in names:
             LevelCache(name).get(1)
-        assert sorted(names) == [row.name for row in tables(shared.memory).areas()]
+        assert sorted(names) == [row.name for row in tables.areas(shared.memory)]
+
+    def test_versions(self, shared: testing.Isolated) -> None:
+        """An area once, whatever versions of it there are, and what it counted for all of them."""
+        for version in ("1", None, "2"):
+            LevelCache("area", version=version).get(1)
+        assert ["area"] == [row.name for row in tables.areas(shared.memory)]
+        [block] = tables.blocks(shared.memory).values()
+        assert ("area", 3) == (block.area, block.counters[local.COUNTERS.index("local_miss")])
 
     def test_watched(self, shared: testing.Isolated) -> None:
         """Those that somebody has to listen for."""
         bound_area(shared.memory, "with", BOUND)
         bound_area(shared.memory, "without", None)
-        rows = {row.name: row for row in tables(shared.memory).areas()}
+        rows = {row.name: row for row in tables.areas(shared.memory)}
         assert (True, False) == (rows["with"].watched, rows["without"].watched)
         assert ["with"] == shared.memory.watched()
 
@@ -84,7 +71,7 @@ class TestAreas:
 
     @staticmethod
     def left(shared: testing.Isolated) -> Any:
-        [row] = tables(shared.memory).areas()
+        [row] = tables.areas(shared.memory)
         return row.in_step_for
 
 
@@ -97,7 +84,7 @@ class TestBlocks:
             cache.mget(range(reads + 2))
             cache.mget(range(reads))
         found: dict[str, dict[str, int]] = {}
-        for block in tables(shared.memory).blocks().values():
+        for block in tables.blocks(shared.memory).values():
             assert shared.memory.incarnation == block.incarnation
             found[block.area] = dict(zip(local.COUNTERS, block.counters, strict=True))
             found[block.area]["local_hit"] += found[block.area]["object_hit"]
@@ -113,7 +100,7 @@ class TestBlocks:
         for seconds in (0.0005, 0.002, 0.02, 0.02, 99.0):
             cache._latency(seconds)
         cache._l2_latency(0.003)
-        [block] = tables(shared.memory).blocks().values()
+        [block] = tables.blocks(shared.memory).values()
         assert cache._latencies() == list(block.loads)
         assert cache._l2_latencies() == list(block.l2)
         assert (5, 1) == (sum(block.loads[:-1]), sum(block.l2[:-1]))
@@ -127,8 +114,8 @@ class TestBlocks:
         try:
             mapped = segment.inspect(segment.own_file(name))
             assert mapped.readonly
-            assert ["users"] == [row.name for row in tables(mapped).areas()]
-            [block] = tables(mapped).blocks().values()
+            assert ["users"] == [row.name for row in tables.areas(mapped)]
+            [block] = tables.blocks(mapped).values()
             assert 1 == block.counters[local.COUNTERS.index("local_miss")]
         finally:
             segment.unlink(name, os.geteuid())
