@@ -35,6 +35,14 @@ def _refuse_mixture(folder: Path) -> None:
 _refuse_mixture(Path(__file__).parent)
 
 from accelerator.cache import LevelCache  # noqa: E402  only after the check above
+from accelerator.decorated import AsyncCached, Cached  # noqa: E402
+from accelerator.decorators import (  # noqa: E402
+    cache_evict,
+    cache_evict_batch,
+    cache_put,
+    cacheable,
+    cacheable_batch,
+)
 from accelerator.entry import MISS, CacheMode, Entry, ReadOptions  # noqa: E402
 from accelerator.errors import (  # noqa: E402
     BackendError,
@@ -55,6 +63,8 @@ from accelerator.loader import (  # noqa: E402
     MLoader,
 )
 from accelerator.lock import Lock  # noqa: E402
+from accelerator.observability.diagnostics import DiagnosticSnapshot  # noqa: E402
+from accelerator.observability.metrics import MetricPoint, MetricsSnapshot  # noqa: E402
 from accelerator.runtime import (  # noqa: E402
     attach,
     configure,
@@ -67,11 +77,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MISS",
+    "AsyncCached",
     "BackendError",
     "BatchContext",
     "CacheError",
     "CacheMode",
+    "Cached",
     "ConfigError",
+    "DiagnosticSnapshot",
     "Entry",
     "FnLoader",
     "LevelCache",
@@ -83,11 +96,18 @@ __all__ = [
     "LockError",
     "LockTimeout",
     "MLoader",
+    "MetricPoint",
+    "MetricsSnapshot",
     "NotAttached",
     "ReadOptions",
     "SerializationError",
     "__version__",
     "attach",
+    "cache_evict",
+    "cache_evict_batch",
+    "cache_put",
+    "cacheable",
+    "cacheable_batch",
     "configure",
     "detach",
     "diagnostics",

@@ -1,6 +1,6 @@
 """Types of the C extension: one mapped segment, and the area type that LevelCache inherits."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, final
 
@@ -34,6 +34,11 @@ CODE_MSGPACK: Final = 8
 CODE_RAW: Final = 9
 CODE_PICKLE: Final = 10
 
+TAGS_MAX: Final = 8
+"""Most tags of a value."""
+TAG_SIZE_MAX: Final = 255
+"""Longest tag, in bytes of its UTF-8."""
+
 # What a write answers.
 STORED: Final = 0
 NOT_STORED: Final = 1
@@ -66,6 +71,13 @@ OFF: Final = 64
 """Nothing is cached: every read misses, every write is dropped."""
 LOADS: Final = 128
 """The area has a loader: every miss asks Python (so PLAIN_MISS is not given)."""
+OWN_OBJECTS: Final = 256
+"""Decoded objects are kept for this object alone; so with a *key_converter*."""
+BY_ANSWER: Final = 512
+"""
+They are kept by what the converter answers, not by the caller's key, which then must be none of
+str, int and bytes.
+"""
 
 # Area._bind: what reads are given once the area is out of step with its second level.
 CAP: Final = 0
@@ -126,6 +138,8 @@ NOTE_FORGET: Final = 0
 NOTE_SET: Final = 1
 NOTE_EXPIRE: Final = 2
 NOTE_CLEAR: Final = 3
+NOTE_FORGET_TAG: Final = 4
+NOTE_EXPIRE_TAG: Final = 5
 
 # What Segment.remote_ask answers.
 REMOTE_GO: Final = 0
@@ -148,7 +162,7 @@ unbounded.
 @final
 class UnsetType: ...
 
-UNSET: Final[UnsetType]
+UNSET: Final[Any]  # an UnsetType: so that a ttl is a duration or None to who reads a signature
 """Default of ``ttl``: the life that the area's configuration says."""
 
 def sys_boot_id() -> bytes: ...
@@ -249,6 +263,22 @@ class Segment:
              "link": {...},             # as link()
              "leader": {...}}           # as leader()
         """
+    def areas(self) -> list[tuple[str, bool, float | None]]:
+        """
+        Tables: name, whether it was bound with a bound, and the seconds for which it is in step.
+
+        Once for each name, whatever versions it has.  None: never in step.
+        """
+    def blocks(
+        self,
+    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """
+        Tables: what each process counted in each area, as they stand.
+
+        Number of the block, incarnation of its owner (which may be dead, and 0), name of the area,
+        counters as in COUNTERS (local_hit without the hits on objects), and the histograms of
+        loads and of calls of the second level, each as _latencies().
+        """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
     def area_extend(self, area: str, until: float) -> None:
@@ -300,6 +330,12 @@ class Segment:
 
         Counts nothing else.  TypeError, ValueError: *keys* are not 1 to 512 bytes each; then none
         was forgotten.  Releases the GIL if there are more than a few.
+        """
+    def invalidate_tags(self, area: str, tags: Sequence[bytes], expire: bool = False, /) -> None:
+        """
+        Forget (or expire) all values of an area that carry one of some tags, as Area._delete_tags.
+
+        Counts nothing.  TypeError, ValueError: a tag is not 1 to 255 bytes; then nothing was done.
         """
     def clear_area(self, area: str, /) -> None:
         """Forget a whole area, O(1)."""
@@ -353,7 +389,8 @@ class Segment:
         """Note that a write was sent, or has to be sent again; nothing if the entry is gone."""
     def outbox_due(self, limit: int = 256, /) -> list[tuple[int, str, int, bytes]]:
         """
-        At most *limit* entries to be sent again, oldest first: number, area, kind, encoded key.
+        At most *limit* entries to be sent again, oldest first: number, area, kind, encoded key (of
+        the kinds of tags: the tag behind the byte 0xfe).
 
         Drops those that a newer entry of the key, sent or to be sent, makes needless.
         """
@@ -363,7 +400,8 @@ class Segment:
         """
         Note that an own message has come back.
 
-        True: it is of a set whose item still is the key's (or was stored last): not to be applied.
+        True: it is not to be applied: of a set whose item still is the key's (or was stored last),
+        or of a delete by tag that was settled as sent.
         """
     def outbox_given_up(self, number: int, /) -> bool:
         """Whether the caller of this write was told that Redis did not take it."""
@@ -469,9 +507,13 @@ class Flight:
         ttl: float | None,
         stale_ttl: float,
         age: float | None = None,
+        *,
+        tags: Sequence[bytes] = (),
     ) -> int:
         """
         Store the value, also over a fresh one, unless overtaken or the lease is another's by now.
+
+        A delete or an expiry of one of its tags since the flight began has overtaken it.
 
         Times in seconds from now, as in Area._store; without an *age*, the value is as old as the
         flight.  STORED; NOT_STORED (overtaken, lost, no
@@ -480,7 +522,7 @@ class Flight:
 
         ValueError, TypeError: code, payload, lives or age are wrong; the flight goes on.
         """
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ()) -> None:
         """
         Store nothing; those who joined get this value (else, if it cannot be kept for them,
         RESULT_DECLINED).  ValueError, TypeError: as finish().
@@ -521,11 +563,42 @@ class Flight:
         """
         Give the value that was handed over, decoded through the area's ``_decode``, in a tuple.
 
-        None: there is none (any more), or it cannot be decoded.  Values are kept for as long as
-        somebody waits; each call decodes anew.
+        None: there is none (any more), or it cannot be decoded, or one of its tags may have been
+        deleted or expired after its load began and before this caller entered.  Values are kept
+        for as long as somebody waits; each call decodes anew.
         """
     def leave(self) -> None:
         """Stop waiting."""
+
+@final
+class Call:
+    """
+    What a decorator leaves in place of a function: callable, with attributes of its own, and bound
+    to a receiver as a function is.
+
+    A call with one argument (behind a receiver if *position* is 1), an exact int or str, is
+    answered as ``view._hit(argument)`` does.  One with any arguments of exact types, int, str,
+    bytes, float, bool, None or UUID, is answered by what is remembered of such a call, and then by
+    what the view's converter makes of ``(arguments, keywords)``.  For every other one, and whatever
+    that raises, *otherwise* is called with the same arguments.  An attribute of an object gives
+    ``bound_to(call, receiver)``.
+    """
+
+    __name__: str
+    __qualname__: str
+    __dict__: dict[str, Any]
+    def __new__(
+        cls,
+        otherwise: Callable[..., Any],
+        bound_to: Callable[[Any, Any], Any],
+        view: Area | None = None,
+        position: int = 0,
+    ) -> Call: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, receiver: Any, owner: type | None = None, /) -> Any: ...
+    def __reduce__(self) -> str: ...
+    def __copy__(self) -> Call: ...
+    def __deepcopy__(self, memo: object, /) -> Call: ...
 
 @disjoint_base
 class Area:
@@ -540,6 +613,12 @@ class Area:
     (object, immutable)``; and, if *refresh_window* is used, ``_near_end(key)``.
     """
 
+    def _hit(self, key: Any) -> Any:
+        """
+        What get() would answer, if that is a plain hit whose refresh is not due; else UNSET.
+
+        Only a hit is counted.
+        """
     def _bind(
         self,
         segment: Segment,
@@ -556,9 +635,17 @@ class Area:
         bound: float | None = None,
         limit: float = 0.0,
         on_desync: int = ...,
+        variant: int = 0,
+        key_converter: Callable[[Any], Any] | None = None,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.
+
+        *variant*, a number of 32 bits, tells versions of the area apart (0: none).  Values, flights
+        and pauses are those of one version; _delete, _expire and _clear concern all of them, as
+        does the segment's side of the listener, and _store with SET or ADD, _touch and _incr, where
+        they store, delete the key in the others.  All else (_token, counters, locks, the number of
+        loads alone, the outbox) is the area's.
 
         With a *bound* the area has a second level, and is in step with it as long as
         Segment.area_extend says so.  Once what is known of that is older than *limit* (0 to
@@ -594,7 +681,9 @@ class Area:
         """
     def __contains__(self, key: object, /) -> bool:
         """-> ``_contains_miss(key)``"""
-    def set(self, key: Any, value: Any, /, ttl: Any = ..., **options: Any) -> None:
+    def set(
+        self, key: Any, value: Any, /, ttl: Any = ..., *, tags: Any = None, broadcast: Any = None
+    ) -> None:
         """
         -> ``_set(key, value, ttl, options)`` unless raw type, PLAIN_SET, ttl UNSET/None/int/float
         and no options
@@ -610,18 +699,22 @@ class Area:
         ttl: float | None,
         stale_ttl: float,
         mode: int = ...,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         *,
         note: int = 0,
+        tags: Sequence[bytes] = (),
     ) -> int:
         """
         STORED, NOT_STORED, TOO_LARGE or BUSY.  *token* (from _token): store only what no delete
         overtook.  *age*: how long ago the source had this value; cut at 90 days.  *note* (from
-        _note): the entry that is to know what was stored.
+        _note): the entry that is to know what was stored.  *tags*: at most 8, encoded, 1 to
+        255 bytes each; with a *token*, a delete or an expiry of one of them has overtaken it, too.
         """
-    def _token(self, key: Any) -> tuple[int, int]:
-        """Generations of key and area now: read before a load, given to its fill."""
+    def _token(self, key: Any) -> tuple[int, int, int]:
+        """
+        Generations of key and area, and the clock of tags: read before a load, given to its fill.
+        """
     def _read(
         self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
     ) -> tuple[Any, int, float, float | None, bool, int] | None:
@@ -655,6 +748,15 @@ class Area:
         """
     def _clear(self) -> None:
         """Forget the whole area, O(1)."""
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        """
+        Forget every value that carries one of *tags* (encoded, any number), for every process.
+
+        Takes no lock, and time for each tag, not for each value.  TypeError, ValueError: a tag is
+        not 1 to 255 bytes; then nothing was done.
+        """
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        """The same, but their stale copies stay; what has no stale life is gone."""
     def _freshness(self) -> float | None:
         """
         Seconds for which the area has not heard all of the second level's news; inf: never in step.
@@ -718,6 +820,8 @@ class Area:
         """
     def _note_clear(self) -> int:
         """The same of a clear of the area."""
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        """The same of an encoded tag; *kind* is NOTE_FORGET_TAG or NOTE_EXPIRE_TAG."""
     def _count(self, counter: int, n: int = 1) -> None:
         """Add to this process's counter (index into COUNTERS)."""
     def _counters(self) -> dict[str, int]:

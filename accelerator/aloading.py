@@ -30,8 +30,8 @@ from accelerator.joining import LED, Wanted
 from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
 
 if TYPE_CHECKING:
-    from accelerator.backend import Reading
     from accelerator.loader import BatchContext, LoadContext
+    from accelerator.memory import Reading
 
 _LOAD: Final = COUNTER["load"]
 _ERROR: Final = COUNTER["load_error"]
@@ -103,6 +103,7 @@ class TaskJob(Job):
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self._asked = False
         self._in_thread = False
         self._answered = False
         self._expired = False
@@ -221,6 +222,7 @@ class TaskJob(Job):
         await cache._ado(load.leasing(self.group))
         context = load.context(self.group)
         cache._count(_LOAD)
+        self._asked = True
         started = time.monotonic()
         try:
             answer = await self._call(context)
@@ -275,6 +277,8 @@ class TaskJob(Job):
             if self.load.late(self.group):
                 self._end()
             return
+        if not self._asked:
+            self.load.cache._count(_LOAD)  # its time has passed before the loader was reached
         limit = self.load.limit() or 0.0
         self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
         self._cancel()

@@ -1,384 +1,103 @@
 """
-What LevelCache needs of the two levels, whichever way they are made.
+The two levels, as applications may make them themselves: ``protocols`` offers them.
 
-The first level: the native part and its twin in process memory both keep to these protocols; the
-type checker compares them in ``local.py``, and the conformance tests run over both.
+The second level over Redis, in ``remote``, keeps to the same protocols.  What this package's own
+memory has beside them is in ``memory.py``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
+    from collections.abc import Sequence
 
-Reading = tuple[Any, int, float, float | None, bool, int]
-"""
-Object, code, age, ttl (None: no expiry; negative once it has passed), whether stale, version.
+TAG_TYPE: Final = b"\xfe"
+"""What a tag begins with where encoded keys are listed: the outbox."""
 
-Stale is what is past its ttl, and what is not but is out of step with the second level.
-"""
 
+# --- a first level of the application's own ------------------------------------------------------
 
-class LocalBell(Protocol):
-    """What tells one event loop that flights have ended."""
 
-    on_ring: Callable[[], object] | None
-    """Called in the thread that ended a flight, where there is no descriptor."""
+class LocalEntry(NamedTuple):
+    """A value in a first level of the application's own.  Times are of time.monotonic()."""
 
-    def fileno(self) -> int:
-        """Descriptor to be watched for reading; -1: none, set *on_ring*."""
-
-    def clear(self) -> None:
-        """Make the descriptor unreadable again."""
-
-    def arm(self, n: int, /) -> None:
-        """Change by *n* how many waits there are; while any, it rings every 50 ms as well."""
-
-    def close(self) -> None:
-        """Never ring again."""
-
-
-class LocalFlight(Protocol):
-    """
-    One caller's part in the load of a key: it leads, or waits for who does.
-
-    May be used from any thread, task or greenlet.  The last reference going away is fail() of who
-    leads, leave() of who joined.
-    """
-
-    tag: Any
-    """Python's own; None at first."""
-
-    @property
-    def state(self) -> int:
-        """FLIGHT_LEADING, FLIGHT_JOINED, FLIGHT_CROWDED or FLIGHT_OVER."""
-
-    @property
-    def id(self) -> int:
-        """Names the flight on this host, the same for who leads and who joined."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether nobody can join it."""
-
-    @property
-    def recorded(self) -> bool:
-        """Whether there was room for a record; without one nothing is stored."""
-
-    @property
-    def taken_over(self) -> bool:
-        """Whether the lease was a dead or a late leader's before."""
-
-    @property
-    def own(self) -> bool:
-        """Whether this very process leads it."""
-
-    @property
-    def waiters(self) -> int:
-        """How many wait for it on this host."""
-
-    @property
-    def overtaken(self) -> bool:
-        """Whether nothing will be stored, as something came since it began."""
-
-    def finish(
-        self,
-        code: int,
-        payload: bytes,
-        ttl: float | None,
-        stale_ttl: float,
-        age: float | None = ...,
-    ) -> int:
-        """Store the value unless overtaken, and end; else hand it to those who joined."""
-
-    def hand(self, code: int, payload: bytes) -> None:
-        """Give the value to those who joined, store nothing, and end."""
-
-    def decline(self) -> None:
-        """End without a value that others could have: each loads on its own."""
-
-    def fail(self) -> None:
-        """End without a value: one of those who wait leads next."""
-
-    def __enter__(self) -> Self:
-        """End it at the end of a block: fail(), unless it is over."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        """Fail, unless it is over."""
-
-    def wait(self, seconds: float) -> int:
-        """Block this thread until it ends: WAIT_ENDED, WAIT_AGAIN or WAIT_TIMEOUT."""
-
-    def poll(self) -> int:
-        """Tell what wait() would, at once."""
-
-    def ring(self, bell: Any) -> None:
-        """Have a bell of the same memory rung when it ends."""
-
-    def result(self) -> int:
-        """How it ended: a RESULT_ constant."""
-
-    def take(self) -> tuple[Any] | None:
-        """Give the value that was handed over, decoded; None: gone."""
-
-    def leave(self) -> None:
-        """Stop waiting."""
-
-
-class LocalMemory(Protocol):
-    """Where values lie: a segment that processes share, or memory of one process."""
-
-    @property
-    def size(self) -> int:
-        """Bytes, fixed."""
-
-    @property
-    def max_item(self) -> int:
-        """Largest item, key and value and header together, that fits."""
-
-    @property
-    def incarnation(self) -> int:
-        """Identity of this process in here; 0 before register()."""
-
-    def register(self) -> int:
-        """Enter this process.  Idempotent; to be called once more in a forked child."""
-
-    def unregister(self) -> None:
-        """Leave."""
-
-    def alive(self) -> list[dict[str, Any]]:
-        """List the registered processes."""
-
-    def empty(self) -> None:
-        """Drop every value; counters stay."""
-
-    def clear_all(self) -> None:
-        """Clear every area."""
-
-    def area_extend(self, area: str, until: float) -> None:
-        """Raise the time of time.monotonic() until which an area is in step with the others."""
-
-    def bell(self) -> LocalBell:
-        """Make a bell for one event loop."""
-
-    def flights(self) -> list[dict[str, Any]]:
-        """Describe the loads that run on this host."""
-
-    def stats(self) -> dict[str, Any]:
-        """Everything there is to see: segment, areas, processes, link, leader."""
-
-    def check(self) -> list[str]:
-        """Violated invariants; empty when sound."""
-
-    def set_clock_shift(self, seconds: float, /) -> None:
-        """Tests: move this process's clock."""
-
-    # What the processes of this host know together of the second level.  Times are seconds of
-    # time.monotonic().
-
-    @property
-    def origin(self) -> bytes:
-        """Random name of this memory among the hosts."""
-
-    def watched(self) -> list[str]:
-        """Names of the areas that are to be listened to."""
-
-    def area_state(self, area: str, /) -> tuple[int, int]:
-        """Replication id and sequence of the last invalidation applied; (0, 0): none."""
-
-    def area_applied(self, area: str, replication: int, seq: int, /) -> None:
-        """Raise that."""
-
-    def invalidate(self, area: str, keys: list[bytes], expire: bool = ...) -> int:
-        """Forget, or expire, encoded keys; how many were there."""
-
-    def clear_area(self, area: str, /) -> None:
-        """Forget an area."""
-
-    def area_count(self, area: str, counter: int, n: int = ..., /) -> None:
-        """Add to a counter of an area."""
-
-    def lead(self, timeout: float, /) -> int:
-        """Wait until this process leads the host; its term, 0: it does not."""
-
-    def lead_beat(self, term: int, /) -> bool:
-        """Prolong the lease; whether it still was ours."""
-
-    def lead_resign(self, term: int, /) -> None:
-        """Let another lead."""
-
-    def leader(self) -> dict[str, Any]:
-        """Who leads."""
-
-    def link_confirm(self, sent: float, /) -> None:
-        """The second level executed a write sent then."""
-
-    def link_refused(self) -> None:
-        """It answered one with an error."""
-
-    def link_note(self, event: int, value: float = ..., /) -> None:
-        """Note for diagnostics what happened to the connection."""
-
-    def link(self) -> dict[str, Any]:
-        """State of link, breaker and outbox."""
-
-    def remote_ask(self, bound: float, reading: bool, /) -> int:
-        """Whether the second level may be asked: a REMOTE_ constant."""
-
-    def remote_ok(self, probe: bool, /) -> None:
-        """It answered."""
-
-    def remote_failed(self, since: float, probe: bool, /) -> None:
-        """It did not."""
-
-    def confirmed_age(self) -> float:
-        """Seconds since it last executed a write of ours; inf: never."""
-
-    def outbox_settle(self, number: int, sent: bool, /) -> None:
-        """Say what became of a write."""
-
-    def outbox_due(self, limit: int = ..., /) -> list[tuple[int, str, int, bytes]]:
-        """Writes to be sent again: number, area, kind, encoded key."""
-
-    def outbox_recent(self, seconds: float, /) -> list[tuple[int, str, int, bytes]]:
-        """Writes that were sent within so many seconds."""
-
-    def outbox_heard(self, number: int, /) -> bool:
-        """An own message has come back; whether it need not be applied."""
-
-    def outbox_given_up(self, number: int, /) -> bool:
-        """Whether the caller of this write was told that L2 did not take it."""
-
-    def outbox_unsent(self, area: str, /) -> frozenset[bytes] | None:
-        """Encoded keys of an area whose change is queued; None: it may be any of them."""
-
-    def outbox_owed(self) -> list[str]:
-        """Areas that owe a clear."""
-
-    def outbox_paid(self, area: str, /) -> None:
-        """Such an area was cleared."""
+    code: int
+    payload: bytes
+    loaded_at: float
+    stale_at: float | None
+    """When it is no longer fresh; None: never."""
+    gone_at: float | None
+    """From when on it is of no use any more, also as stale; None: never."""
+    version: int
+    """Another one for each value."""
+    stamp: tuple[Any, ...]
+    """By what is known whether it is still to be believed: bytes and ints, of no other meaning."""
 
 
 class LocalBackend(Protocol):
     """
-    One area of a memory: what the hit methods (get, mget, in, set) leave to Python is built on it.
+    A first level of the application's own: where the values of one area lie.
 
-    Times are seconds from now; a ttl of None is no expiry.  May be called from any thread.  What a
-    method answers in detail is described in ``_native.pyi``.
+    Given with ``LevelCache(local=...)``, and proved with ``accelerator.testing.LocalBackendSuite``.
+    It may lie in this process, or be shared by the processes of this host; it serves one area.
+
+    Only this is asked of it: what get() gives for a key was given to set() for that very key, and
+    is unchanged.  It may lose what it likes whenever it likes, and need not look at times: what is
+    past its end, deleted or overtaken is recognised by its stamp.  Called from any thread, and in
+    forked children; what it raises is the caller's.
     """
 
-    def _store(  # noqa: PLR0917  called for every write that is not plain
-        self,
-        key: Any,
-        code: int,
-        payload: bytes,
-        ttl: float | None,
-        stale_ttl: float,
-        mode: int = ...,
-        token: tuple[int, int] | None = ...,
-        age: float = ...,
-        *,
-        note: int = ...,
-    ) -> int:
-        """Store a payload: always, if absent, or if no delete overtook *token*."""
+    def get(self, key: bytes, /) -> LocalEntry | None:
+        """Give what is stored under a key; None: nothing is."""
 
-    def _token(self, key: Any) -> tuple[int, int]:
-        """What a fill must still find unchanged."""
+    def set(self, key: bytes, entry: LocalEntry, /) -> None:
+        """Store; what was there goes."""
 
-    def _read(
-        self, key: Any, *, touch: bool = ..., stale: bool = ..., within: float | None = ...
-    ) -> Reading | None:
-        """Read with all that is known; *touch* keeps the key from eviction."""
+    def delete(self, key: bytes, /) -> None:
+        """Forget a key; one that is not there is no error."""
 
-    def _delete(self, key: Any) -> bool:
-        """Forget at once; whether it was there."""
+    def clear(self) -> None:
+        """Forget everything."""
 
-    def _expire(self, key: Any) -> bool:
-        """End the fresh life, keep the stale copy; whether it was fresh."""
 
-    def _touch(self, key: Any, ttl: float | None, stale_ttl: float) -> int:
-        """Give a fresh value a new life."""
-
-    def _incr(
-        self, key: Any, delta: int, initial: int | None, ttl: float | None, stale_ttl: float
-    ) -> int | None:
-        """Add to a stored int; a present one keeps its life."""
-
-    def _clear(self) -> None:
-        """Forget the whole area."""
-
-    def _freshness(self) -> float | None:
-        """Seconds for which it has not heard all of the others' news; None: no bound."""
-
-    def _enter(
-        self, key: Any, lease: float, mode: int = ..., waits: bool = ..., /
-    ) -> LocalFlight | None:
-        """Lead the load of a key for *lease* seconds, or join who does; None: neither is due."""
-
-    def _enter_alone(self, key: Any, lease: float, most: int | None) -> LocalFlight | None:
-        """Begin a load that nobody joins; None: *most* such loads of the area run."""
-
-    def _pause(self, key: Any, seconds: float) -> None:
-        """Note for *seconds* that a load of a key failed."""
-
-    def _pausing(self, key: Any) -> bool:
-        """Whether such a note is in force."""
-
-    def _latency(self, seconds: float) -> None:
-        """Add a load to the histogram."""
-
-    def _latencies(self) -> list[int]:
-        """Loads per bucket over all processes, and the sum in microseconds."""
-
-    def _l2_latency(self, seconds: float) -> None:
-        """Add a call of the second level to its histogram."""
-
-    def _l2_latencies(self) -> list[int]:
-        """As _latencies, of those."""
-
-    def _note(self, key: Any, kind: int) -> int:
-        """Append a write to the outbox; its number, 0: not possible."""
-
-    def _note_clear(self) -> int:
-        """Append a clear of the area."""
-
-    def _count(self, counter: int, n: int = ...) -> None:
-        """Add to a counter."""
-
-    def _counters(self) -> dict[str, int]:
-        """Sums over all processes."""
+LOCAL_METHODS: Final = ("get", "set", "delete", "clear")
+"""What a first level must have."""
 
 
 # --- the second level ----------------------------------------------------------------------------
 
 
 class Envelope(NamedTuple):
-    """A value on its way to Redis; the generation comes between *head* and *payload*."""
+    """
+    A value on its way to the second level.
+
+    The generation comes between *head* and *tags*; in front of tags their stamp.
+    """
 
     head: bytes
     payload: bytes
     stale_ms: int
     """Stale life in milliseconds."""
+    tags: bytes = b""
+    """What it says of its tags, but for the stamp; empty: it has none."""
 
-    def blob(self, generation: bytes) -> bytes:
-        """Give the whole of it."""
-        return self.head + generation + self.payload
+    def blob(self, generation: bytes, stamp: bytes = b"") -> bytes:
+        """Give the whole of it; *stamp*: 6 bytes, used if it has tags."""
+        if not self.tags:
+            return self.head + generation + self.payload
+        return self.head + generation + stamp + self.tags + self.payload
 
 
 class Stored(NamedTuple):
-    """What lies in Redis under a key."""
+    """What lies in the second level under a key."""
 
     blob: bytes
+    """Head, generation and payload: what Envelope.blob() gives."""
     left: float | None
     """What is left of its physical life (fresh and stale) in seconds; None: no expiry."""
+    expired: bool = False
+    """Its fresh life was ended before its time: by expire(), or by one of its tags."""
 
 
 class Lease(NamedTuple):
@@ -386,6 +105,8 @@ class Lease(NamedTuple):
 
     token: bytes
     generation: bytes
+    seq: int = 0
+    """The area's last change before: what comes after it is not known to what is loaded."""
 
 
 class Fill(NamedTuple):
@@ -419,22 +140,165 @@ class Written(NamedTuple):
     """How many of the keys had a value, fresh or stale."""
 
 
+HEARD_MESSAGE: Final = 0
+"""A message of an area: its name, and the bytes (None: longer than one may be, or damaged)."""
+HEARD_BEAT: Final = 1
+"""One of the own heartbeats: "", and the bytes."""
+HEARD_CONFIRMED: Final = 2
+"""What is told about an area from now on will be heard: its name; "": the own heartbeats."""
+
+Heard = tuple[int, str, "bytes | None"]
+"""A HEARD_ constant, name of an area or "", and bytes or None."""
+
+
+class Received(NamedTuple):
+    """What one read of a subscriber has brought."""
+
+    heard: Sequence[Heard]
+    alive: bool
+    """Whether anything came at all, be it only a sign of life; False: the time was up."""
+    more: bool = False
+    """Whether more is likely to be there already, so that it is worth to read again at once."""
+
+
+class InvalidationSubscriber(Protocol):
+    """
+    One connection on which a host hears what all hosts tell, its own heartbeats among it.
+
+    Made by RemoteBackend.subscriber(), used by one thread (a real one, also under gevent), closed
+    by it; in a forked child it is left alone.  What must hold:
+
+    - **Confirmed means heard.**  After (HEARD_CONFIRMED, area, None) every message of that area
+      that is told later comes, until the subscriber raises.  One that may have lost a message
+      (its queue ran over, a connection was made anew) must raise; it is then closed, and another
+      one made.  Losing messages in silence costs time, not truth: the next heartbeat shows it.
+    - **In order.**  Messages of an area, and the heartbeats, come in the order in which they were
+      told.  A heartbeat that overtakes a message makes the host read the log for nothing.
+    - **Alive means the second level spoke.**  What only this process knows (a clock, a queue) is no
+      sign of life.  Where asking is the only way to hear (polling), an answer is one.
+
+    Everything may raise RemoteError or OSError: the subscriber is given up then, and the next one
+    is made after a pause.  RemoteError with reason "refused" says that what was asked for is not
+    allowed; its text goes to the log.
+    """
+
+    def subscribe(self, areas: Sequence[str]) -> None:
+        """
+        Hear of these areas too, and, from the first call on, of the own heartbeats.
+
+        Each area, and the heartbeats, are confirmed by a later read(), once they are heard.
+        """
+
+    def ping(self) -> None:
+        """Ask for a sign of life; called as often as heartbeats are sent.  May do nothing."""
+
+    def read(self, timeout: float) -> Received:
+        """
+        Wait until there is something, for at most *timeout* seconds; 0: do not wait.
+
+        Never much longer, as everything else waits meanwhile: a listener that does not get on for
+        0.5 s is replaced by another process's.
+        """
+
+    def close(self) -> None:
+        """End it, whatever state it is in; never raises."""
+
+
+REMOTE_METHODS: Final = (
+    *("get", "lease", "fill", "write", "expire", "clear", "mark_tags", "add", "touch", "incr"),
+    *("tell", "beat", "recheck", "log", "subscriber"),
+)
+"""What a second level must have; *for_loop*, *channel*, *describe* and *close* it may have."""
+
+
 class RemoteBackend(Protocol):
     """
-    The second level, shared by hosts, for threads; see ``remote`` for the one over Redis.
+    The second level, shared by hosts, for threads; ``remote`` has the one over Redis.
 
-    Keys are encoded keys, *origin* is the sender's 16 bytes.  Everything may raise RemoteError, and
-    nothing waits longer than the time limits in the settings.
+    One of your own is given with ``accelerator.configure(remote=...)``, and proved with
+    ``accelerator.testing.RemoteBackendSuite``.
+
+    **What it keeps**, for each area: *values* by key, with an end of life; *leases* by key; a
+    *generation*, 8 random bytes; a *number*, which only grows; a *log* of the last messages.  All
+    areas together have one *history*, named by a text that changes when numbers that were given
+    may have been lost (a failover, a restore from a backup).
+
+    **What it is given**: *area*, a text of at most 1 KiB that names an area of one application;
+    keys, encoded, of 1 to 512 bytes; *origin*, the sender's 16 bytes; notes, one for each key,
+    which mean something to the sender only.  Values come as Envelope; ``protocols.read_head`` tells
+    what of it matters.
+
+    **Fresh** is a value of the area's generation that was not ended by expire(), and of whose life
+    more is left than its stale life.  Its *physical* life is both together: ``life + stale``; after
+    that it is gone.  A life of None has no end.
+
+    **One step.**  Whatever changes a key (write, expire, add, touch, incr) changes the value, ends
+    the lease of the key, takes the next number, and puts the message in the log and before the
+    subscribers, as one step: no reader, no other writer, no subscriber and no crash comes between.
+    Where that cannot be had, this order must be kept, and nothing less: the value, the lease, and
+    only then number, log and subscribers together.  A crash in between leaves hosts with an old
+    copy that nobody tells them of; then the caller must not have been answered, so that its host
+    sends the key once more.
+
+    **Done means done.**  When a call has returned, every later call of any host sees it.  A store
+    that answers reads from replicas that lag behind cannot be a RemoteBackend.
+
+    **A call that raised may have been done.**  Its host treats it as both.
+
+    Any method may raise RemoteError, whose *reason* says what it means: "timeout" and "connection"
+    count as a failure of the second level (five in a row, and it is left alone until a probe
+    succeeds), "refused" likewise, "other" is about this key or command only.  Any other exception
+    is taken for "timeout" if it is a TimeoutError, and else for "connection"; TypeError and
+    OverflowError of incr() are the caller's.
+
+    **Versions.**  *fingerprint* says which version's values are meant; 0: they have none.  Two
+    releases that use an area with different ones have their values side by side, under the same
+    keys.  Nobody is given another version's value.  What is deleted, expired or cleared is so for
+    all versions; a set, add, touch or incr that has changed something deletes the key's values of
+    the others.  Leases, numbers, log and generation are shared.
+
+    **Tags.**  A value may carry up to 8 (``protocols.tags_of``).  It is stamped with the area's
+    number: that of its lease if it was loaded, else that of when it is written, before its own.  It
+    is *alive* unless one of its tags was deleted with a higher number than its stamp; if one was
+    expired so, it counts as expired.  Whatever this text says of values is about those alive.
+
+    Called from any thread, and in forked children: what must not be shared by processes
+    (connections, locks) belongs to one process (``os.getpid()``).  Nothing should take longer than
+    0.2 s: callers wait for it, and so does the listener, which is replaced after 0.5 s.
     """
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
-        """Read values, as one batch; None: there is none of the area's generation."""
+    def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
+        """
+        Read values, one for each key, in order.
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
-        """Get or make the leases under which keys are loaded, for at least *seconds*."""
+        What is past its physical life, dead by its tags, or of another generation than the area has
+        now, is None.  The tags are judged by what is known of them after the values were read: one
+        deleted in between makes a miss, never the reverse.  Stale values are given.  A life that is
+        left is never longer than it is.
+        """
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
-        """Store loaded values, tell nobody; for each whether its lease still held."""
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
+        """
+        Get the leases of keys, one for each key, and make those that there are not.
+
+        A lease is a random token that ends with *seconds* (one that is shared lives as long as the
+        last of those who share it asked for), or at once when its key is changed by anybody.  The
+        generation is that of before the tokens were read, and so is the area's number.  Two callers
+        of one key may be given the same token; a token that has ended is never given again.
+        """
+
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
+        """
+        Store loaded values whose lease still is what it was; for each whether it was stored.
+
+        To compare the lease and to store are one step for each key.  Nobody is told, no number is
+        taken.  The value carries the generation of its lease, not the present one: after a clear it
+        is not read.  The lease may go on for a second, for other hosts that loaded under it.
+        """
 
     def write(
         self,
@@ -444,17 +308,58 @@ class RemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
-        """Store or delete keys, end their leases, and tell all hosts."""
+        """
+        Store or delete keys, end their leases, and tell all hosts; see *One step*.
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
-        """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
+        A message names at most 4096 keys, so a large batch is several steps; kind is what it is to
+        say, ``protocols.SET`` or ``FORGET``.  *broadcast* False: no number, no log, nobody is told,
+        and Written.seq is 0.  Written.found counts the keys that had a value, fresh or stale.
+        """
+
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
+    ) -> int:
+        """
+        End the fresh lives of keys; count those that were fresh.  Tells all of them, as EXPIRE.
+
+        A value with a stale life keeps the end of its physical life and is given with *expired*
+        from now on; one without, or without an end, goes.
+        """
 
     def clear(self, area: str, note: int, origin: bytes) -> None:
-        """Forget a whole area: its generation is another one from now on."""
+        """
+        Forget a whole area: its generation is another one from now on; tells CLEAR, without keys.
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
-        """Store a key that has no fresh value; whether it had none."""
+        O(1) if it can be.  Values of the old generation are never read again, also those that are
+        stored later under a lease of before.
+        """
+
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """
+        Delete (kind ``protocols.FORGET_TAGS``) or expire (``EXPIRE_TAGS``) by tag; tells the tags.
+
+        One step: the next number is taken, noted for each of *tags* (encoded, 1 to 255 bytes), and
+        told.  O(1) for each tag: no value is touched.  What is noted may be too high (if tags share
+        a place, or old ones are given up), as values that die too early are only loaded again; it
+        is never too low, and never forgotten while a value with a lower stamp may be there.
+        """
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...) -> bool:
+        """
+        Store a key that has no fresh value; whether it had none.  Told as SET, if it was stored.
+
+        A stale value, or one of another version, counts as none.
+        """
 
     def touch(  # noqa: PLR0917  as its like in the first level
         self,
@@ -467,7 +372,12 @@ class RemoteBackend(Protocol):
         *,
         fingerprint: int | None = ...,
     ) -> bool:
-        """Give a fresh value a new life; whether there was one."""
+        """
+        Give a fresh value a new life and stale life; whether there was one.  Then told as SET.
+
+        The new stale life goes into the value's head, too (``protocols.with_stale``).
+        *fingerprint*: the version; None: as 0.
+        """
 
     def incr(  # noqa: PLR0917  as its like in the first level
         self,
@@ -480,39 +390,93 @@ class RemoteBackend(Protocol):
         *,
         fingerprint: int | None = ...,
     ) -> int | None:
-        """Add to a stored int, which keeps its life; an absent one begins as *initial*."""
+        """
+        Add to a fresh int, which keeps its life; the new number.  Then told as SET.
+
+        An int has code ``protocols.CODE_INT``, and decimal text as payload.  An absent one begins
+        as *initial*, and is added to; with None it stays absent, and None is the answer.
+
+        Raises:
+            TypeError: The value is no int.
+            OverflowError: The result does not fit 64 bits, signed.
+        """
 
     def tell(
         self, area: str, kind: int, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
     ) -> int:
-        """Tell all hosts of what has been done by other means; the number of the last message."""
+        """Tell all hosts of what was done by other means; the number of the last message."""
 
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
-        """Write, and tell *channel*; the replication id, and the areas' last numbers."""
+        """
+        Write something, and tell *channel* a heartbeat; the history, and the areas' numbers.
+
+        The bound stands on this, so nothing of it may be left out:
+
+        - It really writes, so that a store that takes no writes refuses it.
+        - The numbers are read where they are given, and are at least those of all writes that have
+          returned before this call began.  An area without a number is given one now.
+        - What is told, ``protocols.heartbeat(n, history, numbers)``, comes to the subscriber of
+          *channel* behind every message with a number up to those.
+        - A number is given once in a history.  A counter that was lost starts above whatever it had
+          reached, or the history gets another name.
+        """
 
     def recheck(self, areas: Sequence[str], origin: bytes) -> list[str]:
-        """Forget the areas that a server has from its disk since it began anew; which those are."""
+        """
+        Forget the areas whose values are of an earlier time; which those are.
+
+        Called when a connection was lost, and each minute.  For a store that may come back with
+        what it had on its disk a while ago; one that never does answers [].
+        """
 
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
-        """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
+        """
+        Read at most *limit* of the messages from *first* to *last* (None: the newest), in order.
 
-    def connection(self) -> Any:
-        """Connect: a connection of the caller's own, for the listener."""
+        Each with its number, and byte for byte as it was told.  Messages that the log has no more
+        are left out, never made up: the host drops the area then.
+        """
+
+    def subscriber(self, channel: str) -> InvalidationSubscriber:
+        """Connect one that hears, beside areas, the heartbeats that are told on *channel*."""
+
+
+class Remote(RemoteBackend, Protocol):
+    """The second level as this package uses it: what RemoteBackend may leave out is there."""
+
+    title: str
+    """What it is called in messages."""
 
     def for_loop(self) -> AsyncRemoteBackend:
         """Give the same for the event loop that runs here."""
+
+    def heartbeat_channel(self, origin: bytes) -> str:
+        """Name the channel on which a host hears its own heartbeats."""
+
+    def channel(self, area: str) -> str:
+        """Name, for an operator, where an area's invalidations are told."""
+
+    def describe(self) -> dict[str, Any]:
+        """Where it is, as far as that may be shown."""
+
+    def close(self) -> None:
+        """Let go of what this process holds of it; it may be used again."""
 
 
 class AsyncRemoteBackend(Protocol):
     """The second level for the tasks of one event loop; see RemoteBackend."""
 
-    async def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    async def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = ...
+    ) -> list[Stored | None]:
         """Read values, as one batch; None: there is none of the area's generation."""
 
-    async def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    async def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = ...
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
 
-    async def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    async def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = ...) -> list[bool]:
         """Store loaded values, tell nobody; for each whether its lease still held."""
 
     async def write(
@@ -523,18 +487,32 @@ class AsyncRemoteBackend(Protocol):
         origin: bytes,
         *,
         broadcast: bool = ...,
+        fingerprint: int = ...,
     ) -> Written:
         """Store or delete keys, end their leases, and tell all hosts."""
 
     async def expire(
-        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = ...,
     ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
 
     async def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area: its generation is another one from now on."""
 
-    async def add(self, area: str, change: Change, origin: bytes) -> bool:
+    async def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Make all values with one of *tags* miss (message.FORGET_TAGS) or stale; tell all."""
+
+    async def add(
+        self, area: str, change: Change, origin: bytes, *, fingerprint: int = ...
+    ) -> bool:
         """Store a key that has no fresh value; whether it had none."""
 
     async def touch(  # noqa: PLR0917  as its like in the first level

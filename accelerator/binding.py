@@ -8,9 +8,10 @@ underscored methods of the classes above this one for everything that is not pla
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator import codec, local, policy, runtime
+from accelerator import codec, local, policy, runtime, tags
 from accelerator.durations import seconds
 from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, SerializationError
@@ -19,7 +20,7 @@ from accelerator.observability import oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from accelerator.config import AreaConfig
@@ -48,12 +49,26 @@ class Binding(local.AreaBase):
     _config: AreaConfig
     _told: set[str]
     """Subjects that were warned about."""
+    _own_tags: tuple[bytes, ...]
+    """Tags that every value of the area carries, encoded."""
     _memory: local.Segment
     """What the area is bound to."""
     _mode: CacheMode = CacheMode.LOCAL
     _second: RemoteArea | None = None
     """What it is in Redis; None: its mode does not use it, or there is none."""
     _codec: codec.Codec
+    _converter: Callable[[Any], Any] | None = None
+    """Makes a key of what callers give; None: they give keys."""
+    _path: tuple[str, ...] = ()
+    """Names of the namespaces that this is in, the outermost first."""
+    _propagates: bool = False
+    """Faults of Redis are raised by reads and loads, too, instead of being worked around."""
+    _view_flags: int = 0
+    """Of a view: how objects are kept for it."""
+    _whole_config: AreaConfig | None = None
+    """Of a view with a life of its own: the configuration where there is one tier."""
+    _local_limit: float | None = None
+    """The same: where there are two, the longest life in the segment."""
 
     @property
     def _is_off(self) -> bool:
@@ -65,6 +80,8 @@ class Binding(local.AreaBase):
         attachment = runtime.current()
         config = self._config
         self._mode = config.mode_under(attachment.settings)
+        if self._whole_config is not None:
+            config = self._config = self._limited(self._whole_config)
         self._second = self._remote_area(attachment.second)
         self._codec = codec.make(config.codec, attachment.settings.secret)
         try:
@@ -77,6 +94,17 @@ class Binding(local.AreaBase):
             self._bind_to(runtime.spare_memory())
         if self._second is not None:
             self._second.start()
+
+    def _limited(self, config: AreaConfig) -> AreaConfig:
+        """Give the configuration for the tiers there are: with two, the segment has a limit."""
+        life = policy.shorter(config.local_ttl, self._local_limit)
+        both = self._mode.uses_local and self._mode.uses_remote
+        if not both or life is None or life == config.local_ttl:
+            return config
+        window = config.refresh_ahead_window
+        if window >= life:
+            window = life / 2  # it was chosen for the whole life: not every read is to refresh
+        return replace(config, local_ttl=life, refresh_ahead_window=window)
 
     def _remote_area(self, second: SecondLevel | None) -> RemoteArea | None:
         if second is None or not self._mode.uses_remote:
@@ -101,26 +129,32 @@ class Binding(local.AreaBase):
             bound=bound,
             limit=0.0 if bound is None else min(bound, config.max_staleness or bound),
             on_desync=_ON_DESYNC[config.on_desync],
+            variant=codec.fingerprint_of(config.version),
+            key_converter=self._converter,
         )
 
     def _flags(self) -> int:
         config = self._config
-        remote = self._second is not None
+        own = config.local is not None
+        remote = self._second is not None or own
         chosen = {
             local.PLAIN_MISS: config.loader is None and not config.allow_stale and not remote,
             local.LOADS: config.loader is not None or remote,
             # These store raw types as the memory itself does; the others have a say in it.
             local.PLAIN_SET: (
-                isinstance(config.codec, str) and config.codec != "raw" and not remote
+                isinstance(config.codec, str)
+                and config.codec != "raw"
+                and not config.tags
+                and not remote
             ),
             local.OBJECTS_SHARED: config.objects == "shared",
             local.OBJECTS_COPY: config.objects == "copy",
             local.VERIFY_FULL: config.verify == "full",
             local.CACHE_NULL: config.cache_null_value,
             # Values are not in here; loads are coordinated in here all the same.
-            local.OFF: not self._mode.uses_local,
+            local.OFF: not self._mode.uses_local or own,
         }
-        return sum(flag for flag, is_set in chosen.items() if is_set)
+        return self._view_flags + sum(flag for flag, is_set in chosen.items() if is_set)
 
     def _decode(self, code: int, payload: bytes) -> tuple[Any, bool] | None:
         try:
@@ -159,17 +193,29 @@ class Binding(local.AreaBase):
 
     def _wire(self, key: Any) -> bytes:
         """
-        Give a key as it is called outside of this process: its type tag and its payload.
+        Give a caller's key as it is called outside of this process: its type tag and its payload.
 
         Raises:
             TypeError, ValueError: It cannot be a key.
         """
-        return local.encode_key(key)
+        return local.encode_key(key if self._converter is None else self._converter(key))
 
     def _distinct(self, keys: Iterable[Any]) -> list[Any]:
         """Give each key once."""
         # By what they are called: 1 and True are one key of a dict, and two keys here.
         return list({self._wire(key): key for key in keys}.values())
+
+    # --- tags -----------------------------------------------------------------------------------
+
+    def _tags(self, given: Iterable[str] | None = None) -> tuple[bytes, ...]:
+        """
+        Give the encoded tags of a value: the area's, and those that a call gives.
+
+        Raises:
+            TypeError, ValueError: One of them is wrong, or there are too many.
+        """
+        own = self._own_tags
+        return own if given is None else tags.joined(own, tags.encoded(given))
 
     # --- values and lives -----------------------------------------------------------------------
 
@@ -218,6 +264,8 @@ class Binding(local.AreaBase):
         lives: Lives,
         since: float,
         note: int = 0,
+        *,
+        tagged: tuple[bytes, ...] = (),
     ) -> bool:
         """
         Store in the segment, or forget what has nothing to be stored there.
@@ -229,6 +277,7 @@ class Binding(local.AreaBase):
             lives: Of the value.
             since: When the operation began.
             note: Number of an entry of the outbox that is to name the item; 0: there is none.
+            tagged: Its tags, encoded.
 
         Returns:
             False if an explicit write was lost, which has been logged.
@@ -236,7 +285,8 @@ class Binding(local.AreaBase):
         if encoded is None or lives.local == 0:
             self._delete(key)  # in REMOTE mode, too: it overtakes loads that run
             return True
-        status = self._store(key, *encoded, lives.local, self._config.stale_life, note=note)
+        life, stale_life = lives.local, self._config.stale_life
+        status = self._store(key, *encoded, life, stale_life, note=note, tags=tagged)
         return self._judge(op, status, since)
 
     # --- what became of it ----------------------------------------------------------------------

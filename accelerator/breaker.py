@@ -16,6 +16,8 @@ from accelerator.local import COUNTERS, REMOTE_NO, REMOTE_PROBE
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from accelerator.observability.diagnostics import ErrorSnapshot
+
 STARVED: Final = 0.05
 """Seconds past its limit after which a timeout says more about this thread than about Redis."""
 
@@ -54,11 +56,23 @@ class Guard:
     Args:
         words: The segment.
         bound: How old a confirmation by Redis may be for its values to be read, in seconds.
+        title: What Redis is called in messages, where it is another second level.
     """
 
-    def __init__(self, words: Words, bound: float) -> None:
+    def __init__(self, words: Words, bound: float, title: str = "Redis") -> None:
         self._words = words
         self._bound = bound
+        self._title = title
+        # A tuple that is replaced as a whole: threads may race to be the last.
+        self._failed: tuple[float, str, str, str] | None = None
+
+    def last_error(self) -> ErrorSnapshot | None:
+        """Tell of the last call of this process that failed; None: none has."""
+        if self._failed is None:
+            return None
+        at, area, operation, reason = self._failed
+        age = time.monotonic() - at
+        return {"age": age, "area": area, "operation": operation, "reason": reason}
 
     def call(self, meter: Meter, area: str, operation: str, *, reading: bool) -> Guarded:
         """
@@ -81,12 +95,11 @@ class Guard:
             raise self.skipped(meter, area, operation, "as it is known to be away")
         return answer == REMOTE_PROBE
 
-    @staticmethod
-    def skipped(meter: Meter, area: str, operation: str, why: str) -> RemoteError:
+    def skipped(self, meter: Meter, area: str, operation: str, why: str) -> RemoteError:
         """Count a call that is not made; gives the error that says so."""
         meter._count(_SKIPPED)
         return RemoteError(
-            f"Redis was not asked, {why}", reason="skipped", area=area, operation=operation
+            f"{self._title} was not asked, {why}", reason="skipped", area=area, operation=operation
         )
 
     def leave(self, meter: Meter, started: float, probe: bool, error: BaseException | None) -> None:
@@ -102,6 +115,10 @@ class Guard:
             self._words.remote_ok(probe)
         elif not timeout or error.late < STARVED:
             self._words.remote_failed(started, probe)
+
+    def note(self, area: str, operation: str, reason: str) -> None:
+        """Remember a call that failed, for last_error()."""
+        self._failed = time.monotonic(), area, operation, reason
 
 
 class Guarded:
@@ -133,3 +150,5 @@ class Guarded:
         # Cancelled, or the process is ending: nothing is known.  A probe's slot runs out by itself.
         if error is None or isinstance(error, Exception):
             self._guard.leave(self._meter, self._started, self._probe, error)
+        if isinstance(error, RemoteError):
+            self._guard.note(self._area, self._operation, error.reason)

@@ -11,10 +11,23 @@ Set, delete, expire, clear, in parts of at most ``PART`` keys::
     5. the notes are settled: sent if Redis has taken it, queued if not
 
 Whoever listens for this host sends what is queued, and what a dead owner has noted: a clear as a
-clear, all else as a delete.  Killed before 2, it is a delete too many.  Killed between 2 and 5, the
-host has the change or misses the key, and Redis is told to forget it, which also makes up for 4.
-Stopped there by an exception (also a cancelled task: nobody knows what Redis has done), the notes
-are queued.
+clear, a tag as what it is, all else as a delete.  Killed before 2, it is a delete too many.  Killed
+between 2 and 5, the host has the change or misses the key, and Redis is told to forget it, which
+also makes up for 4.  Stopped there by an exception (also a cancelled task: nobody knows what Redis
+has done), the notes are queued.
+
+A delete by tag (or an expiry) goes the same way, with a note for each tag, and in 2 and 4 the clock
+of tags instead of keys::
+
+    2. what this host holds with the tag is dead, and so is what is loaded right now
+    3. Redis gives it a number and writes that into its table: what was loaded before, on whatever
+       host, is dead there, too
+    4. what a reader has fetched from Redis between 2 and 3 is dead
+
+Until 5 its own message, which may be faster, is applied like another host's.  After that it is
+skipped: nothing that is older is left, and what was set since must stay.  Queued it is sent as
+what it is, and whoever sends it does 4 as well before 5.  Until then no reader of this host is
+given a copy with that tag from Redis.
 
 Add, touch, incr are decided by Redis, and nothing is done here before: the copy in the segment goes
 when Redis has answered.  Killed in between, it goes when the message of the script comes back.
@@ -53,8 +66,8 @@ A batch that noted all its keys first would fill the outbox, whatever its size: 
 others are lost, and whole areas cleared.
 """
 
-Item = tuple[Any, tuple[int, bytes] | None, "Lives"]
-"""Key, encoded value (None: it is to be forgotten), lives."""
+Item = tuple[Any, tuple[int, bytes] | None, "Lives", tuple[bytes, ...]]
+"""Key, encoded value (None: it is to be forgotten), lives, encoded tags."""
 
 
 class ExplicitChange:
@@ -100,9 +113,10 @@ class ExplicitChange:
         stored = []
         with self._notes:
             changes = [self._noted(*item) for item in items]
-            for change, (key, encoded, lives) in zip(changes, items, strict=True):
+            for change, (key, encoded, lives, tagged) in zip(changes, items, strict=True):
                 kept = encoded if change.value is not None else None
-                stored.append(area._put(self._op, key, kept, lives, self._since, change.note))
+                put = self._op, key, kept, lives, self._since, change.note
+                stored.append(area._put(*put, tagged=tagged))
             wanted = self._second.writing(message.SET, changes, broadcast=is_told)
             # A set is not sent later: the old copy is deleted instead.
             found = yield from self._publishing(wanted, len(changes), failed_as="error")
@@ -156,6 +170,29 @@ class ExplicitChange:
             self._settle(found)
         self._check_taken(found is not None, on_error)
 
+    def tagging(self, tags: Sequence[bytes], on_error: str, *, expire: bool) -> Steps[None]:
+        """Forget, or expire, all values that carry one of some tags.  See _check_taken()."""
+        is_taken = True
+        for part in _parts(tags):
+            taken = yield from self._tagging_part(part, expire=expire)
+            is_taken &= taken is not None
+        self._check_taken(is_taken, on_error)
+
+    def _tagging_part(self, tags: Sequence[bytes], *, expire: bool) -> Steps[int | None]:
+        area = self._area
+        note_kind = local.NOTE_EXPIRE_TAG if expire else local.NOTE_FORGET_TAG
+        kind = message.EXPIRE_TAGS if expire else message.FORGET_TAGS
+        with self._notes:
+            notes = [self._notes.add(area._note_tag(tag, note_kind)) for tag in tags]
+            if expire:
+                area._expire_tags(tags)
+            else:
+                area._delete_tags(tags)
+            taken = yield from self._publishing(self._second.tagging(kind, tags, notes), len(tags))
+            area._memory.invalidate_tags(self._config.area, list(tags), expire)
+            self._settle(taken)
+        return taken
+
     def telling(self, keys: Sequence[Any]) -> Steps[None]:
         """Have other hosts forget what they have of keys of which Redis has new values."""
         if not keys or not self._tells_of_sets:
@@ -182,20 +219,31 @@ class ExplicitChange:
         return self._notes.add(self._area._note(key, kind))
 
     def _change(
-        self, key: Any, note: int, encoded: tuple[int, bytes], life: float | None
+        self,
+        key: Any,
+        note: int,
+        encoded: tuple[int, bytes],
+        life: float | None,
+        tags: Sequence[bytes],
     ) -> Change:
-        return self._second.change(self._area._wire(key), note, encoded, life)
+        return self._second.change(self._area._wire(key), note, encoded, life, tags)
 
     def _forgotten(self, key: Any) -> Change:
         """Note a delete in the outbox; what is to become of the key in Redis."""
         return self._second.change(self._area._wire(key), self._note(key, local.NOTE_FORGET))
 
-    def _noted(self, key: Any, encoded: tuple[int, bytes] | None, lives: Lives) -> Change:
+    def _noted(
+        self,
+        key: Any,
+        encoded: tuple[int, bytes] | None,
+        lives: Lives,
+        tags: tuple[bytes, ...],
+    ) -> Change:
         """Note a set in the outbox; what is to become of the key in Redis."""
         if encoded is None or lives.remote == 0:
             return self._forgotten(key)
         note = self._note(key, local.NOTE_SET)
-        return self._change(key, note, encoded, lives.remote)
+        return self._change(key, note, encoded, lives.remote, tags)
 
     def _publishing(
         self, wanted: Ask, count: int, *, failed_as: str = "queued"
@@ -243,9 +291,15 @@ class ExplicitChange:
 
     # --- decided where the truth is -------------------------------------------------------------
 
-    def adding(self, key: Any, encoded: tuple[int, bytes], life: float | None) -> Steps[bool]:
+    def adding(
+        self,
+        key: Any,
+        encoded: tuple[int, bytes],
+        life: float | None,
+        tags: tuple[bytes, ...] = (),
+    ) -> Steps[bool]:
         """Store a key that has no fresh value; whether it had none.  See _deciding()."""
-        wanted = self._second.adding(self._change(key, 0, encoded, life))
+        wanted = self._second.adding(self._change(key, 0, encoded, life, tags))
         added: bool = yield from self._deciding(wanted)
         if added:
             self._area._forget_again([key])
@@ -260,7 +314,12 @@ class ExplicitChange:
         return touched
 
     def incrementing(
-        self, key: Any, delta: int, default: int | None, life: float | None
+        self,
+        key: Any,
+        delta: int,
+        default: int | None,
+        life: float | None,
+        tags: tuple[bytes, ...] = (),
     ) -> Steps[int | None]:
         """
         Add to an int.  See _deciding().
@@ -270,6 +329,7 @@ class ExplicitChange:
             delta: What to add.
             default: What a missing one starts from; None: it is not created.
             life: That of a new one.
+            tags: Those of a new one, encoded.
 
         Returns:
             The new value; None: it is missing, and was not created.
@@ -277,7 +337,7 @@ class ExplicitChange:
         initial = None
         if default is not None:
             encoded = self._area._encoded(self._op, default, self._since)
-            initial = self._change(key, 0, encoded, life)
+            initial = self._change(key, 0, encoded, life, tags)
         wanted = self._second.incrementing(self._area._wire(key), delta, initial)
         value: int | None = yield from self._deciding(wanted)
         if value is not None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, final
 
 from accelerator.durations import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-V_co = TypeVar("V_co", covariant=True)
+    # What type checkers know by themselves, and Python from 3.13 on: a LevelCache without types in
+    # brackets is one of anything, and none that a type has to be given for.
+    from typing_extensions import TypeVar
+
+    from accelerator.durations import Duration
+
+    K = TypeVar("K", default=Any)
+    V = TypeVar("V", default=Any)
+    V_co = TypeVar("V_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K")
+    V = TypeVar("V")
+    V_co = TypeVar("V_co", covariant=True)
 
 
 @final
@@ -61,7 +75,12 @@ UNSET: Final[UnsetType] = _unset
 
 
 class CacheMode(enum.StrEnum):
-    """Which tiers an area uses."""
+    """
+    Which tiers an area uses: LOCAL, REMOTE, BOTH or OFF; its text will do in each place.
+
+    LOCAL is the segment of this host only, REMOTE is Redis only, BOTH the segment in front of
+    Redis.  OFF: nothing is cached, every read loads, every write is dropped.
+    """
 
     LOCAL = "local"
     """The segment of this host only."""
@@ -92,19 +111,24 @@ class CacheMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[V_co]):
-    """A value and what is known about it."""
+    """
+    A value and what is known about it, from LevelCache.get_entry(); times are in seconds.
+
+    Args:
+        value: The value; None: known to be absent.
+        tier: Where it was found: "local", "remote", or "loader".
+        age: Seconds since its load or write.
+        ttl: Seconds until it is no longer fresh, 0 if it is stale; None: it does not expire.
+        stale: Whether it is past its life, and still usable where staleness is allowed.
+        version: Changes with each write of the key.
+    """
 
     value: V_co
     tier: str
-    """Where it was found: "local" or "remote"."""
     age: float
-    """Seconds since its load or write."""
     ttl: float | None
-    """Seconds left until it is no longer fresh, 0 if it is stale; None: it does not expire."""
     stale: bool
-    """Past its life, still usable where staleness is allowed."""
     version: int
-    """Changes with each write of the key."""
 
     @property
     def is_null(self) -> bool:
@@ -115,18 +139,30 @@ class Entry(Generic[V_co]):
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """
-    What a single read allows.
+    What a single read allows; also what its keywords of the same names say.
 
     Args:
         allow_stale: A value past its life will do if there is no fresh one.
         disable_load: Stop before the loader.
         max_staleness: Nothing that may be further behind the source of truth than this will do
-            (a Duration; None: what the area says).
+            (seconds, or another duration; None: what the area says).
+
+    Raises:
+        TypeError, ValueError: One of these is wrong.
     """
 
     allow_stale: bool = False
     disable_load: bool = False
     max_staleness: float | None = None
+
+    if TYPE_CHECKING:  # a limit is kept in seconds, and may be given in each form of Duration
+
+        def __init__(
+            self,
+            allow_stale: bool = ...,
+            disable_load: bool = ...,
+            max_staleness: Duration | None = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("allow_stale", "disable_load"):
@@ -154,6 +190,14 @@ class ReadOptions:
             if name not in known:
                 raise TypeError(f"unknown read option {name!r}: there are {sorted(known)}")
         return replace(options if options is not None else _DEFAULT, **keywords)
+
+
+class ReadOptionValues(TypedDict, total=False):
+    """The same as keywords of a read; ReadOptions tells what each does."""
+
+    allow_stale: bool
+    disable_load: bool
+    max_staleness: Duration | None
 
 
 _DEFAULT: Final = ReadOptions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CacheError(Exception):
@@ -17,6 +17,10 @@ class CacheError(Exception):
 
     kind: ClassVar[str] = "cache"
     """Stable name of the class of error, as in logs and metrics (``error_kind``)."""
+    result: Any
+    """
+    What the decorated function has returned, where the cache failed after it: only set then.
+    """
 
     def __init__(
         self, message: str, *, area: str | None = None, operation: str | None = None

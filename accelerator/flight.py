@@ -91,12 +91,12 @@ class Unrecorded:
     def __init__(self) -> None:
         self.state = local.FLIGHT_LEADING
 
-    def finish(self, *_: object) -> int:
+    def finish(self, *_: object, **__: object) -> int:
         """Store nothing."""
         self.state = local.FLIGHT_OVER
         return local.NOT_STORED
 
-    def hand(self, *_: object) -> None:
+    def hand(self, *_: object, **__: object) -> None:
         """End."""
         self.state = local.FLIGHT_OVER
 

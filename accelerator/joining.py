@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from accelerator.backend import Reading
     from accelerator.entry import ReadOptions
+    from accelerator.memory import Reading
     from accelerator.operations import Operations
     from accelerator.remote import Lease
 
@@ -63,6 +63,7 @@ class Wanted:
         "looked",
         "owner",
         "payload",
+        "tags",
         "tries",
         "way",
     )
@@ -86,6 +87,8 @@ class Wanted:
         """When the loader was."""
         self.payload: tuple[int, bytes] | None = None
         """Code and bytes that those who wait are given when Redis has them."""
+        self.tags: tuple[bytes, ...] = ()
+        """Encoded tags of what was loaded."""
         self.lease: Lease | None = None
         """What Redis must still know of when it is to store what is loaded."""
 
@@ -146,6 +149,8 @@ class Joining:
         self.stale_ok = not refreshes and (
             options.allow_stale or config.allow_stale or config.stale_on_error
         )
+        self.unkept: CacheError | None = None
+        """Why what was loaded is not stored, if that is a fault."""
         self.deadline = self.since + config.wait_limit
         self.wanted = [Wanted(key) for key in keys]
 
@@ -177,7 +182,8 @@ class Joining:
         What was found for each key, None where the loader knows nothing.
 
         Raises:
-            CacheError: What happened to the first key that has no answer.
+            CacheError: What happened to the first key that has no answer; or, where faults of the
+                cache are passed on, why an answer is not stored (its *result* is that answer).
         """
         for one in self.wanted:
             error, one.error = one.error, None
@@ -186,6 +192,14 @@ class Joining:
                     raise error
                 finally:
                     del error  # else it would hold this frame, which would hold it
+        unkept, self.unkept = self.unkept, None
+        if unkept is not None and self.cache._propagates:
+            found = {one.key: None if one.found is None else one.found[0] for one in self.wanted}
+            unkept.result = found if self.is_batch else found[self.wanted[0].key]
+            try:
+                raise unkept
+            finally:
+                del unkept
         return [one.found for one in self.wanted]
 
     # --- entering ---

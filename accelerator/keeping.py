@@ -17,13 +17,12 @@ from accelerator.codec import CODE_NULL
 from accelerator.errors import BackendError, SerializationError
 from accelerator.joining import STALE_FALLBACK, Joining, Wanted
 from accelerator.observability import oplog
-from accelerator.steps import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.backend import Reading
     from accelerator.looking import Copy
+    from accelerator.memory import Reading
     from accelerator.policy import Lives
     from accelerator.remote import Fill
     from accelerator.steps import Steps
@@ -41,6 +40,8 @@ class Loaded(NamedTuple):
     """Its life, if the loader or the call says one."""
     skips: bool
     """The loader said that it is not to be stored."""
+    tags: tuple[bytes, ...] | None
+    """All of its tags, encoded; None: they are wrong, and it is not to be stored."""
 
 
 class Keeping(Joining):
@@ -91,9 +92,9 @@ class Keeping(Joining):
         """End a flight with what Redis has, which must not live longer here than there."""
         if self.cache._mode.uses_local:
             encoded = copy.code, copy.payload
-            self._finish(one, encoded, *copy.lives_here(self.config))
+            self._finish(one, encoded, *copy.lives_here(self.config), tags=copy.tags)
         else:
-            one.flight.hand(copy.code, copy.payload)
+            one.flight.hand(copy.code, copy.payload, tags=copy.tags)
         if one.found is None:
             one.found = copy.reading()
 
@@ -101,12 +102,14 @@ class Keeping(Joining):
         """Begin to load: Redis is to note it, and a delete takes the note away."""
         for one in group:
             one.asked = time.monotonic()
-        if self.cache._second is None:
+        second = self.cache._second
+        if second is None:
             return
         keys = [self.cache._wire(one.key) for one in group]
         try:
-            leases = yield Ask("lease", (self.config.area, keys, self.config.lease))
-        except BackendError:  # counted; then what is loaded is not stored there
+            leases = yield second.leasing(keys, self.config.lease)
+        except BackendError as error:  # counted; then what is loaded is not stored there
+            self.unkept = error
             return
         for one, lease in zip(group, leases, strict=True):
             one.lease = lease
@@ -131,13 +134,16 @@ class Keeping(Joining):
             encoded = self._encoded(each.value)
             if encoded is None:
                 one.flight.decline()
+            elif each.tags is None:
+                one.flight.decline()  # nobody could tell whether one of its tags was deleted
             elif each.skips:
-                one.flight.hand(*encoded)
+                one.flight.hand(*encoded, tags=each.tags)
             elif lives == policy.NOWHERE:
                 if not one.flight.overtaken:
                     dropped.append(one.key)
-                one.flight.hand(*encoded)
+                one.flight.hand(*encoded, tags=each.tags)
             else:
+                one.tags = each.tags
                 fill = self._filling(one, encoded, lives)
                 self._keep(one, encoded, lives, in_redis=fill is not None)
                 fills += [] if fill is None else [(one, fill)]
@@ -152,6 +158,7 @@ class Keeping(Joining):
         try:
             return self.cache._encoded(self.op, value, self.since)
         except SerializationError as error:
+            self.unkept = error
             kind = type(value).__qualname__
             self.cache._tell(f"load {kind}", "what a loader returned is not cached: %s", error)
             return None
@@ -170,7 +177,8 @@ class Keeping(Joining):
         if second is None or one.lease is None or one.flight.overtaken:
             return None
         age = time.monotonic() - one.asked
-        return second.fill(self.cache._wire(one.key), one.lease, encoded, lives.remote, age)
+        key = self.cache._wire(one.key)
+        return second.fill(key, one.lease, encoded, lives.remote, age, tags=one.tags)
 
     def _keep(
         self, one: Wanted, encoded: tuple[int, bytes], lives: Lives, *, in_redis: bool
@@ -178,11 +186,11 @@ class Keeping(Joining):
         """Store in the segment, where values lie there, and let those go on who wait."""
         if self.cache._mode.uses_local:
             stale_life = 0.0 if encoded[0] == CODE_NULL else self.config.stale_life
-            self._finish(one, encoded, lives.local, stale_life)
+            self._finish(one, encoded, lives.local, stale_life, tags=one.tags)
         elif in_redis:
             one.payload = encoded  # handed over when it is there: see the top
         else:
-            one.flight.hand(*encoded)
+            one.flight.hand(*encoded, tags=one.tags)
 
     def _finish(
         self,
@@ -191,10 +199,12 @@ class Keeping(Joining):
         life: float | None,
         stale_life: float,
         age: float | None = None,
+        *,
+        tags: tuple[bytes, ...] = (),
     ) -> None:
         """End a flight with a value that is stored; *age* None: it is as old as the flight."""
         led = one.flight
-        status = led.finish(*encoded, life, stale_life, age)
+        status = led.finish(*encoded, life, stale_life, age, tags=tags)
         if status == local.TOO_LARGE:
             self.cache._tell_size()
         elif status == local.NOT_STORED and led.recorded and not self.cache._is_off:
@@ -202,15 +212,18 @@ class Keeping(Joining):
 
     def _fill(self, fills: Sequence[tuple[Wanted, Fill]]) -> Steps[None]:
         """Store in Redis what no delete has overtaken there."""
+        second = self.cache._second
+        assert second is not None, "there are fills"
         try:
-            stored = yield Ask("fill", (self.config.area, [fill for _, fill in fills]))
+            stored = yield second.filling([fill for _, fill in fills])
         except BackendError as error:
+            self.unkept = error
             oplog.failed(self.config.area, self.op, error.kind, self.since)
             return
         finally:
             for one, _ in fills:
                 if one.payload is not None:
-                    one.flight.hand(*one.payload)
+                    one.flight.hand(*one.payload, tags=one.tags)
         kept = [one.key for (one, _), done in zip(fills, stored, strict=True) if done]
         refused = [one.key for (one, _), done in zip(fills, stored, strict=True) if not done]
         if self.enough is None:  # refresh(): whoever calls it wants the new value seen

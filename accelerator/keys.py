@@ -8,8 +8,11 @@ carry their lengths, so that no separator in a value can make two tuples look al
 from __future__ import annotations
 
 import enum
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_SIZE: Final = 512
 """Longest encoded key in bytes, tag included."""
@@ -60,6 +63,49 @@ def coerce(key: object) -> Any:  # noqa: PLR0911  one for each type
         "a cache key must be str, bytes, int, UUID, None, bool, or a tuple of those, "
         f"not {type(key).__name__}"
     )
+
+
+class Converter:
+    """
+    The ``key_converter`` of an area: what it does wrong says where.
+
+    Args:
+        convert: Makes a key of what callers give.
+        area: Name of the area, for messages.
+    """
+
+    __slots__ = ("_area", "_convert")
+
+    def __init__(self, convert: Callable[[Any], Any], area: str) -> None:
+        self._convert = convert
+        self._area = area
+
+    def __call__(self, given: Any) -> Any:
+        """
+        Make a key of what a caller gives.
+
+        Raises:
+            TypeError, ValueError: There is none; the message names the area, and never the key.
+        """
+        try:
+            key = self._convert(given)
+        except Exception as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            problem = f"raised {type(error).__name__}"
+            raise kind(self._message(problem, given)) from error
+        if type(key) is str and key.isascii() and len(key) < MAX_SIZE:
+            return key  # what almost all of them answer
+        try:
+            encode(key)
+        except (TypeError, ValueError) as error:
+            raise type(error)(self._message(f"answered what is no key: {error}", given)) from error
+        return key
+
+    def _message(self, problem: str, given: object) -> str:
+        kind = type(given).__name__
+        return (
+            f"the key_converter, given a key of type {kind}, {problem} [area={self._area} op=key]"
+        )
 
 
 _PLAIN: Final = frozenset({str, bytes, int, bool, tuple, UUID})

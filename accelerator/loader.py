@@ -12,14 +12,41 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, runtime_checkable
 
+from accelerator import tags as tagging
 from accelerator.durations import seconds
 from accelerator.entry import UNSET, UnsetType
-from accelerator.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from typing import TypeAlias, TypeVar
 
     from accelerator.durations import Duration
+    from accelerator.entry import K, V, V_co
+
+    K_contra = TypeVar("K_contra", contravariant=True)
+
+    class WithContext(Protocol[K_contra, V_co]):
+        """A function of the key that is given a LoadContext, too."""
+
+        def __call__(self, key: K_contra, /, *, context: LoadContext) -> V_co:
+            """Ask the source of truth."""
+
+    class HasLoad(Protocol[K_contra, V_co]):
+        """An object with such a function."""
+
+        def load(self, key: K_contra, /) -> V_co:
+            """Ask the source of truth."""
+
+    class HasLoadWithContext(Protocol[K_contra, V_co]):
+        """An object with one that is given a LoadContext, too."""
+
+        def load(self, key: K_contra, /, *, context: LoadContext) -> V_co:
+            """Ask the source of truth."""
+
+    LoaderOf: TypeAlias = (
+        Callable[[K], V] | WithContext[K, V] | HasLoad[K, V] | HasLoadWithContext[K, V]
+    )
+    """What answers with a value for one key; an async loader is one of ``Awaitable[V]``."""
 
 
 @runtime_checkable
@@ -27,7 +54,13 @@ class Loader(Protocol):
     """Answers for one key; may be ``async def``, and may have a parameter ``context``."""
 
     def load(self, key: Any, /) -> Any:
-        """Ask the source of truth; ``None``: it knows no such key."""
+        """
+        Ask the source of truth; ``None``: it knows no such key.
+
+        Raises:
+            Exception: Whatever it likes; the caller gets a LoaderError with this as its cause, or a
+                stale value.
+        """
 
 
 @runtime_checkable
@@ -40,6 +73,9 @@ class MLoader(Loader, Protocol):
 
         A key that is missing from it is not known, and that is not cached: see
         BatchContext.complete().
+
+        Raises:
+            Exception: As load() does, for all of *keys*.
         """
 
 
@@ -50,6 +86,9 @@ class FnLoader:
     Args:
         load: Function of the key.
         mload: Function of a list of keys, which returns a mapping; None: there is none.
+
+    Raises:
+        TypeError: One of them cannot be called.
     """
 
     def __init__(
@@ -75,47 +114,74 @@ class LoadFailed(Exception):  # noqa: N818  what a loader said, not an error of 
 class _Context:
     """What the contexts of one key and of a batch have in common."""
 
-    __slots__ = ("_ttl", "area")
+    __slots__ = ("_tags", "_ttl", "area", "namespace")
+
+    area: str
+    """Name of the area."""
+    namespace: tuple[str, ...]
+    """Names of the namespaces that the key is in, the outermost first."""
 
     def __init__(self, area: str) -> None:
         self.area = area
+        self.namespace = ()
         self._ttl: Any = UNSET
+        self._tags: set[str] = set()
 
     @property
-    def ttl(self) -> Any:
+    def ttl(self) -> Duration | None:
         """
-        Life of what is loaded: a duration, ``None`` for no expiry, 0 to store nothing and drop an
-        older copy.  Until it is set: what the call or the area says.
-        """  # noqa: D205  one sentence
-        return self._ttl
+        Life of what is loaded, in seconds; settable.
+
+        A duration (seconds, a timedelta, or text such as "5m"), ``None`` for no expiry, 0 to store
+        nothing and drop an older copy.  Until it is set: what the call or the area says.
+
+        Raises:
+            TypeError, ValueError: What it is set to is no such thing.
+        """
+        life: Duration | None = self._ttl
+        return life
 
     @ttl.setter
     def ttl(self, ttl: Duration | None) -> None:
         self._ttl = _checked_ttl(ttl)
 
     @property
-    def tags(self) -> NoReturn:
-        """Not supported by this version."""
-        self._refuse_tags()
+    def tags(self) -> set[str]:
+        """
+        Tags of what is loaded, beside those of the area and of the call; empty at first.
+
+        A set that may be added to, or replaced by any iterable of str.  With one that is empty or
+        longer than 255 bytes in UTF-8, or with more than eight together, the value is returned, and
+        not stored.
+
+        Raises:
+            TypeError: What it is set to is no iterable of str.
+        """
+        return self._tags
 
     @tags.setter
-    def tags(self, _: Iterable[str]) -> None:
-        self._refuse_tags()
-
-    def _refuse_tags(self) -> NoReturn:
-        raise ConfigError(
-            "tags are not supported by this version of accelerator: leave them out",
-            setting="tags",
-            area=self.area,
-        )
+    def tags(self, tags: Iterable[str]) -> None:
+        self._tags = set(tagging.listed(tags))
 
     def fail(self, reason: str) -> NoReturn:
-        """Give up: as if the loader had raised, so a stale value may be the answer."""
+        """
+        Give up, as if the loader had raised: a stale value may be the answer.
+
+        Args:
+            reason: Message of the cause of the LoaderError that the caller gets otherwise.
+
+        Raises:
+            LoadFailed: Always; let it pass.
+        """
         raise LoadFailed(reason)
 
 
 class LoadContext(_Context):
-    """What a loader of one key may know and say.  *area* is the area's name."""
+    """
+    What a loader of one key may know and say.
+
+    A loader gets it by having a parameter called ``context``.  *area* is the area's name.
+    """
 
     __slots__ = ("_skipped", "_stale")
 
@@ -134,8 +200,12 @@ class LoadContext(_Context):
         self._skipped = True
 
     def ttl_for(self, key: Any) -> Any:  # noqa: ARG002  as BatchContext
-        """Life that was set for a key; UNSET: none was."""
+        """Life that was set for a key, in seconds; UNSET: none was."""
         return self._ttl
+
+    def tags_for(self, key: Any) -> set[str]:  # noqa: ARG002  as BatchContext
+        """Tags that were set for a key."""
+        return self._tags
 
     def skips(self, key: Any) -> bool:  # noqa: ARG002  as BatchContext
         """Whether nothing is to be stored for a key."""
@@ -143,15 +213,24 @@ class LoadContext(_Context):
 
 
 class BatchContext(_Context):
-    """What a loader of many keys may know and say.  *area* is the area's name."""
+    """
+    What a loader of many keys may know and say.
 
-    __slots__ = ("_all_skipped", "_complete", "_skipped", "_stale", "_ttls", "keys")
+    ``mload`` gets it by having a parameter called ``context``.  *area* is the area's name, *keys*
+    is what was asked for.
+    """
+
+    __slots__ = ("_all_skipped", "_complete", "_skipped", "_stale", "_tags_of", "_ttls", "keys")
+
+    keys: list[Any]
+    """What was asked for."""
 
     def __init__(self, area: str, keys: list[Any], stale: Callable[[Any], Any]) -> None:
         super().__init__(area)
         self.keys = keys
         self._stale = stale
         self._ttls: dict[Any, Any] = {}
+        self._tags_of: dict[Any, tuple[str, ...]] = {}
         self._skipped: set[Any] = set()
         self._all_skipped = False
         self._complete = False
@@ -161,8 +240,30 @@ class BatchContext(_Context):
         return self._stale(key)
 
     def ttl_of(self, key: Any, ttl: Duration | None) -> None:
-        """Set the life of one key's value; counts more than *ttl* of the batch."""
+        """
+        Set the life of one key's value; it counts more than *ttl* of the batch.
+
+        Args:
+            key: One of *keys*.
+            ttl: As for the property *ttl*.
+
+        Raises:
+            TypeError, ValueError: *ttl* is no duration.
+        """
         self._ttls[key] = _checked_ttl(ttl)
+
+    def tags_of(self, key: Any, *tags: str) -> None:
+        """
+        Add tags to one key's value, beside those of the whole batch.
+
+        Args:
+            key: One of *keys*.
+            tags: As for the property *tags*.
+
+        Raises:
+            TypeError: A tag is no str.
+        """
+        self._tags_of[key] = (*self._tags_of.get(key, ()), *tagging.listed(tags))
 
     def skip(self, *keys: Any) -> None:
         """Store nothing for these keys; without any: for none of the batch."""
@@ -181,8 +282,12 @@ class BatchContext(_Context):
         return self._complete
 
     def ttl_for(self, key: Any) -> Any:
-        """Life that was set for a key; UNSET: none was."""
+        """Life that was set for a key, in seconds; UNSET: none was."""
         return self._ttls.get(key, self._ttl)
+
+    def tags_for(self, key: Any) -> set[str]:
+        """Tags that were set for a key, those of the batch among them."""
+        return self._tags.union(self._tags_of.get(key, ()))
 
     def skips(self, key: Any) -> bool:
         """Whether nothing is to be stored for a key."""

@@ -16,6 +16,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from accelerator import background, flight, local
+from accelerator import tags as tagging
 from accelerator.binding import COUNTER
 from accelerator.entry import MISS, ReadOptions, UnsetType
 from accelerator.errors import (
@@ -23,6 +24,7 @@ from accelerator.errors import (
     ConfigError,
     LoaderError,
     LoaderTimeout,
+    SerializationError,
 )
 from accelerator.joining import LED, Wanted
 from accelerator.keeping import Keeping, Loaded
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from accelerator.backend import Reading
     from accelerator.loader import Call, Source
+    from accelerator.memory import Reading
     from accelerator.operations import Operations
     from accelerator.steps import Steps
 
@@ -43,6 +45,7 @@ _SUCCESS: Final = COUNTER["load_success"]
 _TIMEOUT: Final = COUNTER["load_timeout"]
 _ERROR: Final = COUNTER["load_error"]
 _REFRESH_SUCCESS: Final = COUNTER["refresh_success"]
+_REJECTED_ENCODE: Final = COUNTER["store_rejected_encode"]
 _REFRESH_FAILURES: Final = COUNTER["refresh_failures"]
 REFRESH_ATTEMPTS: Final = COUNTER["refresh_attempts"]
 
@@ -58,6 +61,7 @@ class Load(Keeping):
         op: Name of the operation in logs and errors.
         options: Of the read.
         given: Life that the call was given, if it was.
+        tags: Encoded tags that the call was given, those of the area among them; none: the area's.
         batch: Several keys may be asked for at once.
         refreshes: Load although there is a fresh value; never answer with a stale one.
         enough: A copy that Redis has will do if it is fresh for longer than this; None: none will.
@@ -72,6 +76,7 @@ class Load(Keeping):
         op: str,
         options: ReadOptions,
         given: tuple[Any, ...] = (),
+        tags: tuple[bytes, ...] = (),
         batch: bool = False,
         refreshes: bool = False,
         enough: float | None = 0.0,
@@ -83,6 +88,7 @@ class Load(Keeping):
         self.enough = enough
         self.source = source
         self.given = given
+        self.tags = tags or cache._tags()
 
     @property
     def call(self) -> Call:
@@ -91,11 +97,15 @@ class Load(Keeping):
 
     def context(self, group: Sequence[Wanted]) -> LoadContext | BatchContext:
         """What the loader is given, if it wants it."""
+        context: LoadContext | BatchContext
         if self.is_batch:
             keys = [one.key for one in group]
-            return BatchContext(self.config.area, keys, self._old_value)
-        key = group[0].key
-        return LoadContext(self.config.area, lambda: self._old_value(key))
+            context = BatchContext(self.config.area, keys, self._old_value)
+        else:
+            key = group[0].key
+            context = LoadContext(self.config.area, lambda: self._old_value(key))
+        context.namespace = self.cache._path
+        return context
 
     def _old_value(self, key: Any) -> Any:
         found = self.cache._read(key, touch=False, stale=True)
@@ -191,8 +201,21 @@ class Load(Keeping):
             said = context.ttl_for(one.key)
             # Not passed on as it is: the native part has an UNSET of its own.
             life = self.given if isinstance(said, UnsetType) else (said,)
-            loaded.append(Loaded(one, value, life, context.skips(one.key)))
+            tags = self._tags_for(context.tags_for(one.key))
+            loaded.append(Loaded(one, value, life, context.skips(one.key), tags))
         yield from self.keeping(loaded, late=late)
+
+    def _tags_for(self, said: Iterable[str]) -> tuple[bytes, ...] | None:
+        """All tags of a value, with those that its loader said; None: these are wrong, or many."""
+        if not said:
+            return self.tags
+        try:
+            return tagging.joined(self.tags, tagging.encoded(said))
+        except (TypeError, ValueError) as error:
+            self.cache._count(_REJECTED_ENCODE)
+            self.cache._tell("tags", "what a loader returned is not cached: %s", error)
+            oplog.failed(self.config.area, self.op, SerializationError.kind, self.since)
+            return None
 
     def failed(
         self,

@@ -24,6 +24,7 @@ if TYPE_CHECKING or NATIVE:
     from accelerator._native import (
         ADD,
         BUSY,
+        BY_ANSWER,
         BYPASS,
         CACHE_NULL,
         CAP,
@@ -45,11 +46,14 @@ if TYPE_CHECKING or NATIVE:
         NOT_STORED,
         NOTE_CLEAR,
         NOTE_EXPIRE,
+        NOTE_EXPIRE_TAG,
         NOTE_FORGET,
+        NOTE_FORGET_TAG,
         NOTE_SET,
         OBJECTS_COPY,
         OBJECTS_SHARED,
         OFF,
+        OWN_OBJECTS,
         PLAIN_MISS,
         PLAIN_SET,
         REFRESH,
@@ -64,6 +68,8 @@ if TYPE_CHECKING or NATIVE:
         SERVE,
         SET,
         STORED,
+        TAG_SIZE_MAX,
+        TAGS_MAX,
         TOO_LARGE,
         UNSET,
         VERIFY_FULL,
@@ -71,6 +77,7 @@ if TYPE_CHECKING or NATIVE:
         WAIT_ENDED,
         WAIT_TIMEOUT,
         Bell,
+        Call,
         Flight,
         Segment,
         encode_key,
@@ -81,6 +88,7 @@ else:
     from accelerator.process_local import (
         ADD,
         BUSY,
+        BY_ANSWER,
         BYPASS,
         CACHE_NULL,
         CAP,
@@ -102,11 +110,14 @@ else:
         NOT_STORED,
         NOTE_CLEAR,
         NOTE_EXPIRE,
+        NOTE_EXPIRE_TAG,
         NOTE_FORGET,
+        NOTE_FORGET_TAG,
         NOTE_SET,
         OBJECTS_COPY,
         OBJECTS_SHARED,
         OFF,
+        OWN_OBJECTS,
         PLAIN_MISS,
         PLAIN_SET,
         REFRESH,
@@ -121,6 +132,8 @@ else:
         SERVE,
         SET,
         STORED,
+        TAG_SIZE_MAX,
+        TAGS_MAX,
         TOO_LARGE,
         UNSET,
         VERIFY_FULL,
@@ -128,6 +141,7 @@ else:
         WAIT_ENDED,
         WAIT_TIMEOUT,
         Bell,
+        Call,
         Flight,
         Segment,
         encode_key,
@@ -137,10 +151,10 @@ else:
 
 if TYPE_CHECKING:
     from accelerator import process_local
-    from accelerator.backend import LocalBackend, LocalBell, LocalFlight, LocalMemory
+    from accelerator.memory import LocalArea, LocalBell, LocalFlight, LocalMemory
 
     # Both of each keep to the protocol, or this does not type-check.
-    _areas: tuple[type[LocalBackend], ...] = (AreaBase, process_local.Area)
+    _areas: tuple[type[LocalArea], ...] = (AreaBase, process_local.Area)
     _flights: tuple[type[LocalFlight], ...] = (Flight, process_local.Flight)
     _bells: tuple[type[LocalBell], ...] = (Bell, process_local.Bell)
     _memories: tuple[type[LocalMemory], ...] = (Segment, process_local.Segment)
@@ -149,6 +163,7 @@ __all__ = [
     "ADD",
     "BUSY",
     "BYPASS",
+    "BY_ANSWER",
     "CACHE_NULL",
     "CAP",
     "COUNTERS",
@@ -169,12 +184,15 @@ __all__ = [
     "NATIVE",
     "NOTE_CLEAR",
     "NOTE_EXPIRE",
+    "NOTE_EXPIRE_TAG",
     "NOTE_FORGET",
+    "NOTE_FORGET_TAG",
     "NOTE_SET",
     "NOT_STORED",
     "OBJECTS_COPY",
     "OBJECTS_SHARED",
     "OFF",
+    "OWN_OBJECTS",
     "PLAIN_MISS",
     "PLAIN_SET",
     "REFRESH",
@@ -189,6 +207,8 @@ __all__ = [
     "SERVE",
     "SET",
     "STORED",
+    "TAGS_MAX",
+    "TAG_SIZE_MAX",
     "TOO_LARGE",
     "UNSET",
     "VERIFY_FULL",
@@ -197,6 +217,7 @@ __all__ = [
     "WAIT_TIMEOUT",
     "AreaBase",
     "Bell",
+    "Call",
     "Flight",
     "Segment",
     "encode_key",

@@ -116,11 +116,13 @@ class Lock:
         Wait for the lock; tell whether it is held now.
 
         Args:
-            timeout: Instead of the object's; 0: do not wait, None: without limit.
+            timeout: How long to wait (seconds, or another duration) instead of the object's; 0: do
+                not wait, None: without limit.
 
         Raises:
             LockError: This object holds it or waits for it, or the caller holds it: waiting would
                 never end.
+            TypeError, ValueError: *timeout* is no duration.
 
         Blocks the thread or greenlet; a task of asyncio uses aacquire().
         """
@@ -143,7 +145,13 @@ class Lock:
         return False
 
     async def aacquire(self, timeout: Duration | UnsetType | None = UNSET) -> bool:  # noqa: ASYNC109
-        """Do as acquire(), without stopping the event loop."""
+        """
+        Do as acquire(), without stopping the event loop.
+
+        Raises:
+            LockError: As acquire() does.
+            TypeError, ValueError: *timeout* is no duration.
+        """
         import asyncio  # noqa: PLC0415  imported where it is used only
 
         from accelerator import aflight  # noqa: PLC0415
@@ -168,7 +176,9 @@ class Lock:
 
     def release(self) -> None:
         """
-        Give it back, and wake who waits.  In a forked child: nothing, if it was the parent's.
+        Give it back, and wake who waits; does not block.
+
+        In a forked child: nothing, if it was the parent's.
 
         Raises:
             LockError: This object does not hold it.

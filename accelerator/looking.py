@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import policy
+from accelerator.backend import TAG_TYPE
 from accelerator.binding import COUNTER, Binding
 from accelerator.errors import BackendError, SerializationError
 from accelerator.observability import oplog
-from accelerator.steps import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
+    from accelerator.memory import Reading
     from accelerator.remote import Stored
     from accelerator.second import RemoteArea
     from accelerator.steps import Steps
@@ -44,6 +44,8 @@ class Copy(NamedTuple):
     """Seconds that it is still fresh; not above 0: it is stale; None: it does not expire."""
     stale_left: float
     """Seconds that it is usable as stale after that."""
+    tags: tuple[bytes, ...] = ()
+    """Encoded; none of them was deleted after its load had begun, as far as Redis knew."""
 
     @property
     def is_fresh(self) -> bool:
@@ -98,16 +100,18 @@ class Looking(Binding):
         if unsent is None or unsent.issuperset(encoded):
             return nothing
         try:
-            found: list[Stored | None] = yield Ask(
-                "get", (self._config.area, encoded), reading=True
-            )
+            found: list[Stored | None] = yield second.getting(encoded)
         except BackendError as error:
             oplog.failed(self._config.area, "get", error.kind, since)
+            if self._propagates:
+                raise
             return nothing
         copies = [
             None if one is None or key in unsent else self._opened(second, one, confirmed)
             for key, one in zip(encoded, found, strict=True)
         ]
+        if unsent:
+            copies = [self._unless_queued(copy, unsent) for copy in copies]
         if counted:
             fresh = [copy for copy in copies if copy is not None and copy.is_fresh]
             self._count(_REMOTE_HIT, len(fresh))
@@ -126,7 +130,17 @@ class Looking(Binding):
             return None
         age = max(0.0, time.time() - opened.loaded_at)
         left = opened.fresh_left(stored.left)
-        return Copy(confirmed, value, opened.code, opened.payload, age, left, opened.stale)
+        return Copy(
+            *(confirmed, value, opened.code, opened.payload),
+            *(age, left, opened.stale, opened.tags),
+        )
+
+    def _unless_queued(self, copy: Copy | None, unsent: frozenset[bytes]) -> Copy | None:
+        """Give a copy unless Redis does not know yet that one of its tags was deleted."""
+        if copy is None or unsent.isdisjoint(TAG_TYPE + tag for tag in copy.tags):
+            return copy
+        self._count(_SKIPPED)
+        return None
 
     def _forget_again(self, keys: Sequence[Any]) -> None:
         """Drop what was fetched from Redis before it knew of a change."""

@@ -28,12 +28,18 @@ EXPIRE: Final = 2
 """The keys are to be loaded again; the stale copies may stay."""
 CLEAR: Final = 3
 """The whole area is gone; no keys, one note."""
+FORGET_TAGS: Final = 4
+"""All values that carry one of these tags are gone; tags take the place of keys."""
+EXPIRE_TAGS: Final = 5
+"""All values that carry one of these tags are to be loaded again; the stale copies may stay."""
 
 LONGEST: Final = 4 << 20
 """Bytes of a message."""
 MOST_KEYS: Final = 4096
 LONGEST_KEY: Final = 512
 """Bytes of an encoded key."""
+LONGEST_TAG: Final = 255
+"""Bytes of an encoded tag."""
 MOST_AREAS: Final = 4096
 """Numbers in a heartbeat."""
 
@@ -76,12 +82,36 @@ def body(kind: int, keys: Sequence[bytes], notes: Sequence[int]) -> bytes:
     Give the part of an invalidation that its sender knows.
 
     Args:
-        kind: FORGET, SET, EXPIRE or CLEAR.
-        keys: Encoded keys, at most MOST_KEYS; none for CLEAR.
+        kind: FORGET, SET, EXPIRE, CLEAR, FORGET_TAGS or EXPIRE_TAGS.
+        keys: Encoded keys or tags, at most MOST_KEYS; none for CLEAR.
         notes: Numbers of the outbox, one per key; one for CLEAR.
     """
     packed: bytes = msgpack.packb([kind, list(keys), list(notes)], use_bin_type=True)
     return packed
+
+
+def invalidation(origin: bytes, seq: int, said: bytes) -> bytes:
+    """
+    Give the whole of an invalidation.
+
+    Args:
+        origin: The sender's 16 bytes.
+        seq: Its number.
+        said: What body() gave.
+    """
+    return b"1 %s %d %s" % (origin.hex().encode(), seq, said)
+
+
+def heartbeat(number: int, history: str, seqs: Sequence[int]) -> bytes:
+    """
+    Give a heartbeat.
+
+    Args:
+        number: Of the heartbeat, as its sender counts them.
+        history: What the numbers belong to: printable ASCII without a space.
+        seqs: The last number given in each area that was asked about, in that order.
+    """
+    return " ".join(["1 H", str(number), history, *map(str, seqs)]).encode("ascii")
 
 
 def parse(data: bytes) -> Invalidation:
@@ -158,13 +188,15 @@ def _read_body(packed: bytes) -> tuple[int, list[bytes], list[int]]:
     kind, keys, notes = content
     if type(kind) is not int or type(keys) is not list or type(notes) is not list:
         raise MessageError("a body of another shape")
-    if not FORGET <= kind <= CLEAR:
+    if not FORGET <= kind <= EXPIRE_TAGS:
         raise MessageError("an unknown kind")
     if len(notes) != (1 if kind == CLEAR else len(keys)) or (kind == CLEAR) == bool(keys):
         raise MessageError("keys and notes that do not match")
     for key in keys:
         if type(key) is not bytes or not key:
             raise MessageError("a key that is none")
+        if kind > CLEAR and len(key) > LONGEST_TAG:
+            raise MessageError("a tag that is too long")
     for note in notes:
         if type(note) is not int or not 0 <= note <= _LARGEST_NOTE:
             raise MessageError("a note that is none")

@@ -6,9 +6,9 @@ import random
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 if TYPE_CHECKING:
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
     from accelerator.entry import CacheMode
+    from accelerator.memory import Reading
 
 
 class Lives(NamedTuple):

@@ -6,28 +6,35 @@ Reading an area: what is answered from memory, and what is loaded.
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from accelerator import flight, loading, local, policy, runtime
 from accelerator.binding import COUNTER
-from accelerator.entry import MISS, Entry, ReadOptions
-from accelerator.errors import ConfigError, LoaderError, LoaderTimeout
+from accelerator.entry import MISS, Entry, K, ReadOptions, V
+from accelerator.errors import ConfigError, LoaderError
 from accelerator.loader import Source
 from accelerator.local import UNSET
+from accelerator.lock import Lock
 from accelerator.looking import FROM_REMOTE
-from accelerator.observability import diagnostics, oplog
+from accelerator.observability import diagnostics, metrics, oplog
 from accelerator.operations import Operations
+from accelerator.warming import Warming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Sequence
+    from typing import Unpack
 
-    from accelerator.backend import Reading
     from accelerator.config import AreaConfig
-    from accelerator.loader import Loader
+    from accelerator.durations import Duration
+    from accelerator.entry import ReadOptionValues
+    from accelerator.loader import LoaderOf
     from accelerator.looking import Copy
+    from accelerator.memory import Reading
+    from accelerator.observability.diagnostics import DiagnosticSnapshot
+    from accelerator.observability.metrics import MetricPoint, MetricsSnapshot
     from accelerator.steps import Steps
+
+D = TypeVar("D")
 
 _native_get: Final = local.AreaBase.get
 _LOCAL_HIT: Final = COUNTER["local_hit"]
@@ -39,7 +46,7 @@ _REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
 PLAIN: Final = ReadOptions()
 
 
-class Reads(Operations):
+class Reads(Operations[K, V]):
     """What LevelCache reads, loads, and shows of itself."""
 
     _source: Source | None
@@ -47,54 +54,121 @@ class Reads(Operations):
 
     @property
     def config(self) -> AreaConfig:
-        """The options of this area."""
+        """The options of this area, durations in seconds."""
         return self._config
 
     # --- reading --------------------------------------------------------------------------------
 
-    def peek(self, key: Any, default: Any = None) -> Any:
-        """Read a key without loading it, counting the read, or keeping the key from eviction."""
+    @overload
+    def peek(self, key: K, default: None = None) -> V | None: ...
+    @overload
+    def peek(self, key: K, default: D) -> V | D: ...
+    def peek(self, key: K, default: Any = None) -> Any:
+        """
+        Read a key without loading it, counting the read, or keeping the key from eviction.
+
+        Args:
+            key: The key.
+            default: What to answer if there is no fresh value.
+
+        Returns:
+            The value, a stored ``None`` included, or *default*.
+
+        Raises:
+            TypeError, ValueError: The key is wrong.
+
+        Never waits on this host; what Redis has is looked for within ``redis_timeout``.
+        """
         self._begin()
         found = self._do(self._finding(key))
         return default if found is None else found[0]
 
     def get_entry(
-        self, key: Any, *, options: ReadOptions | None = None, **read_options: Any
-    ) -> Entry[Any] | None:
-        """Read a key as get() does, with all that is known about it; None if it is not known."""
+        self,
+        key: K,
+        *,
+        options: ReadOptions | None = None,
+        **read_options: Unpack[ReadOptionValues],
+    ) -> Entry[V] | None:
+        """
+        Read a key as get() does, with all that is known about it.
+
+        Args:
+            key: The key.
+            options: What this read allows.
+            read_options: The same as keywords, see ReadOptions.
+
+        Returns:
+            An Entry (times in seconds), or None if the key is not known.
+
+        Raises:
+            LoaderError, LoaderTimeout, ConfigError, TypeError, ValueError: As get() does.
+
+        Blocks as get() does.
+        """
         return entry(self._look(key, ReadOptions.of(options, read_options), op="get"))
 
+    @overload
     def get_or_load(
         self,
-        key: Any,
-        loader: Callable[..., Any] | Loader,
+        key: K,
+        loader: LoaderOf[K, V],
         *,
-        ttl: Any = UNSET,
+        ttl: Duration | None = UNSET,
+        tags: Iterable[str] | None = None,
+    ) -> V: ...
+    @overload
+    def get_or_load(
+        self,
+        key: K,
+        loader: LoaderOf[K, V],
+        *,
+        ttl: Duration | None = UNSET,
+        tags: Iterable[str] | None = None,
         options: ReadOptions | None = None,
-        **read_options: Any,
-    ) -> Any:
+        **read_options: Unpack[ReadOptionValues],
+    ) -> V | None: ...
+    def get_or_load(
+        self,
+        key: K,
+        loader: LoaderOf[K, V],
+        *,
+        ttl: Duration | None = UNSET,
+        tags: Iterable[str] | None = None,
+        options: ReadOptions | None = None,
+        **read_options: Unpack[ReadOptionValues],
+    ) -> V | None:
         """
         Read a key, or ask *loader* for it and store the answer.
 
         One caller on the host loads, the others that want the key wait for it.  A load that a
-        delete or a set of the key overtakes is returned, but not stored.
+        delete or a set of the key, or a delete of one of its tags, overtakes is returned, but not
+        stored.
 
         Args:
             key: The key.
             loader: Function of the key, or an object with ``load``; instead of the area's.
-            ttl: Life of what it answers.
-            options: Of the read.
-            read_options: The same as keywords.
+            ttl: Life of what it answers, as set() takes it.
+            tags: Of what it answers, as set() takes them.
+            options: What this read allows.
+            read_options: The same as keywords, see ReadOptions.
+
+        Returns:
+            The value; with ``disable_load`` None if there is none.
 
         Raises:
             LoaderError: *loader* raised, and no stale value was there and allowed.
             LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.
             ConfigError: *loader* is async.
+            TypeError, ValueError: The key or another argument is wrong.
+
+        Blocks for as long as *loader* does, or for ``wait_timeout`` where another one loads.
         """
+        found = None
         if options is None and not read_options and self._is_plain:
-            value = _native_get(self, key, MISS)  # not a subclass's, which may come back here
-            if value is not MISS:
-                return value
+            hit: V = _native_get(self, key, MISS)  # not a subclass's, which may come back here
+            if hit is not MISS:
+                return hit
             chosen = PLAIN
         else:
             chosen = ReadOptions.of(options, read_options)
@@ -102,17 +176,19 @@ class Reads(Operations):
                 found = self._look(key, chosen, op="get")
                 return None if found is None else found[0]
             found = self._fresh(key, chosen)
-            if found is not None:
-                return found[0]
-        [found] = loading.run(self._given(key, loader, ttl, chosen))
+        if found is None:
+            [found] = loading.run(self._given(key, loader, ttl, tags, chosen))
         return None if found is None else found[0]
 
-    def refresh(self, key: Any) -> Any:
+    def refresh(self, key: K) -> V:
         """
         Ask the loader now, whatever is stored, and store its answer.
 
         The load begins after this call does: one that already runs is waited for, and another led
-        or joined.
+        or joined.  The tags of the value are those that this load gives.
+
+        Args:
+            key: The key.
 
         Returns:
             What the loader answered.
@@ -120,15 +196,22 @@ class Reads(Operations):
         Raises:
             LoaderError, LoaderTimeout: It failed, or too many loads run; the old value stays.
             ConfigError: The area has no loader, or an async one.
+            TypeError, ValueError: The key is wrong.
+
+        Blocks as get_or_load() does.
         """
         [found] = loading.run(self._refreshing(key))
-        return None if found is None else found[0]
+        answer: V = answered(found)
+        return answer
 
-    def warmup(self, keys: Iterable[Any]) -> int:
+    def warmup(self, keys: Iterable[K]) -> int:
         """
         Load what is not there yet, ``warmup_batch_size`` keys at a time.
 
         A batch that fails is logged, and the others go on.
+
+        Args:
+            keys: The keys.
 
         Returns:
             How many of the keys have a value now, ``None`` not counted; 0 without
@@ -136,32 +219,77 @@ class Reads(Operations):
 
         Raises:
             LoaderError, LoaderTimeout: Every batch failed.
+            ConfigError: The loader is async.
+            TypeError, ValueError: A key is wrong.
+
+        Blocks for as long as all of it takes.
         """
-        warming = Warming(self)
+        warming = Warming(self._config)
         for batch in warming.batches(keys):
             with warming:
                 warming.warm += known(self._look_for_all(batch, PLAIN, op="warmup").values())
         return warming.judged()
 
+    # --- one at a time --------------------------------------------------------------------------
+
+    def lock(
+        self, name: str, *, lease: Duration | None = None, timeout: Duration | None = None
+    ) -> Lock:
+        """
+        Make a lock by name, for one use at a time in ``with`` or ``async with``; takes nothing yet.
+
+        Args:
+            name: Of the lock, within this area; at most 511 bytes.  It meets no key.
+            lease: How long a living holder may keep it (seconds, or another duration); None: the
+                area's ``lease``.
+            timeout: How long to wait for it (the same); None: without limit.
+
+        Raises:
+            TypeError, ValueError: One of these is wrong.
+
+        Does not block; taking it does.
+        """
+        return Lock(self, name, lease=lease, timeout=timeout)
+
     # --- looking at it --------------------------------------------------------------------------
 
-    def metrics_snapshot(self) -> dict[str, int]:
-        """Counters of this area, over all processes of this host."""
-        counters = self._counters().items()
-        return {"load_total" if name == "load" else name: n for name, n in counters}
+    def metrics_snapshot(self) -> MetricsSnapshot:
+        """Counters of this area, over all processes of this host.  Does not block."""
+        return metrics.snapshot(self._counters())
 
-    def diagnostic_snapshot(self) -> dict[str, Any]:
-        """Everything about this area, for an operator."""
-        metrics = self.metrics_snapshot()  # attaches, if nothing has yet
-        attachment = runtime.current()
+    def diagnostic_snapshot(self) -> DiagnosticSnapshot:
+        """
+        Everything about this area, for an operator, times in seconds; ready for JSON.
+
+        Walks the segment to see what the area has in it, which takes milliseconds; does not block
+        otherwise, and never asks Redis.
+        """
+        latencies = self._latencies()  # attaches, if nothing has yet
         return diagnostics.area_snapshot(
             self._config,
-            mode=self._config.mode_under(attachment.settings).value,
-            degraded=attachment.degraded,
-            metrics=metrics,
-            load=diagnostics.load_snapshot(self._config, local.LATENCY_BOUNDS, self._latencies()),
+            mode=self._mode,
+            degraded=runtime.current().degraded,
+            stats=self._memory.stats(),
+            load=diagnostics.latency(local.LATENCY_BOUNDS, latencies),
             remote=None if self._second is None else self._second.describe(self),
         )
+
+    def otel_metric_points(self) -> list[MetricPoint]:
+        """
+        Every metric of this area and of its host, as data points in the shape of OpenTelemetry.
+
+        The first 16 are counters with no attribute but ``area``; times are in seconds.  Walks the
+        segment, which takes milliseconds; does not block otherwise, and never asks Redis.
+        """
+        latencies = self._latencies()
+        area = self._config.area
+        shown = diagnostics.figures(
+            area,
+            stats=self._memory.stats(),
+            load=metrics.distribution(local.LATENCY_BOUNDS, latencies),
+            remote=None if self._second is None else self._second.describe(self),
+        )
+        return metrics.points(area, shown)
 
     # --- what the hit methods call when something is not plain ----------------------------------
 
@@ -243,12 +371,27 @@ class Reads(Operations):
             return found, None
         return found, loading.Load(self, source, missing, op=op, options=options, batch=True)
 
-    def _given(self, key: Any, loader: Any, ttl: Any, options: ReadOptions) -> loading.Load:
+    def _given(
+        self,
+        key: Any,
+        loader: Any,
+        ttl: Any,
+        tags: Iterable[str] | None,
+        options: ReadOptions,
+    ) -> loading.Load:
         """What a get_or_load() has to load."""
         given = () if ttl is UNSET else (ttl,)
         self._begin()
         self._lives(None, *given)  # what is wrong with it is said before anything is loaded
-        return loading.Load(self, Source(loader), [key], op="get", options=options, given=given)
+        return loading.Load(
+            self,
+            Source(loader),
+            [key],
+            op="get",
+            options=options,
+            given=given,
+            tags=self._tags(tags),
+        )
 
     def _refreshing(self, key: Any) -> loading.Load:
         """What a refresh() has to load."""
@@ -263,6 +406,22 @@ class Reads(Operations):
         self._count(_REFRESH_ATTEMPTS)
         return loading.Load(
             self, self._source, [key], op="refresh", options=PLAIN, refreshes=True, enough=None
+        )
+
+    def _refreshing_all(self, keys: Sequence[Any]) -> loading.Load:
+        """What a refresh of many keys has to load, at once if the loader can."""
+        assert self._source is not None, "only where there is a loader"
+        self._begin()
+        self._count(_REFRESH_ATTEMPTS)
+        return loading.Load(
+            self,
+            self._source,
+            keys,
+            op="refresh",
+            options=PLAIN,
+            batch=True,
+            refreshes=True,
+            enough=None,
         )
 
     def _fresh(self, key: Any, options: ReadOptions = PLAIN) -> Reading | None:
@@ -316,11 +475,15 @@ class Reads(Operations):
                 known[key] = self._stale_one(key, copy, options.max_staleness)
         return known
 
-    def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int]) -> None:
+    def _keep_fetched(self, key: Any, copy: Copy, token: tuple[int, int, int]) -> None:
         """Keep what Redis has in memory, not longer than there, unless a delete has come."""
         if self._mode.uses_local:
             life, stale_life, age = copy.lives_here(self._config)
-            self._store(key, copy.code, copy.payload, life, stale_life, local.FILL, token, age=age)
+            self._store(
+                *(key, copy.code, copy.payload, life, stale_life, local.FILL, token),
+                age=age,
+                tags=copy.tags,
+            )
 
     def _stale_one(self, key: Any, copy: Copy | None, limit: float | None) -> Reading | None:
         """What is past its life, in memory or else in Redis, and not too far."""
@@ -333,56 +496,14 @@ class Reads(Operations):
         return found
 
 
-class Warming:
-    """The batches of one warmup(), and what has become of them.  A ``with`` around each of them."""
-
-    def __init__(self, cache: Reads) -> None:
-        self._config = cache.config
-        self._since = oplog.started()
-        self._failure: Exception | None = None
-        self._succeeded = False
-        self.warm = 0
-
-    def batches(self, keys: Iterable[Any]) -> Iterator[list[Any]]:
-        """Cut *keys* to size."""
-        remaining = iter(keys if self._config.warmup_enabled else ())
-        while batch := list(itertools.islice(remaining, self._config.warmup_batch_size)):
-            yield batch
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if error is None:
-            self._succeeded = True
-        elif isinstance(error, LoaderError | LoaderTimeout):
-            self._failure = error
-            oplog.failed(self._config.area, "warmup", error.kind, self._since)
-            return True
-        return False
-
-    def judged(self) -> int:
-        """
-        How many keys are warm.
-
-        Raises:
-            LoaderError, LoaderTimeout: There is nothing but failures.
-        """
-        failure, self._failure = self._failure, None
-        if failure is not None and not self._succeeded:
-            raise failure
-        oplog.succeeded(self._config.area, "warmup", "ok", self._since)
-        return self.warm
-
-
 def known(found: Iterable[Reading | None]) -> int:
     """Count the values that there are, of which a stored None is none."""
     return sum(reading is not None and reading[0] is not None for reading in found)
+
+
+def answered(found: Reading | None) -> Any:
+    """Give the value that was found, or None."""
+    return None if found is None else found[0]
 
 
 def entry(found: Reading | None) -> Entry[Any] | None:

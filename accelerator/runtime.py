@@ -48,6 +48,7 @@ class SettingValues(TypedDict, total=False):
     local: str
     mode: CacheMode | str | None
     redis: Any
+    remote: Any
     namespace: str | None
     redis_timeout: float | str | timedelta
     reconnect: tuple[float | str | timedelta, float | str | timedelta]
@@ -149,13 +150,19 @@ def configure(**settings: Unpack[SettingValues]) -> None:
     """
     Give settings before this process attaches; attach() may override them.
 
+    Args:
+        settings: Durations are seconds, timedelta, or text such as "5m", sizes are bytes or text
+            such as "64MiB".
+
     Raises:
         ConfigError: A setting is wrong, not supported, or comes after this process has attached.
+
+    Blocks while another thread attaches; never waits for Redis.
     """
     with _runtime.lock.held():
         merged = {**_runtime.configured, **settings}
         resolved = _resolve({}, merged)
-        _check_redis(resolved)
+        _check_remote(resolved)
         attachment = _runtime.attachment
         if attachment is not None:
             changed = _differences(settings, resolved, attachment.settings)
@@ -172,7 +179,8 @@ def detach() -> None:
     """
     Leave the segment.  The next use of a cache attaches again.
 
-    Not needed at exit: the kernel notices that a process is gone.
+    Not needed at exit: the kernel notices that a process is gone.  Ends this process's connections
+    to Redis; blocks while another thread attaches.
     """
     with _runtime.lock.held():
         attachment = _runtime.attachment
@@ -189,7 +197,8 @@ def on_child_exit(server: object, worker: object) -> None:
     Free at once what a worker held that has ended; to be set as Gunicorn's ``child_exit``.
 
     Optional: the others find out by themselves, a little later.  Runs in the master, perhaps as
-    root and without the application: attaches nothing, creates nothing, never raises.
+    root and without the application: attaches nothing, creates nothing, never raises.  Waits for
+    another thread that is busy with segments for at most 50 ms.
     """
     try:
         if segment.AVAILABLE:
@@ -201,7 +210,11 @@ def on_child_exit(server: object, worker: object) -> None:
 
 
 def diagnostics() -> dict[str, Any]:
-    """Show everything there is to see on this host, for an operator; attaches nothing."""
+    """
+    Show everything there is to see on this host, for an operator, times in seconds.
+
+    Attaches nothing, asks Redis nothing, does not block.
+    """
     attachment = _runtime.attachment
     if attachment is None:
         return view.detached()
@@ -298,7 +311,7 @@ def _attach_locked(call: Mapping[str, Any], worker: object, *, strict: bool) -> 
 
 def _first(settings: Settings, worker: object, *, strict: bool) -> Attachment:
     """Attach a process that is not attached."""
-    settings = _with_sound_redis(settings, strict=strict)
+    settings = _with_sound_remote(settings, strict=strict)
     name = settings.name or derived_name(_app_uri(worker))
     private = _why_private(settings)
     if private is not None:
@@ -393,10 +406,10 @@ def _private(settings: Settings, name: str, degraded: str | None = None) -> Atta
 
 def second_level(memory: local.Segment, settings: Settings) -> SecondLevel | None:
     """Make what stands for Redis behind *memory*; None: the settings have none."""
-    if settings.redis is None:
+    if not settings.has_remote:
         return None
     with Importing():
-        from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is Redis
+        from accelerator.second import SecondLevel  # noqa: PLC0415  only where there is one
 
     return SecondLevel(memory, settings)
 
@@ -463,22 +476,23 @@ def _differences(call: Mapping[str, Any], wanted: Settings, in_force: Settings) 
     return [name for name in call if getattr(wanted, name) != getattr(in_force, name)]
 
 
-def _check_redis(settings: Settings) -> None:
-    if settings.redis_problem is not None:
-        raise ConfigError(settings.redis_problem, setting="redis")
+def _check_remote(settings: Settings) -> None:
+    if settings.remote_problem is not None:
+        raise ConfigError(settings.remote_problem, setting=settings.remote_setting)
 
 
-def _with_sound_redis(settings: Settings, *, strict: bool) -> Settings:
+def _with_sound_remote(settings: Settings, *, strict: bool) -> Settings:
     """LOCAL mode instead of no cache at all."""
     try:
-        _check_redis(settings)
+        _check_remote(settings)
     except ConfigError as error:
         if strict:
             raise
-        LOG.error("attach: setting redis: %s; until then areas are LOCAL", error)  # noqa: TRY400
+        name = settings.remote_setting
+        LOG.error("attach: setting %s: %s; until then areas are LOCAL", name, error)  # noqa: TRY400
         mode = CacheMode.OFF if settings.mode is CacheMode.OFF else None
         size: Any = settings.size or "auto"
-        settings = replace(settings, redis=None, mode=mode, size=size)
+        settings = replace(settings, redis=None, remote=None, mode=mode, size=size)
     return settings
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from accelerator import local, message, remote
+from accelerator.backend import TAG_TYPE
 from accelerator.breaker import Guard
 from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
+from accelerator.observability import diagnostics
 from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accelerator.config import AreaConfig, Settings
+    from accelerator.observability.diagnostics import AreaRemoteSnapshot, RemoteSnapshot
     from accelerator.remote import Envelope, Lease, Opened, Stored
 
 
@@ -37,19 +40,19 @@ class SecondLevel:
 
     Args:
         memory: Where this host knows its state.
-        settings: Of the process; *redis* is given.
+        settings: Of the process; *redis* or *remote* is given.
     """
 
     def __init__(self, memory: local.Segment, settings: Settings) -> None:
         self.bound = settings.freshness_bound
         """Seconds that a change on another host may take to be seen here."""
         self._memory = memory
-        self._remote = remote.connect(settings)
-        self._guard = Guard(memory, self.bound)
+        self._remote = remote.open(settings)
+        self._guard = Guard(memory, self.bound, self._remote.title)
         # With connections of its own, as it is in a thread of its own.
         limit = min(settings.redis_timeout, LISTENER_TIMEOUT)
         self._listener = Listener(
-            memory, remote.connect(replace(settings, redis_timeout=limit)), settings
+            memory, remote.open(replace(settings, redis_timeout=limit)), settings
         )
 
     @property
@@ -120,23 +123,27 @@ class SecondLevel:
         """
         if wanted.decides_about is None:
             return
-        unsent = self.unsent(name)
-        if unsent is None or wanted.decides_about in unsent:
-            why = "as it has not yet been told of an earlier change of the key"
+        # However long nothing was heard of it: it may be back, and asked, before anything is sent.
+        unsent = self._memory.outbox_unsent(name)
+        # Nobody here knows which tags the value there has: it may be any that was deleted.
+        if unsent is None or wanted.decides_about in unsent or _has_tags(unsent):
+            why = "as it has not yet been told of an earlier change of the key, or of a tag"
             raise self._guard.skipped(area, name, wanted.method, why)
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RemoteSnapshot:
         """Where Redis is, whether it answers, who listens."""
-        link = self._memory.link()
-        return {
-            **self._remote.describe(),
-            "ready": link["confirmed_age"] is not None and link["confirmed_age"] <= self.bound,
+        known = diagnostics.link(self._memory.link(), self._memory.leader())
+        confirmed = known["confirmed_age"]
+        shown = {
+            **self._remote.describe(),  # first: what it calls its own must not hide the rest
+            **known,
+            "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
-            **link,
-            "listener": self._memory.leader(),
+            "last_error": self._guard.last_error(),
         }
+        return cast("RemoteSnapshot", shown)
 
     def channel(self, area: str) -> str:
         """Name the channel on which an area's invalidations are told."""
@@ -158,6 +165,7 @@ class RemoteArea:
         self.bound = second.bound
         self.fingerprint = remote.fingerprint_of(config.version)
         """What says how the area's values look."""
+        self._version = {"fingerprint": self.fingerprint}
 
     @property
     def origin(self) -> bytes:
@@ -191,14 +199,30 @@ class RemoteArea:
         """Ask Redis, in the caller's task; see ask()."""
         return await self._second.aask(area, self._config.area, wanted)
 
+    def getting(self, keys: Sequence[bytes]) -> Ask:
+        """How keys are read there."""
+        return Ask("get", (self._config.area, keys), self._version, reading=True)
+
+    def leasing(self, keys: Sequence[bytes], seconds: float) -> Ask:
+        """How it is noted there that keys are being loaded."""
+        return Ask("lease", (self._config.area, keys, seconds), self._version)
+
+    def filling(self, fills: Sequence[Fill]) -> Ask:
+        """How what was loaded is stored there."""
+        return Ask("fill", (self._config.area, fills), self._version)
+
     def writing(self, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
         """How keys are stored (message.SET) or deleted (message.FORGET) there."""
         wanted = self._config.area, kind, changes, self.origin
-        return Ask("write", wanted, {"broadcast": broadcast})
+        return Ask("write", wanted, {"broadcast": broadcast, **self._version})
 
     def expiring(self, key: bytes, note: int) -> Ask:
         """How the life of a key is ended there."""
-        return Ask("expire", (self._config.area, [key], [note], self.origin))
+        return Ask("expire", (self._config.area, [key], [note], self.origin), self._version)
+
+    def tagging(self, kind: int, tags: Sequence[bytes], notes: Sequence[int]) -> Ask:
+        """How all values with these tags are deleted (message.FORGET_TAGS) or expired there."""
+        return Ask("mark_tags", (self._config.area, kind, tags, notes, self.origin))
 
     def clearing(self, note: int) -> Ask:
         """How the whole area is forgotten there."""
@@ -210,17 +234,18 @@ class RemoteArea:
 
     def adding(self, change: Change) -> Ask:
         """How a key is stored there if it has no fresh value."""
-        return Ask("add", (self._config.area, change, self.origin), decides_about=change.key)
+        wanted = self._config.area, change, self.origin
+        return Ask("add", wanted, self._version, decides_about=change.key)
 
     def touching(self, key: bytes, life: float | None) -> Ask:
         """How a fresh value is given a new life there."""
         wanted = self._config.area, key, life, self._config.stale_life, 0, self.origin
-        return Ask("touch", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
+        return Ask("touch", wanted, self._version, decides_about=key)
 
     def incrementing(self, key: bytes, delta: int, initial: Change | None) -> Ask:
         """How an int is added to there; *initial* None: a missing one is not created."""
         wanted = self._config.area, key, delta, initial, 0, self.origin
-        return Ask("incr", wanted, {"fingerprint": self.fingerprint}, decides_about=key)
+        return Ask("incr", wanted, self._version, decides_about=key)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -230,18 +255,25 @@ class RemoteArea:
         note: int = 0,
         encoded: tuple[int, bytes] | None = None,
         life: float | None = None,
+        tags: Sequence[bytes] = (),
     ) -> Change:
         """Make an explicit change of a key; *encoded* None: it is forgotten."""
-        value = None if encoded is None else self._sealed(encoded, 0.0)
+        value = None if encoded is None else self._sealed(encoded, 0.0, tags)
         return Change(key, value, life, note)
 
-    def fill(
-        self, key: bytes, lease: Lease, encoded: tuple[int, bytes], life: float | None, age: float
+    def fill(  # noqa: PLR0917  called in one place
+        self,
+        key: bytes,
+        lease: Lease,
+        encoded: tuple[int, bytes],
+        life: float | None,
+        age: float,
+        tags: Sequence[bytes] = (),
     ) -> Fill:
         """Make what is stored unless a delete has overtaken it; *age*: since its load began."""
-        return Fill(key, self._sealed(encoded, age), life, lease)
+        return Fill(key, self._sealed(encoded, age, tags), life, lease)
 
-    def _sealed(self, encoded: tuple[int, bytes], age: float) -> Envelope:
+    def _sealed(self, encoded: tuple[int, bytes], age: float, tags: Sequence[bytes]) -> Envelope:
         code, payload = encoded
         return remote.seal(
             code,
@@ -250,6 +282,7 @@ class RemoteArea:
             stale=0.0 if code == CODE_NULL else self._config.stale_life,
             loaded_at=time.time() - age,
             compress_over=self._config.compress_over,
+            tags=tags,
         )
 
     def opened(self, stored: Stored) -> Opened:
@@ -261,21 +294,26 @@ class RemoteArea:
         """
         limit = self._config.max_value_size
         try:
-            return remote.unseal(stored.blob, fingerprint=self.fingerprint, limit=limit)
+            opened = remote.unseal(stored.blob, fingerprint=self.fingerprint, limit=limit)
         except EnvelopeError as error:
             raise SerializationError(f"what Redis has is no value of this area: {error}") from None
+        return opened._replace(expired=True) if stored.expired else opened
 
     # --- for an operator ------------------------------------------------------------------------
 
-    def describe(self, area: local.AreaBase) -> dict[str, Any]:
+    def describe(self, area: local.AreaBase) -> AreaRemoteSnapshot:
         """Where Redis is and who listens, as SecondLevel; the channel; how far *area* is behind."""
-        age = area._freshness()
-        return {
-            **self._second.describe(),
-            "channel": self._second.channel(self._config.area),
-            "freshness_age": age,
-            "in_step": age is not None and age <= self.bound,
-        }
+        return diagnostics.area_remote(
+            self._second.describe(),
+            channel=self._second.channel(self._config.area),
+            age=area._freshness(),
+            calls=diagnostics.latency(local.LATENCY_BOUNDS, area._l2_latencies()),
+        )
+
+
+def _has_tags(unsent: frozenset[bytes]) -> bool:
+    """Tell whether a delete by tag is queued."""
+    return any(each.startswith(TAG_TYPE) for each in unsent)
 
 
 def _result(answer: Any) -> Any:

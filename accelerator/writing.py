@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accelerator import local, policy
+from accelerator import codec, local, policy, tags
 from accelerator.changing import ExplicitChange
 from accelerator.looking import Looking
 from accelerator.observability import oplog
@@ -32,15 +32,20 @@ class Writing(Looking):
 
     def _setting(
         self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
-    ) -> Steps[None]:
+    ) -> Steps[bool]:
+        """Store; whether all of it is done, here and in Redis."""
         change = self._changing(op, since)
         if change is not None:
             is_done = yield from change.setting(items, broadcast)
         else:
-            stored = [self._put(op, key, encoded, lives, since) for key, encoded, lives in items]
+            stored = [
+                self._put(op, key, encoded, lives, since, tagged=tagged)
+                for key, encoded, lives, tagged in items
+            ]
             is_done = all(stored)
         if is_done:
             oplog.succeeded(self._config.area, op, "ok", since)
+        return is_done
 
     # --- forget ---------------------------------------------------------------------------------
 
@@ -77,6 +82,24 @@ class Writing(Looking):
             self._clear()
         oplog.succeeded(self._config.area, "clear", "ok", since)
 
+    def _forgetting_tags(
+        self, op: str, given: tuple[str, ...], *, expire: bool, on_error: str = "queue"
+    ) -> Steps[None]:
+        """Forget every value that carries one of these tags, or end their lives."""
+        _check_on_error(on_error)
+        encoded = tags.encoded(given)
+        since = self._begin()
+        change = self._changing(op, since)
+        if not encoded:
+            pass
+        elif change is not None:
+            yield from change.tagging(encoded, on_error, expire=expire)
+        elif expire:
+            self._expire_tags(encoded)
+        else:
+            self._delete_tags(encoded)
+        oplog.succeeded(self._config.area, op, "ok", since)
+
     # --- after a load ---------------------------------------------------------------------------
 
     def _telling(self, op: str, keys: Sequence[Any], since: float) -> Steps[None]:
@@ -87,7 +110,7 @@ class Writing(Looking):
 
     # --- decided where the truth is -------------------------------------------------------------
 
-    def _adding(self, key: Any, value: Any, ttl: Any) -> Steps[bool]:
+    def _adding(self, key: Any, value: Any, ttl: Any, tagged: tuple[bytes, ...]) -> Steps[bool]:
         since = self._begin()
         lives = self._lives(value, ttl, jitter=False)
         encoded = self._encode("add", key, value, since)
@@ -95,8 +118,9 @@ class Writing(Looking):
             return (yield from self._finding(key)) is None
         change = self._changing("add", since)
         if change is not None:
-            return (yield from change.adding(key, encoded, lives.remote))
-        status = self._store(key, *encoded, lives.local, self._config.stale_life, local.ADD)
+            return (yield from change.adding(key, encoded, lives.remote, tagged))
+        life, stale_life = lives.local, self._config.stale_life
+        status = self._store(key, *encoded, life, stale_life, local.ADD, tags=tagged)
         if status == local.NOT_STORED:
             return False
         if status == local.BUSY:
@@ -131,7 +155,8 @@ class Writing(Looking):
         is_kept = lives != policy.NOWHERE
         initial = default if is_kept else None
         if change is not None:
-            value = yield from change.incrementing(key, delta, initial, lives.remote)
+            life, own = lives.remote, self._own_tags
+            value = yield from change.incrementing(key, delta, initial, life, own)
         else:
             value = self._increment_here(op, key, delta, initial, lives, since)
         if value is None and default is not None and not is_kept:
@@ -141,10 +166,31 @@ class Writing(Looking):
     def _increment_here(  # noqa: PLR0917  called in one place
         self, op: str, key: Any, delta: int, initial: int | None, lives: Lives, since: float
     ) -> int | None:
-        try:
-            return self._incr(key, delta, initial, lives.local or None, self._config.stale_life)
-        except BlockingIOError as error:
-            raise self._busy(op, since) from error
+        life, stale_life = lives.local or None, self._config.stale_life
+        is_tagged = initial is not None and bool(self._own_tags)
+        while True:
+            try:
+                value = self._incr(key, delta, None if is_tagged else initial, life, stale_life)
+            except BlockingIOError as error:
+                raise self._busy(op, since) from error
+            if value is not None or initial is None or not is_tagged:
+                return value
+            if self._begin_counter(op, key, initial + delta, life, since):
+                return initial + delta
+
+    def _begin_counter(
+        self, op: str, key: Any, value: int, life: float | None, since: float
+    ) -> bool:
+        """Store a counter that carries the area's tags; False: somebody else was faster."""
+        encoded = codec.encode_raw(value)
+        if encoded is None:
+            raise OverflowError("the result does not fit 64 bits")
+        status = self._store(
+            key, *encoded, life, self._config.stale_life, local.ADD, tags=self._own_tags
+        )
+        if status == local.BUSY:
+            raise self._busy(op, since)
+        return status != local.NOT_STORED
 
 
 def _check_on_error(on_error: str) -> None:

@@ -7,17 +7,18 @@ Exit status: 0 done, 1 it could not be done, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import TYPE_CHECKING
 
 from accelerator import __version__
-from accelerator.cli import demo, flights, gc, stats, unlink
+from accelerator.cli import demo, doctor, flights, gc, hash_, listener, stats, top, unlink, web
 from accelerator.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (stats, flights, gc, unlink, demo)
+COMMANDS = (doctor, stats, top, web, listener, flights, hash_, gc, unlink, demo)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     arguments = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name of an area is no reason to fail
     try:
         return int(arguments.run(arguments))
     except BrokenPipeError:  # the reader of our output has seen enough

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING, TypeAlias
+import shutil
+from typing import TypeAlias
 
 from accelerator import segment
+from accelerator.cli import words
 from accelerator.config import Settings, derived_name
 from accelerator.errors import NotAttached
-
-if TYPE_CHECKING:
-    import argparse
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -30,6 +30,37 @@ def add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", help="the setting name (default: of this directory, or the only one in use)"
     )
+
+
+def add_interval(parser: argparse.ArgumentParser, seconds: float) -> None:
+    """Add the option that says how often to look."""
+    parser.add_argument(
+        "--interval",
+        type=seconds_option,
+        default=seconds,
+        metavar="SECONDS",
+        help=f"between two looks (default: {seconds:g})",
+    )
+
+
+def columns() -> int:
+    """Width of the terminal; wide enough for all where there is none."""
+    return shutil.get_terminal_size((160, 24)).columns
+
+
+def seconds_option(text: str) -> float:
+    """Read a pause that somebody has typed."""
+    try:
+        found = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not SHORTEST <= found <= 3600.0:
+        raise argparse.ArgumentTypeError(f"give {SHORTEST:g} to 3600 seconds")
+    return found
+
+
+SHORTEST = 0.1
+"""Seconds between two looks, at least: each of them walks the segment."""
 
 
 def need_segments() -> None:
@@ -72,8 +103,9 @@ def _listed(found: list[segment.SegmentInfo]) -> str:
 
 def table(rows: list[list[str]]) -> list[str]:
     """Lines of a table, indented: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(words.width, column)) for column in zip(*rows, strict=True)]
     lines = (
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+        "  ".join([words.left(row[0], widths[0]), *map(words.right, row[1:], widths[1:])])
+        for row in rows
     )
     return [f"  {line.rstrip()}" for line in lines]

@@ -11,10 +11,11 @@ from accelerator.cli import common
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from accelerator.cli.common import Commands
 
-_HEAD = ("area", "key hash", "pid", "alive", "age", "lease left", "waiters", "")
+HEAD = ("area", "key hash", "pid", "alive", "age", "lease left", "waiters", "")
 
 
 def add_to(commands: Commands) -> None:
@@ -51,11 +52,12 @@ def render(file: segment.SegmentFile, flights: list[dict[str, Any]]) -> str:
     head = f"segment {file.name}  {file.path}"
     if not flights:
         return f"{head}\nflights 0"
-    lines = common.table([list(_HEAD), *(_row(each) for each in flights)])
+    lines = common.table([list(HEAD), *(row(each) for each in flights)])
     return "\n".join([head, f"flights {len(flights)}", *lines])
 
 
-def _row(each: dict[str, Any]) -> list[str]:
+def row(each: Mapping[str, Any]) -> list[str]:
+    """The cells of one."""
     notes = [name for name in ("alone", "lock", "overtaken") if each[name]]
     return [
         each["area"],

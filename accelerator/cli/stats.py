@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
-from accelerator.cli import common
-from accelerator.observability.diagnostics import with_ratio
+from accelerator.cli import common, watch
+from accelerator.config import Settings
+from accelerator.errors import ConfigError
+from accelerator.observability import diagnostics, prometheus, reading
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from accelerator.cli.common import Commands
 
@@ -37,7 +41,20 @@ def add_to(commands: Commands) -> None:
         "this host.  Reads only.",
     )
     common.add_name(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="for programs")
+    shape.add_argument(
+        "--prom", action="store_true", help="for Prometheus: every metric in its text format"
+    )
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=common.seconds_option,
+        const=1.0,
+        metavar="SECONDS",
+        help="one line every so often (default: every second), until Ctrl-C; with --json: all of "
+        "it in one line",
+    )
     common.add_uid(parser)
     parser.set_defaults(run=run)
 
@@ -46,13 +63,38 @@ def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     common.need_segments()
     file = common.choose(arguments.name, arguments.uid)
+    if arguments.prom:
+        return _prometheus(arguments, file)
+    if arguments.watch is not None:
+        return watch.run(file, arguments.watch, as_json=arguments.json)
     stats = segment.inspect(file).stats()
     if arguments.json:
-        json.dump({"path": str(file.path), **stats}, sys.stdout, indent=2)
+        json.dump(plain(file, stats), sys.stdout, indent=2)
         print()
     else:
         print(render(file, stats))
     return 0
+
+
+def _prometheus(arguments: argparse.Namespace, file: segment.SegmentFile) -> int:
+    if arguments.watch is not None:
+        raise ConfigError("--prom is one look: leave out --watch, and let Prometheus come again")
+    bound = Settings.resolve({}, {}, os.environ).freshness_bound
+    found = reading.Reader(segment.inspect(file)).read(processes=False)
+    sys.stdout.write(prometheus.text(found, bound))
+    return 0
+
+
+def plain(file: segment.SegmentFile, stats: dict[str, Any]) -> dict[str, Any]:
+    """The same for programs, by the names of ``accelerator.diagnostics()``."""
+    uses_redis = bool(stats["leader"]["term"])
+    return {
+        "path": str(file.path),
+        "segment": stats["segment"],
+        "remote": diagnostics.link(stats["link"], stats["leader"]) if uses_redis else None,
+        "areas": diagnostics.areas(stats),
+        "processes": stats["processes"],
+    }
 
 
 def render(file: segment.SegmentFile, stats: dict[str, Any]) -> str:
@@ -89,15 +131,24 @@ def _redis(stats: dict[str, Any]) -> list[str]:
     link, leader = stats["link"], stats["leader"]
     if not leader["term"]:
         return []
+    return [
+        f"redis {', '.join(redis_state(link))}",
+        f"  {', '.join(redis_listener(link, leader))}",
+    ]
+
+
+def redis_state(link: Mapping[str, Any]) -> list[str]:
+    """Whether Redis takes what this host tells it."""
     confirmed = link["confirmed_age"]
     said = "has not answered yet" if confirmed is None else f"took a write {confirmed:.1f} s ago"
     state = [said, f"breaker {link['breaker']}", f"outbox {link['outbox_depth']}"]
     if link["refused"]:
         state.insert(1, "refuses writes now")
-    return [f"redis {', '.join(state)}", f"  {', '.join(_listener(link, leader))}"]
+    return state
 
 
-def _listener(link: dict[str, Any], leader: dict[str, Any]) -> list[str]:
+def redis_listener(link: Mapping[str, Any], leader: Mapping[str, Any]) -> list[str]:
+    """Who listens for this host."""
     if not leader["pid"]:
         return ["nobody listens"]
     shown = [f"listener pid {leader['pid']}", f"term {leader['term']}"]
@@ -114,8 +165,7 @@ def _areas(stats: dict[str, Any]) -> list[str]:
         return ["areas 0"]
     head = ["area", "hit ratio", *(title for title, _ in _COLUMNS)]
     rows = [head]
-    for name, counted in sorted(stats["areas"].items()):
-        numbers = with_ratio(counted)
+    for name, numbers in sorted(diagnostics.areas(stats).items()):
         ratio = numbers["hit_ratio"]
         shown = "-" if ratio is None else f"{ratio:.1%}"
         rows.append([name, shown, *(str(numbers[counter]) for _, counter in _COLUMNS)])

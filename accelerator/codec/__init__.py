@@ -16,6 +16,7 @@ from accelerator.codec.codecs import (
     make,
 )
 from accelerator.codec.extensions import is_immutable, register, register_dataclass
+from accelerator.codec.fingerprint import fingerprint_of
 from accelerator.codec.raw import (
     CODE_BYTES,
     CODE_FALSE,
@@ -52,6 +53,7 @@ __all__ = [
     "decode_raw",
     "encode",
     "encode_raw",
+    "fingerprint_of",
     "is_immutable",
     "make",
     "register",

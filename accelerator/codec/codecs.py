@@ -21,7 +21,8 @@ from accelerator.codec.raw import (
 from accelerator.codec.wire import FAST, PLAIN, Wire
 from accelerator.errors import ConfigError, SerializationError
 
-_CODES: Final = range(1, 64)
+CODES: Final = range(1, 32)
+"""Codes that a codec may give."""
 _MAC_SIZE: Final = 32
 _PURPOSE: Final = b"accelerator pickle 1\0"  # so that no other use of the secret signs these bytes
 _PROTOCOL: Final = 5
@@ -36,7 +37,7 @@ class Codec(Protocol):
     """
 
     def encode(self, value: Any) -> tuple[int, bytes]:
-        """Give code (1 to 63; own codecs: from 32 on) and payload of a value."""
+        """Give code (1 to 31; own codecs: from 16 on) and payload of a value."""
 
     def decode(self, code: int, payload: bytes) -> tuple[Any, bool]:
         """Give the value, and whether it is deeply immutable, so that readers may share it."""
@@ -187,8 +188,8 @@ class _Foreign:
         except Exception as error:
             kind = type(value).__qualname__
             raise SerializationError(f"the codec failed on a value of type {kind}") from error
-        if type(code) is not int or code not in _CODES or type(payload) is not bytes:
-            raise SerializationError("the codec must answer a code from 1 to 63, and bytes")
+        if type(code) is not int or code not in CODES or type(payload) is not bytes:
+            raise SerializationError("the codec must answer a code from 1 to 31, and bytes")
         return code, payload
 
     def decode(self, code: int, payload: bytes) -> tuple[Any, bool]:

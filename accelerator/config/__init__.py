@@ -7,13 +7,23 @@ machine without Redis) is accepted: the same code has to run there.
 """
 
 from accelerator.config.area import MAX_VALUE_SIZE, STALE_LIFE, AreaConfig
-from accelerator.config.settings import Settings, derived_name, redacted_url
+from accelerator.config.settings import (
+    Origin,
+    Settings,
+    derived_name,
+    origins,
+    redacted_url,
+    unknown_variables,
+)
 
 __all__ = [
     "MAX_VALUE_SIZE",
     "STALE_LIFE",
     "AreaConfig",
+    "Origin",
     "Settings",
     "derived_name",
+    "origins",
     "redacted_url",
+    "unknown_variables",
 ]

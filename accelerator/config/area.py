@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from accelerator import tags
+from accelerator.backend import LOCAL_METHODS
 from accelerator.compression import zstd
 from accelerator.config.checks import (
     Check,
@@ -65,6 +67,19 @@ def _codec(name: str, value: Any) -> Any:
     )
 
 
+def _local(name: str, value: Any) -> Any:
+    """Check a first level of the application's own."""
+    if value is None:
+        return None
+    missing = [each for each in LOCAL_METHODS if not callable(getattr(value, each, None))]
+    if isinstance(value, type) or missing:
+        raise TypeError(
+            f"{name} must be a LocalBackend (see accelerator.protocols), an object with the "
+            f"methods {', '.join(LOCAL_METHODS)}, or None, not {type(value).__name__}"
+        )
+    return value
+
+
 def _version(name: str, value: Any) -> str | None:
     if value is None:
         return None
@@ -83,6 +98,15 @@ def _compress_over(name: str, value: Any) -> int | None:
             "(Python 3.14 has it by itself), or leave it out"
         )
     return found
+
+
+def _tags(name: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    found = tags.encoded(value, name=name)
+    if len(found) > tags.MOST:
+        raise ValueError(f"{name} must be at most {tags.MOST} tags, not {len(found)}")
+    return tuple(tag.decode() for tag in found)
 
 
 def _not_built(name: str, value: Any) -> None:
@@ -108,6 +132,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "max_value_size": size(1, MAX_VALUE_SIZE),
     "objects": one_of("auto", "shared", "copy"),
     "codec": _codec,
+    "local": _local,
     "verify": one_of("sample", "full"),
     "version": _version,
     "loader": _loader,
@@ -128,7 +153,7 @@ _AREA_CHECKS: Final[Mapping[str, Check]] = {
     "broadcast_sets": maybe_flag,
     "compress_over": _compress_over,
     "quota": _not_built,
-    "tags": _not_built,
+    "tags": _tags,
 }
 
 
@@ -177,10 +202,12 @@ class AreaConfig:
     all (callers promise not to change them), "copy": none.
     """
     codec: Any = "msgpack"
+    local: Any = None
+    """Where values lie instead of the segment: see protocols.LocalBackend."""
     verify: str = "sample"
     """How often the checksum of a value is verified: "sample" or "full"."""
     version: str | None = None
-    """Fingerprint of what values look like; values of another version are not read."""
+    """What values look like; those of another version lie apart, and are not read."""
 
     loader: Any = None
     """Function of the key, or object with ``load`` and perhaps ``mload``."""
@@ -204,6 +231,10 @@ class AreaConfig:
     background: Any = None
     """Context manager factory around background loads."""
     key_converter: Any = None
+    """
+    Makes a key of what callers of this area give for one, which then may be anything hashable.  It
+    must answer the same for equal arguments in every process.
+    """
 
     warmup_enabled: bool = False
     warmup_batch_size: int = 256
@@ -218,7 +249,8 @@ class AreaConfig:
     compress_over: int | None = None
     """Encoded values of more bytes than this are compressed in Redis; None: none are."""
     quota: int | None = None
-    tags: Any = None
+    tags: tuple[str, ...] = ()
+    """What every value of the area carries, beside the tags of its own."""
 
     def __post_init__(self) -> None:
         area = text_or_none(self.area)
@@ -275,12 +307,12 @@ class AreaConfig:
                 setting="codec",
                 area=self.area,
             )
-        redis = settings.redis is not None and settings.redis_problem is None
+        redis = settings.has_remote and settings.remote_problem is None
         mode = self.mode if settings.mode is None else settings.mode
         if mode is None:
             return CacheMode.BOTH if redis else CacheMode.LOCAL
         if mode.uses_remote and not redis:
-            reason = settings.redis_problem or "the setting redis is not given"
+            reason = settings.remote_problem or "the setting redis is not given"
             raise ConfigError(
                 f"mode={mode.value!r} needs Redis, but {reason}; or leave mode out, then Redis is "
                 "used where there is one",
@@ -317,6 +349,23 @@ def _shortest_life(config: AreaConfig) -> float:
 
 
 _USELESS: Final = (
+    _Rule(
+        "local",
+        lambda it: it.local is not None and it.mode in {CacheMode.REMOTE, CacheMode.OFF},
+        "local has no effect with mode='remote' or 'off', which keep nothing on this host: leave "
+        "one of them out",
+    ),
+    _Rule(
+        "objects",
+        lambda it: it.objects == "shared" and it.local is not None,
+        "objects='shared' has no effect with local=, which keeps bytes: leave one of them out",
+    ),
+    _Rule(
+        "verify",
+        lambda it: it.verify == "full" and it.local is not None,
+        "verify='full' has no effect with local=, which keeps nothing in the segment: leave one "
+        "of them out",
+    ),
     _Rule(
         "broadcast_invalidation",
         lambda it: bool(it.broadcast_invalidation) and it.mode is CacheMode.LOCAL,

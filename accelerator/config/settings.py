@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from accelerator.backend import REMOTE_METHODS
 from accelerator.config.checks import (
     Check,
     checked,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,40}")
 _ENV_PREFIX: Final = "ACCELERATOR_"
+_OTHER_VARIABLES: Final = ("ACCELERATOR_PURE", "ACCELERATOR_REDIS_URL")
+"""Variables that are no settings."""
 _URL_SCHEMES: Final = ("redis", "rediss", "unix", "valkey", "valkeys")
 _SEGMENT_MIN: Final = 2 << 20
 _SEGMENT_MAX: Final = 1 << 40  # file offsets from here on are the liveness bytes
@@ -74,6 +78,22 @@ def _redis(name: str, value: Any) -> Any:
     raise TypeError(f"{name} must be a URL, a redis-py client, or None, not {type(value).__name__}")
 
 
+def _remote(name: str, value: Any) -> Any:
+    """Check a second level of the application's own."""
+    if value is None:
+        return None
+    kind = type(value).__name__
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be an object, not the class {value.__name__} itself")
+    missing = [each for each in REMOTE_METHODS if not callable(getattr(value, each, None))]
+    if missing:
+        raise TypeError(
+            f"{name} must be a RemoteBackend (see accelerator.protocols), or None; {kind} has no "
+            f"{', '.join(missing)}"
+        )
+    return value
+
+
 def _reconnect(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{name} must be two durations: the first pause and the longest one")
@@ -111,6 +131,7 @@ _SETTING_CHECKS: Final[Mapping[str, Check]] = {
     "local": one_of("shared", "process"),
     "mode": mode_or_none,
     "redis": _redis,
+    "remote": _remote,
     "namespace": _namespace,
     "redis_timeout": duration(),
     "reconnect": _reconnect,
@@ -138,6 +159,8 @@ class Settings:
     mode: CacheMode | None = None
     """Instead of every area's own mode."""
     redis: Any = field(default=None, repr=False)  # the URL may hold a password
+    remote: Any = field(default=None, repr=False)
+    """A second level of the application's own, instead of Redis: see protocols.RemoteBackend."""
     namespace: str | None = None
     """First part of all names in Redis; None: as *name*."""
     redis_timeout: float = 0.1
@@ -152,7 +175,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name, check in _SETTING_CHECKS.items():
             object.__setattr__(self, name, checked(name, check, getattr(self, name)))
-        if self.mode is not None and self.mode.uses_remote and self.redis is None:
+        if self.redis is not None and self.remote is not None:
+            raise ConfigError(
+                "there is one second level: give redis, or remote, and leave the other out",
+                setting="remote",
+            )
+        if self.mode is not None and self.mode.uses_remote and not self.has_remote:
             raise ConfigError(
                 f"mode={self.mode.value!r} needs Redis: give the setting redis, or leave mode out",
                 setting="mode",
@@ -187,26 +215,88 @@ class Settings:
             raise ConfigError(message, setting=error.setting) from None
 
     @property
-    def redis_problem(self) -> str | None:
-        """Why *redis* is given but must not be used; None if nothing is wrong with it."""
-        if self.redis is None or self.name is not None or self.namespace is not None:
+    def has_remote(self) -> bool:
+        """Whether there is a second level, be it Redis or the application's own."""
+        return self.redis is not None or self.remote is not None
+
+    @property
+    def remote_setting(self) -> str:
+        """Name of the setting that says which."""
+        return "redis" if self.remote is None else "remote"
+
+    @property
+    def remote_problem(self) -> str | None:
+        """Why a second level is given but must not be used; None if nothing is wrong with it."""
+        if not self.has_remote or self.name is not None or self.namespace is not None:
             return None
         return (
-            "redis needs an explicit name or namespace, equal on all hosts of this application "
-            "and different for others: give one"
+            f"{self.remote_setting} needs an explicit name or namespace, equal on all hosts of "
+            "this application and different for others: give one"
         )
 
     def describe(self) -> dict[str, Any]:
         """Everything that may be shown: no secret, and no password of the URL."""
-        shown = {each.name: getattr(self, each.name) for each in fields(self)}
-        shown["size"] = "auto" if self.size is None else self.size
-        shown["mode"] = None if self.mode is None else self.mode.value
-        shown["reconnect"] = list(self.reconnect)
-        shown["secret"] = f"{len(self.secret)} given" if self.secret else None
-        if self.redis is not None:
-            text = isinstance(self.redis, str)
-            shown["redis"] = redacted_url(self.redis) if text else type(self.redis).__name__
-        return shown
+        return {each.name: _shown(each.name, getattr(self, each.name)) for each in fields(self)}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Give a checked setting without what must not be shown."""
+    if name == "size":
+        return "auto" if value is None else value
+    if name == "mode":
+        return None if value is None else value.value
+    if name == "reconnect":
+        return list(value)
+    if name == "secret":
+        return f"{len(value)} given" if value else None
+    if name in {"redis", "remote"} and value is not None:
+        return redacted_url(value) if isinstance(value, str) else type(value).__name__
+    return value
+
+
+class Origin(NamedTuple):
+    """One setting: what it is, and where it comes from."""
+
+    setting: str
+    source: str
+    """"call", the name of an environment variable, or "default"."""
+    shown: Any
+    """Its value as it may be shown; None as well where it is wrong."""
+    problem: str | None = None
+    """What is wrong with it."""
+
+
+def origins(call: Mapping[str, Any], environ: Mapping[str, str]) -> list[Origin]:
+    """Tell of each setting where it comes from, and of all that are wrong what is wrong."""
+    return [_origin(name, call, environ) for name in _SETTING_CHECKS]
+
+
+def _origin(name: str, call: Mapping[str, Any], environ: Mapping[str, str]) -> Origin:
+    text = environ.get(_variable(name), "")
+    if name in call:
+        source, value = "call", call[name]
+    elif text.strip():
+        source, value = _variable(name), _from_text(name, text)
+    else:
+        return Origin(name, "default", Settings().describe()[name])
+    try:
+        kept = checked(name, _SETTING_CHECKS[name], value)
+    except ConfigError as error:
+        return Origin(name, source, None, str(error))
+    return Origin(name, source, _shown(name, kept))
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Give the variables that look like settings and are none, with the one that was meant."""
+    known = {*map(_variable, _SETTING_CHECKS), *_OTHER_VARIABLES}
+    found = sorted(name for name in environ if name.startswith(_ENV_PREFIX))
+    return {name: _meant(name) for name in found if name not in known}
+
+
+def _meant(variable: str) -> str | None:
+    given = variable.removeprefix(_ENV_PREFIX).lower()  # with it all of them are alike
+    close = difflib.get_close_matches(given, _SETTING_CHECKS, n=1)
+    return _variable(close[0]) if close else None
 
 
 def _variable(name: str) -> str:

@@ -23,22 +23,19 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, HEARD_MESSAGE
 from accelerator.errors import CacheError, RemoteError
 from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
 from accelerator.invalidation.resend import Deposed, Resender
-from accelerator.invalidation.resp import ReplyError, StreamError
-from accelerator.invalidation.subscription import CHUNK, Subscription
 from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
 from accelerator.message import MessageError
 from accelerator.observability import oplog
-from accelerator.remote.names import host_channel
 
 if TYPE_CHECKING:
     from accelerator import local
+    from accelerator.backend import Heard, InvalidationSubscriber, Remote
     from accelerator.config import Settings
     from accelerator.invalidation.protocol import Replay
-    from accelerator.invalidation.resp import Item
-    from accelerator.remote import RedisRemote
 
 LOG: Final = logging.getLogger("accelerator")
 
@@ -77,13 +74,13 @@ class Listener:
 
     Args:
         memory: The segment, entered by this process.
-        remote: Redis.  Best one of the listener's own, with a time limit of at most 0.2 s: it is
-            used in a thread of the operating system, also under gevent, and a leader that waits
-            for longer is replaced.
+        remote: The second level.  Best one of the listener's own, with a time limit of at most
+            0.2 s: it is used in a thread of the operating system, also under gevent, and a leader
+            that waits for longer is replaced.
         settings: Of the process.
     """
 
-    def __init__(self, memory: local.Segment, remote: RedisRemote, settings: Settings) -> None:
+    def __init__(self, memory: local.Segment, remote: Remote, settings: Settings) -> None:
         self.memory = memory
         self.remote = remote
         self.settings = settings
@@ -194,7 +191,7 @@ class _Worker:
             self.term = self._memory.lead(PARKED)
             if self.term and not self.stopping:
                 _Leadership(self, self._memory, self._remote, self._settings).hold()
-        except Exception:
+        except BaseException:  # such as gevent's Timeout: nobody above would see it, or listen
             LOG.exception("the listener failed, and starts anew")
         finally:
             term, self.term = self.term, 0
@@ -222,9 +219,8 @@ class _Leadership:
         self._interval = heartbeat_interval(settings.freshness_bound)
         self._pauses = settings.reconnect
         origin: bytes = memory.origin
-        self._host_channel = host_channel(remote.namespace, origin, remote.plans.db)
-        self._areas: dict[bytes, str] = {}
-        """By their channels."""
+        self._host_channel: str = remote.heartbeat_channel(origin)
+        self._areas: list[str] = []
         self._resender = Resender(memory, remote, origin, self._prove)
         self._follower = Follower(
             memory,
@@ -236,7 +232,7 @@ class _Leadership:
             forget=self._resender.forget,
             settled=lambda: bool(memory.link()["settled"]),
         )
-        self._subscription: Subscription | None = None
+        self._subscription: InvalidationSubscriber | None = None
         self._host_confirmed = False
         self._silence = 0.0
         """
@@ -310,44 +306,39 @@ class _Leadership:
         wait = 0.0 if self._reading else max(0.0, min(TURN, self._next_beat() - began))
         try:
             while True:
-                pushes, size = subscription.read(wait)
+                heard, is_alive, is_more = subscription.read(wait)
                 now = time.monotonic()
-                if not size:
+                if not is_alive:
                     self._silence += min(now - began, 2 * TURN)
                     break
                 self._silence = 0.0
-                for push in pushes:
-                    self._take(push, now)
+                for each in heard:
+                    self._take(each, now)
                 self._follower.flush()
-                if size < CHUNK // 4 or now - began > BUSY:
+                if not is_more or now - began > BUSY:
                     break
                 wait = 0.0
             self._check()
-        except ReplyError as error:
-            self._count_all("receive_error_subscribe")
-            self._lose(str(error).partition(" ")[0])
-        except (OSError, StreamError) as error:
-            self._lose(type(error).__name__)
+        except (RemoteError, OSError) as error:
+            self._lose_by(error)
 
-    def _take(self, push: list[Item], now: float) -> None:
-        """Take one push."""
-        if len(push) == 3 and push[0] == b"message":
-            self._memory.link_note(LINK_MESSAGE)
-            _, channel, data = push
-            area = self._areas.get(channel) if isinstance(channel, bytes) else None
-            if area is not None:
-                if isinstance(data, bytes):
-                    self._follower.message(area, data, now)
-                else:
-                    self._follower.unreadable(area, now)
-            elif isinstance(data, bytes):
-                self._take_heartbeat(data, now)
-        elif len(push) == 3 and push[0] == b"subscribe":
-            channel = push[1]
-            if channel == self._host_channel.encode():
+    def _take(self, heard: Heard, now: float) -> None:
+        """Take what was heard."""
+        kind, area, data = heard
+        if kind == HEARD_CONFIRMED:
+            if area:
+                self._follower.confirmed(area)
+            else:
                 self._host_confirmed = True
-            elif isinstance(channel, bytes) and channel in self._areas:
-                self._follower.confirmed(self._areas[channel])
+            return
+        self._memory.link_note(LINK_MESSAGE)
+        if kind == HEARD_MESSAGE:
+            if data is not None:
+                self._follower.message(area, data, now)
+            else:
+                self._follower.unreadable(area, now)
+        elif kind == HEARD_BEAT and data is not None:
+            self._take_heartbeat(data, now)
 
     def _take_heartbeat(self, data: bytes, now: float) -> None:
         try:
@@ -369,21 +360,20 @@ class _Leadership:
         new = self._follower.watch(self._memory.watched())
         if not new:
             return
-        channels = {self._remote.channel(area): area for area in new}
-        self._areas.update((channel.encode(), area) for channel, area in channels.items())
+        self._areas += new
         self._recheck_at = float("-inf")
         if self._subscription is not None:
             try:
-                self._subscription.subscribe(channels)
-            except OSError as error:
-                self._lose(type(error).__name__)
+                self._subscription.subscribe(new)
+            except (RemoteError, OSError) as error:
+                self._lose_by(error)
 
     def _connect(self) -> None:
         """Make the connection, and ask for all channels."""
         if not self._areas:
-            return  # nobody uses Redis yet
+            return  # nobody uses it yet
         try:
-            made = Subscription(self._remote.connection())
+            made = self._remote.subscriber(self._host_channel)
         except (CacheError, OSError) as error:
             self._lose(getattr(error, "reason", type(error).__name__))
             return
@@ -394,9 +384,9 @@ class _Leadership:
         self._unreturned = 0
         self._memory.link_note(LINK_CONNECTED)
         try:
-            made.subscribe([self._host_channel, *(name.decode() for name in self._areas)])
-        except OSError as error:
-            self._lose(type(error).__name__)
+            made.subscribe(self._areas)
+        except (RemoteError, OSError) as error:
+            self._lose_by(error)
 
     def _check(self) -> None:
         """
@@ -410,8 +400,21 @@ class _Leadership:
         elif self._unreturned > DEAD_AFTER:
             self._lose("no heartbeat came back")
 
+    def _lose_by(self, error: RemoteError | OSError) -> None:
+        """Close the connection because of an error on it."""
+        if not isinstance(error, RemoteError):
+            self._lose(type(error).__name__)
+        elif error.reason == "refused":
+            self._host_confirmed = False  # of what was asked for, something is refused
+            self._lose(str(error))
+        else:
+            self._lose(error.reason)
+
     def _lose(self, why: str) -> None:
         """Close the connection, and decide when to make the next."""
+        if not self._host_confirmed:
+            self._count_all("receive_error_subscribe", "invalidation_receive_failures")
+        self._host_confirmed = False
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -451,8 +454,8 @@ class _Leadership:
         if self._subscription is not None:
             try:
                 self._subscription.ping()
-            except OSError as error:
-                self._lose(type(error).__name__)
+            except (RemoteError, OSError) as error:
+                self._lose_by(error)
         self._prove()
         try:
             self._recheck(now)
@@ -479,8 +482,10 @@ class _Leadership:
         """
         if now < self._recheck_at:
             return
-        for area in self._remote.recheck(list(self._areas.values()), self._memory.origin):
-            self._complain(f"Redis has begun anew from its disk: area {area} is dropped there")
+        for area in self._remote.recheck(self._areas, self._memory.origin):
+            self._complain(
+                f"{self._remote.title} has begun anew from its disk: area {area} is dropped there"
+            )
         self._recheck_at = now + RECHECK_EVERY
         self._prove()
 
@@ -488,7 +493,9 @@ class _Leadership:
         self._linked = False
         if why in {"refused", "other"}:
             self._memory.link_refused()
-        self._complain(f"Redis does not take heartbeats ({why}), so that it is not read")
+        self._complain(
+            f"{self._remote.title} does not take heartbeats ({why}), so that it is not read"
+        )
 
     # --- what was missed, here and there ---
 
@@ -525,7 +532,7 @@ class _Leadership:
         except RemoteError as error:
             # The next heartbeat tells when to try again.
             self._outbox_at = time.monotonic() + self._interval / 2
-            self._complain(f"Redis does not take what is queued ({error.reason})")
+            self._complain(f"{self._remote.title} does not take what is queued ({error.reason})")
 
     def _repair(self) -> None:
         """Called by the follower when a history has ended."""
@@ -533,7 +540,9 @@ class _Leadership:
         try:
             self._resender.repair()
         except RemoteError as error:
-            self._complain(f"Redis does not take what a failover may have lost ({error.reason})")
+            self._complain(
+                f"{self._remote.title} does not take what a failover may have lost ({error.reason})"
+            )
 
     # --- counting ---
 
@@ -542,6 +551,7 @@ class _Leadership:
         if name in _SAID:
             oplog.failed(area, "listen", _SAID[name], time.monotonic())
 
-    def _count_all(self, name: str) -> None:
-        for area in self._areas.values():
-            self._memory.area_count(area, _COUNTER[name], 1)
+    def _count_all(self, *names: str) -> None:
+        for area in self._areas:
+            for name in names:
+                self._memory.area_count(area, _COUNTER[name], 1)

@@ -15,6 +15,13 @@ does not matter for that, only for how soon *known* catches up.  What the argume
 
 - *known* is never too high.  It is raised by the next number, after its keys were dropped; by a
   number read from Redis before the whole area was dropped; and by nothing else.
+- What a message asks for is done by then to all that this host holds, loads that run included: a
+  key's items go, or their lives end; a delete by tag kills what was loaded before it was applied
+  here, whether that is stored yet or not (see *since* in the segment), and leaves what is loaded
+  after it.  That is enough: a load that began after the message was applied began after Redis had
+  taken the delete.  A copy that a reader fetches from Redis was current by the table there *after*
+  it was read, and is kept as loaded before that: so it is dead as soon as the message of a delete
+  that came later is applied.
 - A number is given once in a history.  A history has a name, the replication id: a failover that
   lost the tail of the last one gives the same numbers again, to other writes, under another name.
   (Within a history, a counter that was lost starts again far above: see the write script.)
@@ -27,6 +34,12 @@ does not matter for that, only for how soon *known* catches up.  What the argume
 - The log does not say which history it is of, and a failover may come between a heartbeat and the
   replay that it asked for.  So what a replay has raised counts only for heartbeats sent after it:
   if they still tell the same history, the log was of that one.
+
+**Tags** need nothing else: their messages are numbered, logged, lost, replayed and repaired like
+all others.  They are applied at once, not gathered: it is O(1), and *known* is written behind all
+drops in any case.  To apply one twice kills what was loaded between; so an own one is skipped if
+its note says that its sender has dropped a second time behind Redis.  Until it says so the message
+is applied: the sender may have died, or be stopped, just before.
 
 **Killed anywhere.**  The next leader starts from ``area_state``.  It is written after the drops
 that it speaks of and before the extension that stands on it, so it is never too high either.  One
@@ -41,7 +54,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from accelerator.message import CLEAR, EXPIRE, SET, MessageError, parse, parse_heartbeat
+from accelerator.message import (
+    CLEAR,
+    EXPIRE,
+    EXPIRE_TAGS,
+    FORGET_TAGS,
+    SET,
+    MessageError,
+    parse,
+    parse_heartbeat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -69,6 +91,7 @@ class Memory(Protocol):
     """What is used of the segment; see there."""
 
     def invalidate(self, area: str, keys: list[bytes], expire: bool = False) -> int: ...  # noqa: D102
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = False, /) -> None: ...  # noqa: D102
     def clear_area(self, area: str, /) -> None: ...  # noqa: D102
     def area_state(self, area: str, /) -> tuple[int, int]: ...  # noqa: D102
     def area_applied(self, area: str, replication: int, seq: int, /) -> None: ...  # noqa: D102
@@ -338,6 +361,8 @@ class Follower:
             keys = self._own(area, message)
         if message.kind == CLEAR:
             self._memory.clear_area(area.name)
+        elif message.kind in {FORGET_TAGS, EXPIRE_TAGS}:
+            self._drop_tags(area, keys, expire=message.kind == EXPIRE_TAGS)
         elif message.kind == EXPIRE:
             area.expired += keys
         else:
@@ -351,13 +376,14 @@ class Follower:
         Note own messages as heard; give the keys that are to be dropped all the same.
 
         A delete is done again: its sender may have died between Redis and its second drop.  A set
-        is not if the copy here is the very one that it stored.
+        is not if the copy here is the very one that it stored; nor is a delete by tag if its note
+        tells of the second drop.
         """
         late = [note != 0 and self._memory.outbox_given_up(note) for note in message.notes]
         heard = [note != 0 and self._memory.outbox_heard(note) for note in message.notes]
-        if message.kind != SET:
+        if message.kind not in {SET, FORGET_TAGS, EXPIRE_TAGS}:
             return message.keys
-        if any(late):
+        if message.kind == SET and any(late):
             # A connection that was given up carried it on: maybe past a delete that was done since.
             self._forget(
                 area.name, [key for key, is_late in zip(message.keys, late, strict=True) if is_late]
@@ -390,10 +416,26 @@ class Follower:
         try:
             self._memory.invalidate(area.name, keys, expire)
         except (TypeError, ValueError):
-            # Nobody knows such a key here; but a message that is not followed must not be believed
-            # either, and one that ends the listener would do so for ever.
-            self._count(area.name, "receive_error_apply", 1)
-            self._memory.clear_area(area.name)
+            self._drop_all(area)
+
+    def _drop_tags(self, area: _Area, tags: list[bytes], *, expire: bool) -> None:
+        if not tags:
+            return
+        try:
+            self._memory.invalidate_tags(area.name, tags, expire)
+        except (TypeError, ValueError):
+            self._drop_all(area)
+
+    def _drop_all(self, area: _Area) -> None:
+        """
+        Drop an area as a message names what nobody knows here.
+
+        One that is not followed must not be believed either, and one that ends the listener would
+        do so for ever.
+        """
+        self._count(area.name, "receive_error_apply", 1)
+        self._count(area.name, "invalidation_receive_failures", 1)
+        self._memory.clear_area(area.name)
 
     # --- what was missed --------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from accelerator.backend import TAG_TYPE
 from accelerator.errors import RemoteError
-from accelerator.local import COUNTERS, NOTE_CLEAR
-from accelerator.message import FORGET
+from accelerator.local import COUNTERS, NOTE_CLEAR, NOTE_EXPIRE_TAG, NOTE_FORGET_TAG
+from accelerator.message import CLEAR, EXPIRE_TAGS, FORGET, FORGET_TAGS
 from accelerator.remote import Change
 
 if TYPE_CHECKING:
@@ -26,7 +27,14 @@ _PUBLISH: Final = COUNTERS.index("invalidation_publish")
 _PUBLISH_FAILURES: Final = COUNTERS.index("invalidation_publish_failures")
 
 Entry = tuple[int, str, int, bytes]
-"""Number, area, kind and encoded key."""
+"""Number, area, kind and encoded key, or tag behind TAG_TYPE."""
+
+_SENT_AS: Final = {
+    NOTE_CLEAR: CLEAR,
+    NOTE_FORGET_TAG: FORGET_TAGS,
+    NOTE_EXPIRE_TAG: EXPIRE_TAGS,
+}
+"""Kinds of messages for kinds of entries; all others are sent as FORGET."""
 
 
 class Outbox(Protocol):
@@ -37,6 +45,7 @@ class Outbox(Protocol):
     def outbox_recent(self, seconds: float, /) -> list[Entry]: ...  # noqa: D102
     def outbox_owed(self) -> list[str]: ...  # noqa: D102
     def outbox_paid(self, area: str, /) -> None: ...  # noqa: D102
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = False, /) -> None: ...  # noqa: D102
     def area_count(self, area: str, counter: int, n: int = 1, /) -> None: ...  # noqa: D102
 
 
@@ -47,6 +56,10 @@ class Deposed(Exception):  # noqa: N818  it is no error: it ends a term
 class Resender:
     """
     Sends as deletes what is in the outbox: a delete is right whatever has happened meanwhile.
+
+    A delete by tag, or an expiry, is sent as what it is; and what this host holds is dropped once
+    more behind it, before it counts as sent, because a reader may have fetched from Redis what was
+    not dead there before, and nobody else is left to do it.  Killed in between, it is sent again.
 
     Args:
         memory: The segment.
@@ -103,7 +116,7 @@ class Resender:
             area, keys = next(iter(self._late.items()))
             part = list(itertools.islice(keys, PORTION))
             self._prove()
-            self._send_part(area, [(0, key) for key in part], clear=False)
+            self._send_part(area, FORGET, [(0, key) for key in part])
             for key in part:
                 del keys[key]
             if not keys:
@@ -136,20 +149,25 @@ class Resender:
 
     def _send(self, entries: Iterable[Entry], settle: Callable[[int], None]) -> None:
         """Send runs of the same area, in their order."""
-        for (area, clear), run in itertools.groupby(entries, lambda it: (it[1], _is_clear(it))):
+        for (area, kind), run in itertools.groupby(entries, lambda it: (it[1], _sent_as(it))):
             numbers_keys = [(number, key) for number, _, _, key in run]
             for start in range(0, len(numbers_keys), PORTION):
                 part = numbers_keys[start : start + PORTION]
                 self._prove()
-                self._send_part(area, part, clear=clear)
+                self._send_part(area, kind, part)
                 for number in map(itemgetter(0), part):
                     settle(number)
 
-    def _send_part(self, area: str, part: Sequence[tuple[int, bytes]], *, clear: bool) -> None:
+    def _send_part(self, area: str, kind: int, part: Sequence[tuple[int, bytes]]) -> None:
         try:
-            if clear:
+            if kind == CLEAR:
                 # One clear does for all of the run.
                 self._remote.clear(area, part[-1][0], self._origin)
+            elif kind in {FORGET_TAGS, EXPIRE_TAGS}:
+                tags = [key.removeprefix(TAG_TYPE) for _, key in part]
+                notes = [number for number, _ in part]
+                self._remote.mark_tags(area, kind, tags, notes, self._origin)
+                self._memory.invalidate_tags(area, tags, kind == EXPIRE_TAGS)
             else:
                 changes = [Change(key, None, None, number) for number, key in part]
                 self._remote.write(area, FORGET, changes, self._origin)
@@ -159,6 +177,7 @@ class Resender:
         self._memory.area_count(area, _PUBLISH)
 
 
-def _is_clear(entry: Entry) -> bool:
+def _sent_as(entry: Entry) -> int:
+    """Give the kind of the message that tells of an entry."""
     _, _, kind, _ = entry
-    return kind == NOTE_CLEAR
+    return _SENT_AS.get(kind, FORGET)

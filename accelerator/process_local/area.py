@@ -30,7 +30,9 @@ from accelerator.process_local.constants import (
     NEGATIVE_HIT,
     NOT_STORED,
     NOTE_EXPIRE,
+    NOTE_EXPIRE_TAG,
     NOTE_FORGET,
+    NOTE_FORGET_TAG,
     NOTE_SET,
     OBJECT_HIT,
     OBJECTS_COPY,
@@ -49,15 +51,19 @@ from accelerator.process_local.flights import (
     checked_mode,
 )
 from accelerator.process_local.items import AreaState, Freshness, Item, Life
+from accelerator.process_local.tags import TAG_TYPE, checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from accelerator.process_local.segment import ProcessLocalSegment
 
 _PLAIN_TTL_MAX: Final = 1e9
 _NAME_TAG: Final = b"\xff"
 _INT64: Final = range(-(1 << 63), 1 << 63)
+
+_ATTACHES: Final = 16
+"""_attach() calls before an area that is not bound is an error: other threads may detach."""
 
 
 class _Binding(NamedTuple):
@@ -73,6 +79,11 @@ class _Binding(NamedTuple):
     flags: int
     refresh_window: float
     freshness: Freshness
+    converter: Callable[[Any], Any] | None
+
+    def encoded(self, key: Any) -> bytes:
+        """What a caller's key is called here; a converter is run outside of all locks."""
+        return encode_key(key if self.converter is None else self.converter(key))
 
     @property
     def shared(self) -> bool:
@@ -151,6 +162,8 @@ class ProcessLocalArea:
         bound: float | None = None,
         limit: float = 0.0,
         on_desync: int = CAP,
+        variant: int = 0,
+        key_converter: Callable[[Any], Any] | None = None,
     ) -> None:
         """Tie this object to an area of a segment."""
         for life in (ttl, null_ttl):
@@ -166,9 +179,11 @@ class ProcessLocalArea:
             raise ValueError(
                 "_bind: bound must be None or more than 0 seconds and finite, limit 0 to bound"
             )
+        if not 0 <= variant < 1 << 32:
+            raise ValueError("_bind: variant must be a number of 32 bits")
         if flags & OFF:
             flags = flags & ~PLAIN_SET | OBJECTS_COPY
-        state = segment.area(area)
+        state = segment.version(area, variant)
         if bound is not None:
             segment.watch(state)
         self.__binding = _Binding(
@@ -182,6 +197,7 @@ class ProcessLocalArea:
             flags,
             refresh_window,
             Freshness(bound, limit, on_desync),
+            key_converter,
         )
 
     def _unbind(self) -> None:
@@ -194,11 +210,13 @@ class ProcessLocalArea:
     def __ready(self) -> _Binding:
         """Give the binding; attach first if need be."""
         binding = self.__binding
-        if binding is None:
+        for _ in range(_ATTACHES):
+            if binding is not None:
+                break
             self._attach()
             binding = self.__binding
-            if binding is None:
-                raise RuntimeError("_attach() did not bind the area")
+        else:
+            raise RuntimeError("_attach() did not bind the area")
         if not binding.segment.entered:
             binding.segment.register()
         return binding
@@ -208,12 +226,36 @@ class ProcessLocalArea:
     def get(
         self, key: Any, /, default: Any = None, *, options: Any = None, **read_options: Any
     ) -> Any:
-        """Read one key."""
+        """
+        Read one key; with a loader, load it on a miss.
+
+        A hit in the memory of this host takes no lock and runs no Python code.
+
+        Args:
+            key: str, bytes, int, UUID, None, bool, or a tuple of those.
+            default: What to answer if the key is not known.  A stored None is no miss; with MISS
+                as default both can be told apart.
+            options: What this read allows, a ReadOptions.
+            read_options: The same as keywords: allow_stale (bool), disable_load (bool),
+                max_staleness (seconds, or another duration).
+
+        Returns:
+            The value, a stored None included, or *default*.
+
+        Raises:
+            LoaderError: The loader raised, and no stale value was there and allowed.
+            LoaderTimeout: Others' loads took longer than ``wait_timeout``, and ``max_loads`` run.
+            ConfigError: The loader is async: use aget().
+            TypeError, ValueError: The key or an option is wrong.
+
+        A miss blocks for at most ``redis_timeout``, and then for as long as the loader does, or
+        for ``wait_timeout`` where another one loads.
+        """
         binding = self.__ready()
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
             return self._miss(key, default, options, read_options)
-        found = self.__read_object(binding, encode_key(key), mark=True, stale=False)
+        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
         if found is not None:
             self.__count_hit(binding, found[1])
             self.__watch_life(binding, key, found[0].life)
@@ -222,6 +264,22 @@ class ProcessLocalArea:
             binding.add(LOCAL_MISS)
             return default
         return self._miss(key, default, None, {})
+
+    def _hit(self, key: Any) -> Any:
+        """What get() would answer if it is a plain hit whose refresh is not due; UNSET if not."""
+        binding = self.__ready()
+        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
+        if found is None:
+            return UNSET
+        expire_at = found[0].life.expire_at
+        if (
+            binding.refresh_window
+            and expire_at is not None
+            and expire_at - binding.segment.now() < binding.refresh_window
+        ):
+            return UNSET  # whoever is asked next finds it again, and has it refreshed
+        self.__count_hit(binding, found[1])
+        return found[1]
 
     def mget(
         self,
@@ -232,15 +290,37 @@ class ProcessLocalArea:
         options: Any = None,
         **read_options: Any,
     ) -> dict[Any, Any]:
-        """Read many keys: a dict of all of them, in the order of the request."""
+        """
+        Read many keys; with a loader, load what is missing.
+
+        The loader is asked once if it has ``mload``, else key by key.
+
+        Args:
+            keys: An iterable of keys, each as get() takes it.
+            default: What to answer for those that are not known.
+            options: As get() takes it.
+            read_options: As get() takes them.
+
+        Returns:
+            A dict of every requested key, in the order of the request, each once.
+
+        Raises:
+            LoaderError, LoaderTimeout, ConfigError: As get() does, for any of the keys; what was
+                loaded for the others is stored.
+            TypeError: A key or an option is wrong.
+            ValueError: The same, or keys that are equal in a dict and not here, as 1 and True.
+
+        Misses block as with get().
+        """
         binding = self.__ready()
         plain = options is None and not read_options
         result: dict[Any, Any] = {}
         missing = []
-        distinct = set()
+        names: dict[Any, bytes] = {}
+        told_apart = True
         for key in _keys_of(keys):
-            encoded = encode_key(key)
-            distinct.add(encoded)
+            encoded = binding.encoded(key)
+            told_apart &= names.setdefault(key, encoded) == encoded
             found = None
             if plain:  # options may forbid what a plain hit returns
                 found = self.__read_object(binding, encoded, mark=True, stale=False)
@@ -250,7 +330,7 @@ class ProcessLocalArea:
             elif key not in result:
                 result[key] = default
                 missing.append(key)
-        if len(distinct) != len(result):
+        if not told_apart:
             raise ValueError(
                 "mget() answers with a dict, in which some of these keys are equal though they are "
                 "different keys here, as 1 and True are: ask for them in two calls"
@@ -263,25 +343,66 @@ class ProcessLocalArea:
             self._mmiss(missing, result, default, options, read_options)
         return result
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: object, /) -> bool:
+        """
+        Tell whether a fresh value is there, a stored None included.
+
+        Counts as no read, and never loads.
+
+        Raises:
+            TypeError, ValueError: The key is wrong.
+
+        Never waits on this host; what Redis has is looked for within ``redis_timeout``.
+        """
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         if not binding.flags & OFF and binding.segment.find(
             binding.area, encoded, mark=False, stale=False, freshness=binding.freshness
         ):
             return True
         return not binding.flags & PLAIN_MISS and bool(self._contains_miss(key))
 
-    def set(self, key: Any, value: Any, /, ttl: Any = UNSET, **options: Any) -> None:
-        """Store one key."""
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        /,
+        ttl: Any = UNSET,
+        *,
+        tags: Any = None,
+        broadcast: Any = None,
+    ) -> None:
+        """
+        Store one key, for all processes; with Redis for all hosts.
+
+        Args:
+            key: As get() takes it.
+            value: What the area's codec can encode, up to ``max_value_size`` bytes.
+            ttl: Its life: seconds, a timedelta, or text such as "5m"; None: no expiry; 0: nothing
+                is stored, and an older copy goes.  Not given: as the area says.
+            tags: An iterable of str, each of 1 to 255 bytes in UTF-8: delete_tags() forgets the
+                value with all others that carry one of them.  A value carries at most 8, those of
+                the area included.
+            broadcast: Whether other hosts are told; None: as ``broadcast_sets`` says.
+
+        Raises:
+            SerializationError: The value cannot be encoded, or is too large; nothing has changed.
+            TypeError, ValueError: The key, *ttl*, a tag or *broadcast* is wrong.
+
+        What the memory or Redis does not take is logged, and raises nothing.  Blocks for at most
+        20 ms, with Redis for at most ``redis_timeout``.
+        """
         binding = self.__ready()
         raw = None
-        if binding.flags & PLAIN_SET and not options and _is_plain_ttl(ttl):
+        is_plain = binding.flags & PLAIN_SET and tags is None and broadcast is None
+        if is_plain and _is_plain_ttl(ttl):
             raw = encode_raw(value)
         if raw is None or raw[0] == CODE_NULL or len(raw[1]) > binding.max_value_size:
+            given = {"tags": tags, "broadcast": broadcast}
+            options = {name: value for name, value in given.items() if value is not None}
             self._set(key, value, ttl, options)
             return
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = (
             binding.configured_life()
             if ttl is UNSET
@@ -299,16 +420,18 @@ class ProcessLocalArea:
         ttl: float | None,
         stale_ttl: float,
         mode: int = SET,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         *,
         note: int = 0,
+        tags: Sequence[bytes] = (),
     ) -> int:
         if not 0 < code < CODE_LIMIT or mode not in {SET, ADD, FILL}:
             raise ValueError("_store: code or mode out of range")
         age = checked_age(age)
+        checked = checked_tags(tags)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = binding.given_life(ttl, stale_ttl)
         if binding.flags & OFF:
             return NOT_STORED
@@ -323,11 +446,15 @@ class ProcessLocalArea:
             age=age,
             freshness=binding.freshness,
             note=note,
+            tags=binding.segment.slots_of(binding.area, checked),
         )
 
-    def _token(self, key: Any) -> tuple[int, int]:
+    def _token(self, key: Any) -> tuple[int, int, int]:
         binding = self.__ready()
-        return binding.segment.token(binding.area, encode_key(key))
+        encoded = binding.encoded(key)
+        with binding.segment.lock():
+            key_count, area_count = binding.segment.token(binding.area, encoded)
+            return key_count, area_count, binding.segment.tags.clock
 
     def _read(
         self, key: Any, *, touch: bool = True, stale: bool = False, within: float | None = None
@@ -336,28 +463,32 @@ class ProcessLocalArea:
         if within is not None and not within >= 0:
             raise ValueError("_read: within must be None or not less than 0 seconds")
         binding = self.__ready()
-        found = self.__read_object(binding, encode_key(key), mark=touch, stale=stale, within=within)
+        found = self.__read_object(
+            binding, binding.encoded(key), mark=touch, stale=stale, within=within
+        )
         if found is None:
             return None
         item, value, is_fresh = found
         now = binding.segment.now()
         expire_at = item.life.expire_at
         ttl = None if expire_at is None else expire_at - now
+        if ttl is not None and item.is_expired_by_tag:
+            ttl = min(ttl, item.loaded_at - now)  # nobody knows when: since it was loaded
         return value, item.code, now - item.loaded_at, ttl, not is_fresh, item.version
 
     def _delete(self, key: Any) -> bool:
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         binding.add(DELETE_TOTAL)
         return binding.segment.delete(binding.area, encoded)
 
     def _expire(self, key: Any) -> bool:
         binding = self.__ready()
-        return binding.segment.expire(binding.area, encode_key(key))
+        return binding.segment.expire(binding.area, binding.encoded(key))
 
     def _touch(self, key: Any, ttl: float | None, stale_ttl: float) -> int:
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         return binding.segment.touch(binding.area, encoded, binding.given_life(ttl, stale_ttl))
 
     def _incr(
@@ -366,7 +497,7 @@ class ProcessLocalArea:
         delta = _int64(delta)
         initial = None if initial is None else _int64(initial)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         life = binding.given_life(ttl, stale_ttl)
         return binding.segment.incr(binding.area, encoded, delta, initial, life)
 
@@ -375,11 +506,25 @@ class ProcessLocalArea:
         bound = binding.freshness.bound
         if bound is None:
             return None
-        return max(0.0, binding.segment.now() - (binding.area.fresh_until - bound))
+        return max(0.0, binding.segment.now() - (binding.area.base.fresh_until - bound))
 
     def _clear(self) -> None:
         binding = self.__ready()
         binding.segment.clear(binding.area)
+
+    # --- tags, encoded in UTF-8 ---
+
+    def _delete_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=False)
+
+    def _expire_tags(self, tags: Sequence[bytes]) -> None:
+        self.__mark_tags(tags, expire=True)
+
+    def __mark_tags(self, tags: Sequence[bytes], *, expire: bool) -> None:
+        checked = checked_tags(tags, most=None)
+        binding = self.__ready()
+        binding.segment.count_tags(binding.area, len(checked))
+        binding.segment.mark_tags(binding.area, checked, expire=expire)
 
     # --- what L2 and other hosts are to learn of ---
 
@@ -387,7 +532,14 @@ class ProcessLocalArea:
         if kind not in {NOTE_FORGET, NOTE_SET, NOTE_EXPIRE}:
             raise ValueError("_note: no such kind")
         binding = self.__ready()
-        return binding.segment.note(binding.area, kind, encode_key(key))
+        return binding.segment.note(binding.area, kind, binding.encoded(key))
+
+    def _note_tag(self, tag: bytes, kind: int) -> int:
+        if kind not in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+            raise ValueError("_note_tag: no such kind")
+        (checked,) = checked_tags((tag,))
+        binding = self.__ready()
+        return binding.segment.note(binding.area, kind, TAG_TYPE + checked)
 
     def _note_clear(self) -> int:
         binding = self.__ready()
@@ -403,7 +555,7 @@ class ProcessLocalArea:
 
     def _hash(self, key: Any) -> int:
         binding = self.__ready()
-        return binding.segment.hash_of(binding.area, encode_key(key))
+        return binding.segment.hash_of(binding.area, binding.encoded(key))
 
     # --- loads ---
 
@@ -419,15 +571,16 @@ class ProcessLocalArea:
         lease = checked_lease(lease)
         mode = checked_mode(mode)
         binding = self.__ready()
-        encoded = _encode_name(key) if mode == LOCK else encode_key(key)
+        encoded = _encode_name(key) if mode == LOCK else binding.encoded(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
         window = None
         if not binding.flags & OFF and mode not in {FORCE, LOCK}:
             window = 0.0 if mode == JOIN else binding.refresh_window or None
         table = binding.segment.table
+        area = binding.area.base if mode == LOCK else binding.area
         entered = table.enter(
-            seat, binding.area, encoded, lease, mode, window=window, freshness=binding.freshness
+            seat, area, encoded, lease, mode, window=window, freshness=binding.freshness
         )
         return flight if entered else None
 
@@ -435,7 +588,7 @@ class ProcessLocalArea:
         """Begin a load that nobody joins; None: *most* run already."""
         lease = checked_lease(lease)
         binding = self.__ready()
-        encoded = encode_key(key)
+        encoded = binding.encoded(key)
         seat = Seat()
         flight = self.__flight(binding, seat)
         entered = binding.segment.table.enter_alone(seat, binding.area, encoded, lease, most)
@@ -464,11 +617,11 @@ class ProcessLocalArea:
         if not seconds >= 0:
             raise ValueError("_pause: seconds must not be below 0")
         binding = self.__ready()
-        binding.segment.pause(binding.area, encode_key(key), seconds)
+        binding.segment.pause(binding.area, binding.encoded(key), seconds)
 
     def _pausing(self, key: Any) -> bool:
         binding = self.__ready()
-        return binding.segment.pausing(binding.area, encode_key(key))
+        return binding.segment.pausing(binding.area, binding.encoded(key))
 
     def _latency(self, seconds: float) -> None:
         binding = self.__ready()

@@ -26,9 +26,16 @@ VERIFY_FULL: Final = 16
 CACHE_NULL: Final = 32
 OFF: Final = 64
 LOADS: Final = 128
+OWN_OBJECTS: Final = 256
+BY_ANSWER: Final = 512
 
-CODE_LIMIT: Final = 64
+CODE_LIMIT: Final = 32
 """Codes of values are below it."""
+
+TAGS_MAX: Final = 8
+"""Most tags of a value."""
+TAG_SIZE_MAX: Final = 255
+"""Longest tag, in bytes of its UTF-8."""
 
 CAP: Final = 0
 BYPASS: Final = 1
@@ -58,6 +65,8 @@ NOTE_FORGET: Final = 0
 NOTE_SET: Final = 1
 NOTE_EXPIRE: Final = 2
 NOTE_CLEAR: Final = 3
+NOTE_FORGET_TAG: Final = 4
+NOTE_EXPIRE_TAG: Final = 5
 
 REMOTE_GO: Final = 0
 REMOTE_PROBE: Final = 1
@@ -141,6 +150,7 @@ COUNTERS: Final = (
     "receive_error_decode",
     "receive_error_apply",
     "desync_read",
+    "tag_delete",
 )
 
 # Places of the counters that this package itself raises.
@@ -155,3 +165,4 @@ EXPIRED_TOTAL: Final = COUNTERS.index("expired")
 REJECTED_SIZE: Final = COUNTERS.index("store_rejected_size")
 REJECTED_RACE: Final = COUNTERS.index("store_rejected_race")
 CORRUPT: Final = COUNTERS.index("corrupt_item")
+TAG_DELETE: Final = COUNTERS.index("tag_delete")

@@ -21,7 +21,7 @@ import os
 import threading
 import time
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from accelerator.process_local.constants import (
     CODE_LIMIT,
@@ -44,13 +44,15 @@ from accelerator.process_local.constants import (
     WAIT_ENDED,
     WAIT_TIMEOUT,
 )
+from accelerator.process_local.tags import checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from accelerator.process_local.items import AreaState, Freshness, Life, Place
     from accelerator.process_local.segment import ProcessLocalSegment
+    from accelerator.process_local.tags import Slots
 
 RECORDS_MAX: Final = 4096
 _AGE_MAX: Final = 90 * 86400.0
@@ -60,6 +62,14 @@ test may have been moved."""
 _TICK: Final = 0.05
 _TAKEN_OVER: Final = -1
 """Outcome of a flight that another one took the place of because its lease had passed."""
+
+
+class Handed(NamedTuple):
+    """What a load has found, for those who joined it."""
+
+    code: int
+    payload: bytes
+    tags: tuple[Slots, ...] = ()
 
 
 class Record:
@@ -73,6 +83,7 @@ class Record:
         token: tuple[int, int] | None,
         started: float,
         deadline: float,
+        since: int = 0,
     ) -> None:
         self.number = number
         self.area = area
@@ -81,6 +92,8 @@ class Record:
         """Generations when it began; None: a lock, which none of them ends."""
         self.started = started
         self.deadline = deadline
+        self.since = since
+        """Count of the clock of tags when it began."""
         self.alone = False
         self.counts = False
         """As one of those alone of which there is a most."""
@@ -88,8 +101,8 @@ class Record:
         self.overtaken = False
         self.outcome: int | None = None
         """How it ended, a RESULT_ constant or _TAKEN_OVER; None: it runs."""
-        self.handed: tuple[int, bytes] | None = None
-        """Code and payload for those who joined, while there are any."""
+        self.handed: Handed | None = None
+        """For those who joined, while there are any."""
         self.seats: dict[int, Seat] = {}
         """Who joined."""
         # Single operations on these two are atomic, and each waker is taken out once.
@@ -117,6 +130,8 @@ class Seat:
         self.record: Record | None = None
         self.state: int = FLIGHT_OVER
         self.taken_over = False
+        self.since = 0
+        """Count of the clock of tags when it was taken."""
 
 
 class Table:
@@ -175,8 +190,11 @@ class Table:
                 seat.state = FLIGHT_LEADING
                 record.counts = most is not None
                 # First in, then counted: who comes in between counts this one too.
-                area.alone[record.number] = record
-                if most is not None and sum(each.counts for each in area.alone.values()) > most:
+                area.base.alone[record.number] = record
+                if (
+                    most is not None
+                    and sum(each.counts for each in area.base.alone.values()) > most
+                ):
                     self._drop(seat, record)
                     return False
                 if record.recorded:
@@ -186,7 +204,7 @@ class Table:
             for record in ended:
                 record.wake()
 
-    def end(self, seat: Seat, outcome: int, handed: tuple[int, bytes] | None = None) -> None:
+    def end(self, seat: Seat, outcome: int, handed: Handed | None = None) -> None:
         """End the flight that *seat* leads, once; wake all who wait, also the second time."""
         record = seat.record
         if record is None:
@@ -196,7 +214,7 @@ class Table:
         if record.outcome is not None:
             record.wake()
 
-    def settle(self, seat: Seat, outcome: int, handed: tuple[int, bytes] | None = None) -> None:
+    def settle(self, seat: Seat, outcome: int, handed: Handed | None = None) -> None:
         """End it with the lock held; wake() is still to come."""
         record = seat.record
         if record is None or seat.state != FLIGHT_LEADING:
@@ -224,7 +242,7 @@ class Table:
         record = self.leads.pop(place, None)
         if record is not None:
             record.overtaken = True
-        for record in area.alone.copy().values():
+        for record in area.base.alone.copy().values():
             if record.place == place:
                 record.overtaken = True
         area.pauses.pop(key, None)
@@ -242,7 +260,7 @@ class Table:
         """Let the value of *record* overtake every flight of its key but itself."""
         if self.leads.get(record.place) is record:
             del self.leads[record.place]
-        record.area.alone.pop(record.number, None)
+        record.area.base.alone.pop(record.number, None)
 
     def is_overtaken(self, record: Record) -> bool:
         """Tell whether a delete, clear or newer store came since the record began."""
@@ -314,7 +332,7 @@ class Table:
             current = self.leads.get(place)
             if current is not None:
                 late = now >= current.deadline
-                joined = freshness.oldest_joined(area.fresh_until, now)
+                joined = freshness.oldest_joined(area.base.fresh_until, now)
                 if mode != LOCK and not late and now - current.started > joined:
                     current.overtaken = True
                 if not late and not self.is_overtaken(current):
@@ -338,10 +356,11 @@ class Table:
     def _record(self, area: AreaState, key: bytes, lease: float, *, locks: bool = False) -> Record:
         now = self._segment.now()
         token = None if locks else self._segment.token(area, key)
-        return Record(next(self._numbers), area, (area.number, key), token, now, now + lease)
+        since = self._segment.tags.clock
+        return Record(next(self._numbers), area, (area.number, key), token, now, now + lease, since)
 
-    @staticmethod
-    def _join(seat: Seat, record: Record) -> bool:
+    def _join(self, seat: Seat, record: Record) -> bool:
+        seat.since = self._segment.tags.clock
         seat.record = record
         seat.state = FLIGHT_JOINED
         record.seats[id(seat)] = seat
@@ -369,7 +388,7 @@ class Table:
     def _remove(self, record: Record) -> None:
         if self.leads.get(record.place) is record:
             del self.leads[record.place]
-        record.area.alone.pop(record.number, None)
+        record.area.base.alone.pop(record.number, None)
         self.records.pop(record.number, None)
 
 
@@ -484,12 +503,14 @@ class Flight:
         ttl: float | None,
         stale_ttl: float,
         age: float | None = None,
+        *,
+        tags: Sequence[bytes] = (),
     ) -> int:
         """Store the value unless it is out of date, and end."""
         life = self._life(ttl, stale_ttl)
         if age is not None:
             age = checked_age(age)
-        handed = _handed(code, payload)
+        handed = self._handed(code, payload, tags)
         record = self._seat.record
         if self.state != FLIGHT_LEADING or record is None:
             self.fail()  # in case that an exception left waiters asleep
@@ -501,7 +522,7 @@ class Flight:
         with self._segment.lock():
             stored = NOT_STORED
             if self._stores:
-                stored = self._segment.fill(record, *handed, life, age)
+                stored = self._segment.fill(record, handed, life, age)
             if stored == STORED and self._segment.is_readable(record, age, self._freshness):
                 table.settle(self._seat, RESULT_STORED)
             else:
@@ -509,9 +530,9 @@ class Flight:
         record.wake()
         return stored
 
-    def hand(self, code: int, payload: bytes) -> None:
+    def hand(self, code: int, payload: bytes, *, tags: Sequence[bytes] = ()) -> None:
         """Give the value to those who joined, store nothing, and end."""
-        handed = _handed(code, payload)
+        handed = self._handed(code, payload, tags)
         record = self._seat.record
         if record is not None and record.token is None:
             self.fail()
@@ -537,7 +558,15 @@ class Flight:
     ) -> None:
         self.fail()
 
-    def _end(self, outcome: int, handed: tuple[int, bytes] | None = None) -> None:
+    def _handed(self, code: int, payload: bytes, tags: Sequence[bytes]) -> Handed:
+        if not 0 < code < CODE_LIMIT:
+            raise ValueError("a flight's value: code out of range")
+        checked = checked_tags(tags)
+        record = self._seat.record
+        slots = () if record is None else self._segment.slots_of(record.area, checked)
+        return Handed(code, bytes(payload), slots)
+
+    def _end(self, outcome: int, handed: Handed | None = None) -> None:
         if self._seat.state in {FLIGHT_LEADING, FLIGHT_OVER} and self._pid == os.getpid():
             self._segment.table.end(self._seat, outcome, handed)
 
@@ -600,7 +629,21 @@ class Flight:
         if record is None or self.state != FLIGHT_JOINED:
             return None
         handed = record.handed
-        return None if handed is None else self._decode(*handed)
+        if handed is None or not self._may_take(record, handed):
+            return None
+        return self._decode(handed.code, handed.payload)
+
+    def _may_take(self, record: Record, handed: Handed) -> bool:
+        """
+        Tell whether no operation on a tag of the value lies between its load and this entry.
+
+        Only the last one is known: if it came later than both, there may have been one in between,
+        unless none on any tag did.
+        """
+        if not handed.tags or self._seat.since <= record.since:
+            return True
+        with self._segment.lock():
+            return self._segment.tags.changed(handed.tags) <= record.since
 
     def leave(self) -> None:
         """Stop waiting."""
@@ -703,9 +746,3 @@ def checked_mode(mode: int) -> int:
     if mode not in {JOIN, REFRESH, FORCE, LOCK}:
         raise ValueError("_enter: no such mode")
     return mode
-
-
-def _handed(code: int, payload: bytes) -> tuple[int, bytes]:
-    if not 0 < code < CODE_LIMIT:
-        raise ValueError("a flight's value: code out of range")
-    return code, bytes(payload)

@@ -10,9 +10,14 @@ from accelerator.process_local.constants import BYPASS, CAP, COUNTERS, LATENCY_B
 
 if TYPE_CHECKING:
     from accelerator.process_local.flights import Record
+    from accelerator.process_local.tags import Slots, TagTable
 
 OVERHEAD: Final = 560
 """Bytes that Python needs for an item besides those of key and payload (a test measures it)."""
+
+TAGS_OVERHEAD: Final = 96
+TAG_OVERHEAD: Final = 136
+"""The same for what an item knows of its tags, and of each of them."""
 
 # How old an item is.
 FRESH: Final = 0
@@ -80,17 +85,32 @@ class Item(NamedTuple):
     generation: int
     """That of the area when it was stored."""
     version: int
+    tags: tuple[Slots, ...] = ()
+    """Where those that it carries are written down."""
+    since: int = 0
+    """Count of the clock of tags when its load began; only compared if it has tags."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return OVERHEAD + len(self.place[1]) + len(self.payload)
+        size = OVERHEAD + len(self.place[1]) + len(self.payload)
+        return size + TAGS_OVERHEAD + TAG_OVERHEAD * len(self.tags) if self.tags else size
+
+    @property
+    def is_expired_by_tag(self) -> bool:
+        """Whether its fresh life was ended so, whatever it was."""
+        return bool(self.tags) and self.area.tags.expired(self.tags) > self.since
 
     def age(self, now: float) -> int:
         """Tell what can be done with it: FRESH, STALE, EXPIRED or CLEARED."""
-        if self.generation != self.area.generation:
+        if self.generation != self.area.base.generation:
+            return CLEARED
+        if self.tags and self.area.tags.deleted(self.tags) > self.since:
             return CLEARED
         expire_at, stale_until = self.life
+        if self.is_expired_by_tag:
+            # As if by expire(): only what may be used as stale is left.
+            return STALE if stale_until is not None and now < stale_until else CLEARED
         if expire_at is None or now < expire_at:
             return FRESH
         return STALE if stale_until is not None and now < stale_until else EXPIRED
@@ -139,18 +159,31 @@ class Objects:
 
 
 class AreaState:
-    """One area, common to all cache objects of its name."""
+    """
+    One area, common to all cache objects of its name and version.
 
-    def __init__(self, name: str, number: int) -> None:
+    Its versions (fingerprints other than 0) have values, flights, pauses and objects apart; all
+    else is that of their *base*, the plain area of the name, which there always is.  What is
+    changed in place is the same object there and here.
+    """
+
+    def __init__(
+        self, name: str, number: int, tags: TagTable, base: AreaState | None = None
+    ) -> None:
         self.name = name
         self.number = number
+        self.tags = tags
+        """That of the segment."""
+        self.base = base or self
+        self.versions: dict[int, AreaState] = {}
+        """Of a base: those that were ever bound, itself among them if it was, by fingerprint."""
         self.generation = 0
         self.fresh_until = -math.inf
         """What other hosts have told until then less the bound is in here; never: not in step."""
-        self.counters = [0] * len(COUNTERS)
-        self.latencies = [0] * (len(LATENCY_BOUNDS) + 2)
+        self.counters: list[int] = base.counters if base else [0] * len(COUNTERS)
+        self.latencies: list[int] = base.latencies if base else [0] * (len(LATENCY_BOUNDS) + 2)
         """Loads per bucket; last the sum in microseconds."""
-        self.l2_latencies = self.latencies.copy()
+        self.l2_latencies: list[int] = base.l2_latencies if base else self.latencies.copy()
         """Likewise the calls of L2."""
         self.watched = False
         """Whether the listener is to follow it."""
@@ -161,6 +194,11 @@ class AreaState:
         self.pauses: dict[bytes, Pause] = {}
         """Keys that are not to be loaded again yet."""
         self.forget_objects()
+
+    def all_versions(self) -> list[AreaState]:
+        """List all that have this name, this one first."""
+        others = (self.base, *self.base.versions.copy().values())
+        return list(dict.fromkeys((self, *others)))
 
     def forget_objects(self) -> None:
         """Drop all decoded objects."""

@@ -15,12 +15,15 @@ import itertools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from accelerator.process_local.constants import NOTE_CLEAR, NOTE_EXPIRE
+from accelerator.process_local.constants import NOTE_CLEAR, NOTE_EXPIRE, NOTE_EXPIRE_TAG
 
 if TYPE_CHECKING:
     from accelerator.process_local.items import AreaState, Place
 
 ENTRIES_MAX: Final = 4096
+
+EXPIRES: Final = frozenset({NOTE_EXPIRE, NOTE_EXPIRE_TAG})
+"""Kinds that leave stale copies."""
 
 # States of an entry.
 PENDING: Final = 0
@@ -33,7 +36,7 @@ HEARD: Final = 3
 """Its message has come back."""
 
 Note = tuple[int, str, int, bytes]
-"""Number, area, kind, encoded key (of a clear: empty)."""
+"""Number, area, kind, encoded key (of a clear: empty) or tag, behind its type."""
 
 
 class Entry:
@@ -76,6 +79,7 @@ class Newest:
 
     A clear speaks for its area, a set and a delete for their key.  An expire leaves the stale copy
     in L2, which is what an older delete of the key was about: it speaks for older expires only.
+    Tags are to their operations what keys are to theirs.
     """
 
     def __init__(self, numbers: dict[tuple[Place, bool], int] | None = None) -> None:
@@ -88,12 +92,12 @@ class Newest:
 
     def add(self, entry: Entry) -> None:
         """Take an entry into account."""
-        spoken = entry.place, entry.kind == NOTE_EXPIRE
+        spoken = entry.place, entry.kind in EXPIRES
         self.numbers[spoken] = max(entry.number, self.numbers.get(spoken, 0))
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry, unless there is a newer one."""
-        spoken = entry.place, entry.kind == NOTE_EXPIRE
+        spoken = entry.place, entry.kind in EXPIRES
         if self.numbers.get(spoken) == entry.number:
             del self.numbers[spoken]
 
@@ -101,7 +105,7 @@ class Newest:
         """Tell whether a newer one makes an entry needless."""
         area = entry.area.number, b""
         heard = [(area, False), (entry.place, False)]
-        if entry.kind == NOTE_EXPIRE:
+        if entry.kind in EXPIRES:
             heard.append((entry.place, True))
         return any(self.numbers.get(each, 0) > entry.number for each in heard)
 
@@ -180,12 +184,14 @@ class Outbox:
             if entry.state in {SENT, HEARD} and entry.settled_at >= since
         ]
 
-    def hear(self, number: int, now: float) -> Entry | None:
-        """Note that its message has come; give the entry."""
+    def hear(self, number: int, now: float) -> tuple[Entry | None, bool]:
+        """Note that its message has come; give the entry, and whether L2 was known to have it."""
         entry = self._entries.get(number)
-        if entry is not None:
-            self._take(entry, HEARD, now)
-        return entry
+        if entry is None:
+            return None, False
+        was_taken = entry.state >= SENT
+        self._take(entry, HEARD, now)
+        return entry, was_taken
 
     def is_given_up(self, number: int) -> bool:
         """Tell whether an entry was ever QUEUED."""

@@ -15,15 +15,22 @@ from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.keys import MAX_SIZE as KEY_MAX
-from accelerator.process_local.constants import COUNTERS, NOTE_CLEAR, NOTE_SET
+from accelerator.process_local.constants import (
+    COUNTERS,
+    NOTE_CLEAR,
+    NOTE_EXPIRE_TAG,
+    NOTE_FORGET_TAG,
+    NOTE_SET,
+)
 from accelerator.process_local.election import Election
 from accelerator.process_local.link import Link
 from accelerator.process_local.outbox import Outbox
+from accelerator.process_local.tags import checked_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accelerator.process_local.items import AreaState, Item, Place
+    from accelerator.process_local.items import AreaState, Item
     from accelerator.process_local.outbox import Note
 
 _SLICE: Final = 0.05
@@ -69,12 +76,16 @@ class RemoteSide(ABC):
         """End the fresh life of a key."""
 
     @abstractmethod
+    def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
+        """Make every value that carries one of some tags go, or only be stale."""
+
+    @abstractmethod
     def clear(self, area: AreaState) -> None:
         """Forget a whole area."""
 
     @abstractmethod
-    def current(self, place: Place) -> Item | None:
-        """Give the item of a key that was not cleared."""
+    def current(self, area: AreaState, key: bytes) -> list[Item]:
+        """List the items of a key, of all versions, that were not cleared."""
 
     def fork_remote_side(self) -> None:
         """
@@ -99,7 +110,7 @@ class RemoteSide(ABC):
     def watch(self, area: AreaState) -> None:
         """Have the listener follow an area from now on."""
         with self.lock():
-            area.watched = True
+            area.base.watched = True
 
     def watched(self) -> list[str]:
         """Names of the areas that the listener is to follow."""
@@ -137,6 +148,13 @@ class RemoteSide(ABC):
             return 0
         forget = self.expire if expire else self.delete
         return sum(forget(known, key) for key in keys)
+
+    def invalidate_tags(self, area: str, tags: Sequence[bytes], expire: bool = False, /) -> None:
+        """Forget, or expire, all values that carry one of some encoded tags."""
+        checked = checked_tags(tags, most=None)
+        known = self._areas.get(area)
+        if known is not None:
+            self.mark_tags(known, checked, expire=expire)
 
     def clear_area(self, area: str) -> None:
         """Forget a whole area."""
@@ -247,7 +265,7 @@ class RemoteSide(ABC):
     def note(self, area: AreaState, kind: int, key: bytes) -> int:
         """Append to the outbox what is about to be written."""
         with self.lock():
-            return self._outbox.add(area, kind, key, self.incarnation, self.now())
+            return self._outbox.add(area.base, kind, key, self.incarnation, self.now())
 
     def note_clear(self, area: AreaState) -> int:
         """Append a clear."""
@@ -269,13 +287,22 @@ class RemoteSide(ABC):
             return self._outbox.recent(self.now() - _number(seconds))
 
     def outbox_heard(self, number: int) -> bool:
-        """Note that an own message arrived; True: of a set whose item is untouched: skip it."""
+        """
+        Note that an own message arrived; True: it need not be applied.
+
+        That is one of a set whose item is untouched, or of a delete by tag that was settled as
+        sent: then it was done here once more behind L2, and newer values are not to go with it.
+        """
         with self.lock():
-            entry = self._outbox.hear(number, self.now())
-            if entry is None or entry.kind != NOTE_SET:
+            entry, was_taken = self._outbox.hear(number, self.now())
+            if entry is None:
                 return False
-            item = self.current(entry.place)
-            return item is not None and item.version == entry.version
+            if entry.kind in {NOTE_FORGET_TAG, NOTE_EXPIRE_TAG}:
+                return was_taken
+            if entry.kind != NOTE_SET:
+                return False
+            items = self.current(entry.area, entry.key)
+            return any(item.version == entry.version for item in items)
 
     def outbox_given_up(self, number: int) -> bool:
         """Tell whether the caller of this write was told that L2 did not take it."""

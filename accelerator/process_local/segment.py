@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import secrets
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator.codec import CODE_INT, decode_raw
 from accelerator.keys import encode as encode_key
@@ -17,17 +18,20 @@ from accelerator.process_local.constants import (
     EXPIRED_TOTAL,
     FILL,
     LAYOUT,
+    LOCAL_HIT,
     MAX_SIZE,
     MIN_SIZE,
     NOT_STORED,
+    OBJECT_HIT,
     REJECTED_RACE,
     REJECTED_SIZE,
     SET,
     SET_TOTAL,
     STORED,
+    TAG_DELETE,
     TOO_LARGE,
 )
-from accelerator.process_local.flights import Bell, Record, Table
+from accelerator.process_local.flights import Bell, Handed, Record, Table
 from accelerator.process_local.items import (
     CLEARED,
     EXPIRED,
@@ -40,16 +44,30 @@ from accelerator.process_local.items import (
     Item,
     Life,
     Pause,
-    Place,
 )
 from accelerator.process_local.queues import Queues
 from accelerator.process_local.remote_side import RemoteSide
+from accelerator.process_local.tags import TagTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelerator.process_local.tags import Slots
 
 _AREA_BYTES: Final = 104
 _GENERATION_GROUPS: Final = 1 << 14
 _PAUSES_MAX: Final = 1024
+_VERSIONS_KEPT: Final = 4
+"""Versions of a key whose stale copies an expire keeps."""
 _AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+def _apart(counters: list[int]) -> tuple[int, ...]:
+    """Give counters with the hits on objects beside the other local ones, not among them."""
+    found = counters.copy()
+    found[LOCAL_HIT] = max(0, found[LOCAL_HIT] - found[OBJECT_HIT])
+    return tuple(found)
 
 
 class ProcessLocalSegment(RemoteSide):
@@ -82,7 +100,9 @@ class ProcessLocalSegment(RemoteSide):
         # A word for each group of keys, raised by deletes, so that a load can tell whether its
         # value is out of date.  A neighbour's delete costs a fill, never an item.
         self._generations = [0] * _GENERATION_GROUPS
+        self.tags = TagTable(self._hash_key)
         self._queues = Queues(size)
+        self._area_numbers = itertools.count()
         self.table = Table(self)
         self._locks: dict[int, threading.RLock] = {}
         self._pid = 0
@@ -113,8 +133,9 @@ class ProcessLocalSegment(RemoteSide):
                 self.table.forget()
                 self.fork_remote_side()
                 for area in self._areas.values():
-                    area.forget_objects()
                     area.alone = {}
+                    for version in area.all_versions():
+                        version.forget_objects()
                 self._locks = {pid: lock}
                 self.incarnation = 0
                 self._pid = pid
@@ -176,9 +197,8 @@ class ProcessLocalSegment(RemoteSide):
         """Drop every value, keep counters and generations."""
         with self.lock():
             self._queues = Queues(self.size)
-            for area in self._areas.values():
-                area.generation += 1
-                area.forget_objects()
+            for area in list(self._areas.values()):
+                self.clear(area)
 
     def clear_all(self) -> None:
         """Clear every area."""
@@ -218,7 +238,10 @@ class ProcessLocalSegment(RemoteSide):
             both = self._queues.small.items.keys() & self._queues.main.items.keys()
             if both:
                 found.append(f"{len(both)} keys are in both queues")
-            return found + self.table.check() + self._outbox.check()
+            late = sum(bool(item.tags) and item.since > self.tags.clock for item in self._queues)
+            if late:
+                found.append(f"{late} items were loaded after the clock of tags")
+            return found + self.tags.check() + self.table.check() + self._outbox.check()
 
     def flights(self) -> list[dict[str, Any]]:
         """Describe the loads that run."""
@@ -249,6 +272,52 @@ class ProcessLocalSegment(RemoteSide):
                 "leader": self.leader(),
             }
 
+    def gauges(self) -> list[tuple[str, int, int, bool, float | None]]:
+        """Give what observability.mapped.Gauge has of each area, in the order of their names."""
+        with self.lock():
+            now, shown = self.now(), self.stats()["areas"]
+            found = []
+            for name, area in sorted(self._areas.items()):
+                ahead = area.fresh_until - now
+                known = ahead if math.isfinite(ahead) else None
+                numbers = shown[name]
+                found.append((name, numbers["entries"], numbers["bytes"], area.watched, known))
+            return found
+
+    def histograms(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Give by area how long its loads took, and its calls of the second level."""
+        with self.lock():
+            areas = self._areas.values()
+            return {area.name: (area.latencies.copy(), area.l2_latencies.copy()) for area in areas}
+
+    def areas(self) -> list[tuple[str, bool, float | None]]:
+        """List the areas as ``_native.Segment.areas`` does."""
+        with self.lock():
+            now = self.now()
+            return [
+                (area.name, area.watched, area.fresh_until - now)
+                if math.isfinite(area.fresh_until)
+                else (area.name, area.watched, None)
+                for area in self._areas.values()
+            ]
+
+    def blocks(
+        self,
+    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """List what the one process counted as ``_native.Segment.blocks`` does."""
+        with self.lock():
+            return [
+                (
+                    number,
+                    self.incarnation,
+                    area.name,
+                    _apart(area.counters),
+                    tuple(area.latencies),
+                    tuple(area.l2_latencies),
+                )
+                for number, area in enumerate(self._areas.values())
+            ]
+
     def _summary(self, live: list[Item]) -> dict[str, Any]:
         shown = {
             "name": self.name,
@@ -265,7 +334,7 @@ class ProcessLocalSegment(RemoteSide):
             "entries": len(live),
             "generation_slots": _GENERATION_GROUPS,
             "process_slots": 1,
-            "area_slots": len(self._areas),
+            "area_slots": sum(len(area.all_versions()) for area in self._areas.values()),
         }
         # What only a shared segment has.
         absent = ("fixed_bytes", "index_slots", "index_bytes", "ghost_bytes", "resets")
@@ -274,18 +343,31 @@ class ProcessLocalSegment(RemoteSide):
     # --- one key ---
 
     def area(self, name: str) -> AreaState:
-        """Give the area of this name, a new one if need be."""
+        """Give the plain area of this name, a new one if need be."""
         if not 0 < len(name.encode()) <= _AREA_BYTES:
             raise ValueError(f"the name of an area must be 1 to {_AREA_BYTES} bytes long")
         with self.lock():
             known = self._areas.get(name)
             if known is None:
-                known = self._areas[name] = AreaState(name, len(self._areas))
+                new = AreaState(name, next(self._area_numbers), self.tags)
+                known = self._areas.setdefault(name, new)
+            return known
+
+    def version(self, name: str, variant: int) -> AreaState:
+        """Give the version of an area with this fingerprint (0: without one), to hold values."""
+        base = self.area(name)
+        with self.lock():
+            known = base.versions.get(variant)
+            if known is None:
+                new = (
+                    AreaState(name, next(self._area_numbers), self.tags, base) if variant else base
+                )
+                known = base.versions.setdefault(variant, new)
             return known
 
     def hash_of(self, area: AreaState, key: bytes) -> int:
         """Keyed hash of 64 bits."""
-        text = area.number.to_bytes(4, "little") + key
+        text = area.base.number.to_bytes(4, "little") + key
         digest = hashlib.blake2b(text, digest_size=8, key=self._hash_key).digest()
         return int.from_bytes(digest, "little")
 
@@ -317,23 +399,23 @@ class ProcessLocalSegment(RemoteSide):
             if item is None:
                 return None
             now = self.now()
-            age = item.age_for(now, freshness.oldest(area.fresh_until, now, within))
+            age = item.age_for(now, freshness.oldest(area.base.fresh_until, now, within))
             if age == FRESH or (age == STALE and stale):
                 if mark:
                     self._queues.mark(place)
                 return item, age == FRESH
             return None
 
-    def current(self, place: Place) -> Item | None:
-        """Give the item of a key, whatever its life, unless its area was cleared since."""
+    def current(self, area: AreaState, key: bytes) -> list[Item]:
+        """List a key's items in all versions, whatever their lives, unless cleared since."""
         with self.lock():
-            item = self._queues.find(place)
-            return None if item is None or item.age(self.now()) == CLEARED else item
+            now = self.now()
+            return [item for item in self._items(area, key) if item.age(now) != CLEARED]
 
     def token(self, area: AreaState, key: bytes) -> tuple[int, int]:
         """Generations of key and area."""
         with self.lock():
-            return self._generations[self._group(area, key)], area.generation
+            return self._generations[self._group(area, key)], area.base.generation
 
     def store(
         self,
@@ -344,61 +426,87 @@ class ProcessLocalSegment(RemoteSide):
         life: Life,
         *,
         mode: int = SET,
-        token: tuple[int, int] | None = None,
+        token: tuple[int, int, int] | None = None,
         age: float = 0.0,
         freshness: Freshness = UNBOUND,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
     ) -> int:
         """Store a value and count what became of it; *note* is the outbox number of the write."""
         with self.lock():
             now = self.now()
             if mode != SET and self.is_current(area, key, freshness):
                 return self._not_stored(area, mode)
-            if token is not None and token != self.token(area, key):
+            since = self.tags.clock if token is None else token[2]
+            if token is not None and (
+                token[:2] != self.token(area, key) or self.tags.changed(tags) > since
+            ):
                 return self._not_stored(area, mode)
-            stored = self._store(area, key, code, payload, life, now - age, note=note)
+            stored = self._store(
+                area,
+                key,
+                code,
+                payload,
+                life,
+                now - age,
+                note=note,
+                tags=tags,
+                since=since,
+                is_explicit=mode != FILL,
+            )
             if stored == TOO_LARGE and mode == SET:
                 self.delete(area, key)
             return stored
 
-    def fill(self, record: Record, code: int, payload: bytes, life: Life, age: float | None) -> int:
+    def fill(self, record: Record, handed: Handed, life: Life, age: float | None) -> int:
         """
         Store what a flight has loaded, also over a fresh value, unless it was overtaken.
 
-        Without an *age* its load began when the flight did.
+        So it was by an operation on one of its tags.  Without an *age* its load began when the
+        flight did.
         """
+        code, payload, tags = handed
         with self.lock():
-            if not self.table.own(record):
+            if not self.table.own(record) or self.tags.changed(tags) > record.since:
                 return self._not_stored(record.area, FILL)
             self.table.step_aside(record)
             loaded_at = record.started if age is None else self.now() - age
-            return self._store(record.area, record.place[1], code, payload, life, loaded_at)
+            return self._store(
+                record.area,
+                record.place[1],
+                code,
+                payload,
+                life,
+                loaded_at,
+                tags=tags,
+                since=record.since,
+            )
 
     def delete(self, area: AreaState, key: bytes) -> bool:
         """Forget a key, and what is being loaded for it; tell whether it was there."""
         with self.lock():
             self._generations[self._group(area, key)] += 1
-            item = self._queues.find((area.number, key))
-            if item is None:
-                return False
-            self._remove(item)
-            return item.age(self.now()) in {FRESH, STALE}
+            items = self._items(area, key)
+            for item in items:
+                self._remove(item)
+            now = self.now()
+            return any(item.age(now) in {FRESH, STALE} for item in items)
 
     def expire(self, area: AreaState, key: bytes) -> bool:
         """End the fresh life of a key, keep its stale copy; tell whether it was fresh."""
         with self.lock():
             self._generations[self._group(area, key)] += 1
-            item = self._queues.find((area.number, key))
-            if item is None:
-                return False
+            items = self._items(area, key)
             now = self.now()
-            age = item.age(now)
-            stale_until = item.life.stale_until
-            if age in {FRESH, STALE} and stale_until is not None and now < stale_until:
-                self._put_again(item, Life(now, stale_until), now)
-            else:
-                self._remove(item)
-            return age == FRESH
+            ages = [item.age(now) for item in items]
+            for n, (item, age) in enumerate(zip(items, ages, strict=True)):
+                stale_until = item.life.stale_until
+                outlives = stale_until is not None and now < stale_until
+                if n < _VERSIONS_KEPT and age in {FRESH, STALE} and outlives:
+                    self._put_again(item, Life(now, stale_until), now)
+                else:
+                    self._remove(item)
+            return FRESH in ages
 
     def touch(self, area: AreaState, key: bytes, life: Life) -> int:
         """Give a fresh value a new life."""
@@ -407,13 +515,14 @@ class ProcessLocalSegment(RemoteSide):
             item = self._queues.find((area.number, key))
             if item is None or item.age(now) != FRESH:
                 return NOT_STORED
-            self._put_again(item, life, now)
+            self._put_again(item, life, now, is_explicit=True)
             return STORED
 
     def incr(
         self, area: AreaState, key: bytes, delta: int, initial: int | None, life: Life
     ) -> int | None:
-        """Add to a stored int; a present one keeps its life."""
+        """Add to a stored int; a present one keeps its life and its tags."""
+        tags: tuple[Slots, ...] = ()
         with self.lock():
             now = self.now()
             item = self._queues.find((area.number, key))
@@ -421,9 +530,11 @@ class ProcessLocalSegment(RemoteSide):
                 if initial is None:
                     return None
                 value, loaded_at = initial, now
+                since = 0
             else:
                 if item.code != CODE_INT:
                     raise TypeError("the cached value is no 64-bit int")
+                tags, since = item.tags, item.since
                 value, loaded_at, life = (
                     decode_raw(CODE_INT, item.payload),
                     item.loaded_at,
@@ -434,15 +545,43 @@ class ProcessLocalSegment(RemoteSide):
                 raise OverflowError("the result does not fit 64 bits")
             payload = value.to_bytes(8, "little", signed=True)
             self._put(
-                area, key, CODE_INT, payload, life, loaded_at=loaded_at, now=now, overtakes=True
+                area,
+                key,
+                CODE_INT,
+                payload,
+                life,
+                loaded_at=loaded_at,
+                now=now,
+                overtakes=True,
+                tags=tags,
+                since=since,
+                is_explicit=True,
             )
             return value
 
     def clear(self, area: AreaState) -> None:
         """Forget a whole area, at once: its items die with its generation."""
         with self.lock():
-            area.generation += 1
-            area.forget_objects()
+            area.base.generation += 1
+            for version in area.all_versions():
+                version.forget_objects()
+
+    # --- tags ---
+
+    def slots_of(self, area: AreaState, tags: Sequence[bytes]) -> tuple[Slots, ...]:
+        """Give the slots of tags."""
+        return tuple(self.tags.slots(area.base.number, tag) for tag in tags)
+
+    def mark_tags(self, area: AreaState, tags: Sequence[bytes], *, expire: bool) -> None:
+        """Make every value of an area that carries one of some tags go, or only be stale."""
+        if tags:
+            with self.lock():
+                self.tags.raise_all(self.slots_of(area, tags), expire=expire)
+
+    def count_tags(self, area: AreaState, n: int) -> None:
+        """Count deletes and expiries by tag."""
+        with self.lock():
+            area.counters[TAG_DELETE] += n
 
     # --- loads ---
 
@@ -450,7 +589,7 @@ class ProcessLocalSegment(RemoteSide):
         """Tell whether those who waited for a load are given what it has stored."""
         now = self.now()
         old = now - record.started if age is None else age
-        return old + READ_SOON <= freshness.oldest(record.area.fresh_until, now, None)
+        return old + READ_SOON <= freshness.oldest(record.area.base.fresh_until, now, None)
 
     def is_current(
         self, area: AreaState, key: bytes, freshness: Freshness, *, window: float = 0.0
@@ -460,7 +599,7 @@ class ProcessLocalSegment(RemoteSide):
         if item is None:
             return False
         now = self.now()
-        oldest = freshness.oldest(area.fresh_until, now, None)
+        oldest = freshness.oldest(area.base.fresh_until, now, None)
         return item.age(now + window) == FRESH and item.age_for(now, oldest) == FRESH
 
     def pause(self, area: AreaState, key: bytes, seconds: float) -> None:
@@ -505,7 +644,20 @@ class ProcessLocalSegment(RemoteSide):
     # --- with the lock held ---
 
     def _group(self, area: AreaState, key: bytes) -> int:
-        return hash((area.number, key)) % _GENERATION_GROUPS
+        return hash((area.base.number, key)) % _GENERATION_GROUPS
+
+    def _items(self, area: AreaState, key: bytes) -> list[Item]:
+        """List the items that a key has in all versions of the area, that of *area* first."""
+        found = [self._queues.find((each.number, key)) for each in area.all_versions()]
+        return [item for item in found if item is not None]
+
+    def _forget_others(self, area: AreaState, key: bytes) -> None:
+        """An explicit write of one version comes: what others have, or load, is older than it."""
+        if len(area.base.versions) > 1:
+            self._generations[self._group(area, key)] += 1
+            for item in self._items(area, key):
+                if item.area is not area:
+                    self._remove(item)
 
     @staticmethod
     def _not_stored(area: AreaState, mode: int) -> int:
@@ -523,6 +675,9 @@ class ProcessLocalSegment(RemoteSide):
         loaded_at: float,
         *,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
+        since: int = 0,
+        is_explicit: bool = False,
     ) -> int:
         """Store a new value: what is being loaded for its key is out of date."""
         now = self.now()
@@ -536,6 +691,9 @@ class ProcessLocalSegment(RemoteSide):
             now=now,
             overtakes=True,
             note=note,
+            tags=tags,
+            since=since,
+            is_explicit=is_explicit,
         )
         area.counters[SET_TOTAL if kept else REJECTED_SIZE] += 1
         return STORED if kept else TOO_LARGE
@@ -552,13 +710,19 @@ class ProcessLocalSegment(RemoteSide):
         now: float,
         overtakes: bool = False,
         note: int = 0,
+        tags: tuple[Slots, ...] = (),
+        since: int = 0,
+        is_explicit: bool = False,
     ) -> bool:
         """Store an item, and name it in the outbox; False if it does not fit."""
         version = next(self._versions)
         place = (area.number, key)
-        item = Item(area, place, code, payload, life, loaded_at, area.generation, version)
+        generation = area.base.generation
+        item = Item(area, place, code, payload, life, loaded_at, generation, version, tags, since)
         if item.size > self.max_item:
             return False
+        if is_explicit:
+            self._forget_others(area, key)
         if overtakes:
             self.table.overtake(area, key)
         area.immutable.forget(place)
@@ -568,7 +732,7 @@ class ProcessLocalSegment(RemoteSide):
         self._queues.insert(item, now)
         return True
 
-    def _put_again(self, item: Item, life: Life, now: float) -> None:
+    def _put_again(self, item: Item, life: Life, now: float, *, is_explicit: bool = False) -> None:
         self._put(
             item.area,
             item.place[1],
@@ -577,6 +741,9 @@ class ProcessLocalSegment(RemoteSide):
             life,
             loaded_at=item.loaded_at,
             now=now,
+            tags=item.tags,
+            since=item.since,
+            is_explicit=is_explicit,
         )
 
     def _remove(self, item: Item) -> None:

@@ -48,17 +48,23 @@ class AsyncRedisRemote:
 
     # --- operations: see Plans ---
 
-    async def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    async def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = 0
+    ) -> list[Stored | None]:
         """Read values; None: there is none of the area's generation."""
-        return await self._run(self.plans.get(area, keys), area, "get")
+        return await self._run(self.plans.get(area, keys, fingerprint=fingerprint), area, "get")
 
-    async def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    async def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = 0
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
-        return await self._run(self.plans.lease(area, keys, seconds), area, "lease")
+        return await self._run(
+            self.plans.lease(area, keys, seconds, fingerprint=fingerprint), area, "lease"
+        )
 
-    async def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    async def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = 0) -> list[bool]:
         """Store loaded values; tell for each whether its lease still held."""
-        return await self._run(self.plans.fill(area, fills), area, "fill")
+        return await self._run(self.plans.fill(area, fills, fingerprint=fingerprint), area, "fill")
 
     async def write(
         self,
@@ -68,24 +74,43 @@ class AsyncRedisRemote:
         origin: bytes,
         *,
         broadcast: bool = True,
+        fingerprint: int = 0,
     ) -> Written:
         """Store or delete keys, and tell all hosts."""
-        plan = self.plans.write(area, kind, changes, origin, broadcast=broadcast)
+        plan = self.plans.write(
+            area, kind, changes, origin, broadcast=broadcast, fingerprint=fingerprint
+        )
         return await self._run(plan, area, "write")
 
     async def expire(
-        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = 0,
     ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
-        return await self._run(self.plans.expire(area, keys, notes, origin), area, "expire")
+        return await self._run(
+            self.plans.expire(area, keys, notes, origin, fingerprint=fingerprint), area, "expire"
+        )
 
     async def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area."""
         await self._run(self.plans.clear(area, note, origin), area, "clear")
 
-    async def add(self, area: str, change: Change, origin: bytes) -> bool:
+    async def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Delete (message.FORGET_TAGS) or expire all values that carry one of *tags*; tell all."""
+        await self._run(self.plans.mark_tags(area, kind, tags, notes, origin), area, "tags")
+
+    async def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> bool:
         """Store a key that has no fresh value; tell whether it had none."""
-        return await self._run(self.plans.add(area, change, origin), area, "add")
+        return await self._run(
+            self.plans.add(area, change, origin, fingerprint=fingerprint), area, "add"
+        )
 
     async def touch(  # noqa: PLR0917  as the protocol says
         self,

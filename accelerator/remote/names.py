@@ -34,7 +34,7 @@ class Names:
             channel carries it when it is not 0.
     """
 
-    __slots__ = ("_prefix", "beat", "channel", "gen", "log", "run", "seq")
+    __slots__ = ("_prefix", "beat", "channel", "gen", "log", "run", "seq", "tags", "versions")
 
     def __init__(self, namespace: str, area: str, db: int = 0) -> None:
         space, escaped = escape(namespace.encode()), escape(area.encode())
@@ -46,6 +46,10 @@ class Names:
         """Stream of its last invalidations."""
         self.gen = f"{control}:gen"
         """Generation that its values carry: 8 random bytes."""
+        self.tags = f"{control}:tags"
+        """Table of the last deletes and expiries by tag."""
+        self.versions = f"{control}:versions"
+        """Which versions of its values are in use."""
         self.run = f"{control}:run"
         """Which run of the server the values are of, and when that was looked at last."""
         self.beat = f"{control}:beat"
@@ -55,6 +59,16 @@ class Names:
     def value(self, key: bytes) -> str:
         """Name the value of an encoded key: its type tag and its escaped payload."""
         return f"{self._prefix}{escape(key)}}}"
+
+
+def version(value: str, fingerprint: str) -> str:
+    """Name what a version, by the 8 hex digits of its fingerprint, has of *value*; "": itself."""
+    return f"{value}:v{fingerprint}" if fingerprint else value
+
+
+def fingerprint_digits(fingerprint: int) -> str:
+    """Give the 8 hex digits by which a version goes in names; "": there is no version."""
+    return f"{fingerprint:08x}" if fingerprint else ""
 
 
 def lease(value: str) -> str:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from accelerator import message
 from accelerator.backend import Change, Fill, Lease, Stored, Written
-from accelerator.remote import envelope, names, scripts
+from accelerator.errors import RemoteError
+from accelerator.remote import envelope, names, scripts, tagging, versions
+from accelerator.remote.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,12 +29,18 @@ READ_CHUNK: Final = 256
 """Keys that one command reads."""
 WRITE_CHUNK: Final = 128
 """Keys that one script writes: nobody else is served meanwhile."""
+WORDS_CHUNK: Final = 1024
+"""Places of tags that one script reads, in about a millisecond; a value has up to 16."""
 CHUNK_BYTES: Final = 4 << 20
 """Bytes of values that one script writes, unless a single one is larger."""
+
+TRIES: Final = 16
+"""How often an operation begins anew as others were faster, before it is given up."""
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _FINGERPRINT: Final = struct.Struct(">I")
 _STALE: Final = struct.Struct(">I")
+_VERSION_MS: Final = 1000 * versions.VERSION_LIFE
 
 T = TypeVar("T")
 
@@ -78,30 +86,64 @@ class Plans:
         self.namespace = namespace
         self.db = db
         self.cluster = cluster
-        self._names: dict[str, names.Names] = {}
+        self._names: dict[str, Names] = {}
+        self._versions: dict[str, str] = {}
+        """By area the versions that there were when one was looked at last: their digits."""
 
-    def names(self, area: str) -> names.Names:
+    def names(self, area: str) -> Names:
         """Give the names of an area."""
         found = self._names.get(area)
         if found is None:
-            found = self._names[area] = names.Names(self.namespace, area, self.db)
+            found = self._names[area] = Names(self.namespace, area, self.db)
         return found
 
     # --- reads and fills ---
 
-    def get(self, area: str, keys: Sequence[bytes]) -> Plan[list[Stored | None]]:
-        """Read values; None: there is none of the area's generation."""
+    def get(
+        self, area: str, keys: Sequence[bytes], *, fingerprint: int = 0
+    ) -> Plan[list[Stored | None]]:
+        """Read values; None: there is none of the area's generation, or its tags were deleted."""
         mine = self.names(area)
+        digits = names.fingerprint_digits(fingerprint)
         read = _read_each if self.cluster else _read_together
         found: list[Stored | None] = []
         for chunk in _chunks(keys, READ_CHUNK):
-            generation, pairs = yield from read(mine.gen, [mine.value(key) for key in chunk])
+            wanted = [names.version(mine.value(key), digits) for key in chunk]
+            generation, pairs = yield from read(mine.versions if digits else mine.gen, wanted)
+            if digits:
+                generation = versions.entry_of(generation, digits)
             found += [_stored(generation, blob, left) for blob, left in pairs]
-        return found
+        return (yield from self._judged(mine, found))
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> Plan[list[Lease]]:
+    def _judged(self, mine: Names, found: list[Stored | None]) -> Plan[list[Stored | None]]:
+        """Look what has become of values with tags: after they were read, so never too early."""
+        sections = [None if one is None else _section(one.blob) for one in found]
+        tags = {tag for section in sections if section is not None for tag in section.tags}
+        if not tags:
+            return found
+        words = yield from self._words(mine, tagging.places_of(tags))
+        return [
+            one
+            if one is None or section is None
+            else _with_verdict(one, tagging.judged(words, section.stamp, section.tags))
+            for one, section in zip(found, sections, strict=True)
+        ]
+
+    def _words(self, mine: Names, places: Sequence[int]) -> Plan[tagging.Words | None]:
+        """Read what the area knows of the deletes of tags, by their places; None: nothing."""
+        parts = list(_chunks(places, WORDS_CHUNK))
+        keys = [mine.seq, mine.tags]
+        replies = yield Batch([Call(scripts.WORDS, keys, part) for part in parts])
+        return tagging.Words.joined(
+            [tagging.Words.read(part, reply) for part, reply in zip(parts, replies, strict=True)]
+        )
+
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = 0
+    ) -> Plan[list[Lease]]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
         mine = self.names(area)
+        digits = names.fingerprint_digits(fingerprint)
         life = max(1, int(seconds * 1000))
         found: list[Lease] = []
         for chunk in _chunks(keys, READ_CHUNK):
@@ -111,28 +153,28 @@ class Plans:
                 Call(scripts.LEASE, group, [life, *(os.urandom(16) for _ in group)])
                 for group in groups
             ]
-            # The generation first: a clear after it makes what is loaded a miss, never the reverse.
-            generation, *tokens = yield Batch([_generation_call(mine), *calls])
-            found += [Lease(token, generation) for part in tokens for token in part]
+            # The generation first: a clear after it makes what is loaded a miss, never the reverse;
+            # and so does a delete by tag after the number, which comes with it.
+            first, *tokens = yield Batch([_generation_call(mine, digits), *calls])
+            generation, seq = first[0], int(first[1])
+            found += [Lease(token, generation, seq) for part in tokens for token in part]
         return found
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> Plan[list[bool]]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = 0) -> Plan[list[bool]]:
         """Store loaded values; tell for each whether its lease still held."""
         mine = self.names(area)
+        digits = names.fingerprint_digits(fingerprint)
         stored: list[bool] = []
         for chunk in _chunks_by_size(fills, 1 if self.cluster else WRITE_CHUNK):
             keys: list[str] = []
             args: list[Any] = []
             for fill in chunk:
                 value = mine.value(fill.key)
-                keys += [value, names.lease(value)]
-                blob = fill.value.blob(fill.lease.generation)
-                args += [
-                    fill.lease.token,
-                    blob,
-                    envelope.physical_ms(fill.life, fill.value.stale_ms),
-                ]
-            (reply,) = yield Batch([Call(scripts.FILL, keys, args)])
+                keys += [names.version(value, digits), names.lease(value)]
+                blob = fill.value.blob(fill.lease.generation, tagging.stamp(fill.lease.seq))
+                args += [fill.lease.token, blob, _physical_ms(fill.life, fill.value, digits)]
+            before = _table_calls(mine, [fill.value for fill in chunk])
+            *_, reply = yield Batch([*before, Call(scripts.FILL, keys, args)])
             stored += [bool(each) for each in reply]
         return stored
 
@@ -146,55 +188,78 @@ class Plans:
         origin: bytes,
         *,
         broadcast: bool = True,
+        fingerprint: int = 0,
     ) -> Plan[Written]:
         """Store or delete keys, and tell all hosts."""
         seq = found = 0
+        digits = names.fingerprint_digits(fingerprint)
         for chunk in _chunks_by_size(changes, WRITE_CHUNK):
             args = [
-                [
-                    change.value.head,
-                    change.value.payload,
-                    envelope.physical_ms(change.life, change.value.stale_ms),
-                ]
-                if change.value is not None
-                else ["", "", ""]
+                ["", "", ""] if change.value is None else _stored_args(change, digits)
                 for change in chunk
             ]
             keys, notes = [each.key for each in chunk], [each.note for each in chunk]
             said = _Said(kind, keys, notes, origin, broadcast=broadcast)
-            answers, seq = yield from self._change(area, scripts.WRITE, args, said)
+            values = [change.value for change in chunk if change.value is not None]
+            uncounted = tagging.DEAD if kind == message.FORGET else ""
+            work = _Work(scripts.WRITE, args, said, digits, values=values, uncounted=uncounted)
+            answers, seq = yield from self._change(area, work)
             found += sum(answers)
         return Written(seq, found)
 
     def expire(
-        self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = 0,
     ) -> Plan[int]:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
         fresh = 0
+        digits = names.fingerprint_digits(fingerprint)
         for start in range(0, len(keys), WRITE_CHUNK):
             part = slice(start, start + WRITE_CHUNK)
             said = _Said(message.EXPIRE, keys[part], notes[part], origin)
-            answers, _ = yield from self._change(
-                area, scripts.EXPIRE, [[] for _ in keys[part]], said
-            )
+            args: list[list[Any]] = [[] for _ in keys[part]]
+            uncounted = tagging.DEAD + tagging.ENDED
+            work = _Work(scripts.EXPIRE, args, said, digits, uncounted=uncounted)
+            answers, _ = yield from self._change(area, work)
             fresh += sum(answers)
         return fresh
 
     def clear(self, area: str, note: int, origin: bytes) -> Plan[None]:
-        """Forget a whole area: its generation is another one from now on."""
+        """Forget a whole area: its generation is another one from now on, for all versions."""
         mine = self.names(area)
         said = _Said(message.CLEAR, [], [note], origin)
-        args = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), None)
-        yield Batch([Call(scripts.CLEAR, [mine.seq, mine.log, mine.gen], args)])
+        args = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE))
+        yield Batch([Call(scripts.CLEAR, [mine.seq, mine.log, mine.gen, mine.versions], args)])
 
-    def add(self, area: str, change: Change, origin: bytes) -> Plan[bool]:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> Plan[None]:
+        """Make all values that carry one of *tags* miss, or stale, as *kind* says; tell all."""
+        mine = self.names(area)
+        expires = kind == message.EXPIRE_TAGS
+        word = tagging.STAMP_SIZE if expires else 0
+        for start in range(0, len(tags), WRITE_CHUNK):
+            part = slice(start, start + WRITE_CHUNK)
+            said = _Said(kind, tags[part], notes[part], origin)
+            offsets = [tagging.PAIR * (1 + place) + word for place in tagging.places_of(tags[part])]
+            args = [*said.arguments(mine.channel, b"expire" if expires else b""), *offsets]
+            yield Batch([Call(scripts.TAGS, [mine.seq, mine.log, mine.tags], args)])
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> Plan[bool]:
         """Store a key that has no fresh value; tell whether it had none."""
-        assert change.value is not None, "there is nothing to add"
         value = change.value
-        args = [value.head, value.payload, envelope.physical_ms(change.life, value.stale_ms)]
+        assert value is not None, "there is nothing to add"
+        digits = names.fingerprint_digits(fingerprint)
         said = _Said(message.SET, [change.key], [change.note], origin)
-        fingerprint = envelope.HEAD.unpack(value.head)[4]
-        answers, _ = yield from self._change(area, scripts.ADD, [args], said, fingerprint)
+        look = envelope.HEAD.unpack(value.head)[4]
+        args = [_stored_args(change, digits)]
+        work = _Work(scripts.ADD, args, said, digits, look, values=[value], decides=True)
+        answers, _ = yield from self._change(area, work)
         return bool(answers[0])
 
     def touch(  # noqa: PLR0917  as the protocol says
@@ -209,10 +274,12 @@ class Plans:
         fingerprint: int | None = None,
     ) -> Plan[bool]:
         """Give a fresh value a new life; tell whether there was one."""
+        digits = names.fingerprint_digits(fingerprint or 0)
         stale_ms = envelope.stale_milliseconds(stale_life)
-        args = [_STALE.pack(stale_ms), envelope.physical_ms(life, stale_ms)]
+        args = [_STALE.pack(stale_ms), _bounded_ms(life, stale_ms, digits)]
         said = _Said(message.SET, [key], [note], origin)
-        answers, _ = yield from self._change(area, scripts.TOUCH, [args], said, fingerprint)
+        work = _Work(scripts.TOUCH, [args], said, digits, fingerprint, decides=True)
+        answers, _ = yield from self._change(area, work)
         return bool(answers[0])
 
     def incr(  # noqa: PLR0917  as the protocol says
@@ -238,20 +305,23 @@ class Plans:
         """
         if delta not in _INT64:
             raise OverflowError("the result does not fit 64 bits")
-        args: list[Any] = [delta, "", "", ""]
+        digits = names.fingerprint_digits(fingerprint or 0)
+        args: list[Any] = [delta, "", "", "", ""]
+        values = []
         if initial is not None and initial.value is not None:
             value = initial.value
-            args = [
-                delta,
-                value.head,
-                value.payload,
-                envelope.physical_ms(initial.life, value.stale_ms),
-            ]
+            life = _physical_ms(initial.life, value, digits)
+            args = [delta, value.head, value.payload, life, value.tags]
             fingerprint = envelope.HEAD.unpack(value.head)[4]
+            values = [value]
         said = _Said(message.SET, [key], [note], origin)
-        answers, _ = yield from self._change(
-            area, scripts.INCR, [args], said, fingerprint, scratch=True
+        work = _Work(
+            *(scripts.INCR, [args], said, digits, fingerprint),
+            values=values,
+            decides=True,
+            scratch=True,
         )
+        answers, _ = yield from self._change(area, work)
         answer = answers[0]
         if answer == b"absent":
             return None
@@ -270,51 +340,96 @@ class Plans:
         for start in range(0, len(keys), WRITE_CHUNK):
             chunk = slice(start, start + WRITE_CHUNK)
             said = _Said(kind, keys[chunk], notes[chunk], origin)
-            common = said.arguments(mine.channel, b"", None)
-            (seq,) = yield Batch([Call(scripts.ANNOUNCE, [mine.seq, mine.log], common)])
+            common = said.arguments(mine.channel, b"")
+            (reply,) = yield Batch([_announce_call(mine, common)])
+            seq = reply[0]
         return int(seq)
 
-    def _change(
-        self,
-        area: str,
-        script: Joined,
-        args: Sequence[Sequence[Any]],
-        said: _Said,
-        fingerprint: int | None = None,
-        *,
-        scratch: bool = False,
-    ) -> Plan[tuple[list[Any], int]]:
+    # --- how keys are changed ---
+
+    def _change(self, area: str, work: _Work) -> Plan[tuple[list[Any], int]]:
         """
-        Run an operation on the keys that *said* names, each with its part of *args*.
+        Run an operation on the keys that it is about.
 
         Returns:
-            The operation's answers, and the number of the message; 0: none was sent.
+            Its answers, and the number of the message; 0: none was sent.
         """
-        mine = self.names(area)
-        groups = []
-        for key in said.keys:
-            value = mine.value(key)
-            more = [names.scratch(value)] if scratch else []
-            groups.append([value, names.lease(value), *more])
-        control = [mine.seq, mine.log]
-        if not self.cluster:
-            common = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), fingerprint)
-            keys = [*control, mine.gen, *_flat(groups)]
-            (reply,) = yield Batch([Call(script.whole, keys, [*common, *_flat(args)])])
-            return [reply[0]], int(reply[1])
-        (generation,) = yield Batch([_generation_call(mine)])
-        common = said.arguments(mine.channel, generation, fingerprint)
-        replies = yield Batch(
-            [
-                Call(script.alone, group, [*common, *own])
-                for group, own in zip(groups, args, strict=True)
-            ]
-        )
+        change = self._change_each if self.cluster else self._change_together
+        return (yield from change(area, self.names(area), work))
+
+    def _change_together(self, area: str, mine: Names, work: _Work) -> Plan[tuple[list[Any], int]]:
+        """Run it on one server: one script, which also tells of it."""
+        control = [mine.seq, mine.log, mine.gen, mine.tags, mine.versions]
+        for _ in range(TRIES):
+            listed = self._versions.get(area, "")
+            common = work.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), listed)
+            keys = [*control, *_flat(work.groups(mine, listed))]
+            call = Call(work.script.whole, keys, [*common, *_flat(work.args)])
+            (reply,) = yield Batch([call])
+            if reply[0] != b"versions":
+                return [reply[0]], int(reply[1])
+            self._versions[area] = versions.known(reply[1])
+        raise _overtaken(area)
+
+    def _change_each(self, area: str, mine: Names, work: _Work) -> Plan[tuple[list[Any], int]]:
+        """Run it on a cluster, key by key; then tell of it."""
+        first = [_generation_call(mine, work.digits), *_table_calls(mine, work.values)]
+        (generation, seq, digits), *_ = yield Batch(first)
+        listed, stamp = versions.known(digits), tagging.stamp(int(seq))
+        groups = work.groups(mine, listed)
+        verdict: bytes = b""
+        for _ in range(TRIES):
+            common = work.arguments(mine.channel, generation, listed, stamp, verdict)
+            replies = yield Batch(
+                [
+                    Call(work.script.alone, group, [*common, *own])
+                    for group, own in zip(groups, work.args, strict=True)
+                ]
+            )
+            if not work.decides or replies[0][0] != b"tagged":
+                break
+            seen = replies[0][2]
+            verdict = (yield from self._verdict(mine, seen)).encode() + seen
+        else:
+            raise _overtaken(area)
         # Data first: a host that hears of the change must not find the old value any more.
-        seq = 0
-        if any(changed for _, changed in replies):
-            (seq,) = yield Batch([Call(scripts.ANNOUNCE, control, common)])
-        return [answer for answer, _ in replies], int(seq)
+        number = 0
+        if any(changed for _, changed, _ in replies):
+            ((told, after),) = yield Batch([_announce_call(mine, common)])
+            number = int(told)
+            yield from self._reach_new(mine, work, listed, versions.known(after))
+        answers = [answer for answer, _, _ in replies]
+        if work.uncounted:
+            answers = yield from self._recounted(mine, work, replies)
+        return answers, number
+
+    def _verdict(self, mine: Names, seen: bytes) -> Plan[str]:
+        """Look what has become of a value of which a script says this about its tags."""
+        stamp, pairs = tagging.places_seen(seen)
+        words = yield from self._words(mine, sorted({place for pair in pairs for place in pair}))
+        return tagging.judged_places(words, stamp, pairs)
+
+    def _recounted(self, mine: Names, work: _Work, replies: Sequence[Any]) -> Plan[list[Any]]:
+        """Do not count what was found, but was dead by its tags."""
+        answers = []
+        for answer, _, seen in replies:
+            is_found = answer
+            if answer and seen and (yield from self._verdict(mine, seen)) in work.uncounted:
+                is_found = 0
+            answers.append(is_found)
+        return answers
+
+    def _reach_new(self, mine: Names, work: _Work, before: str, after: str) -> Plan[None]:
+        """Delete the copies of versions that have come in meanwhile."""
+        new = set(versions.others(after, work.digits)) - set(versions.others(before, work.digits))
+        if new:
+            yield Batch(
+                [
+                    ("DEL", names.version(mine.value(key), digits))
+                    for key in work.said.keys
+                    for digits in sorted(new)
+                ]
+            )
 
     # --- for the listener ---
 
@@ -334,8 +449,7 @@ class Plans:
         replies = yield Batch([Call(scripts.BEAT, [each.beat, each.seq], ["", n]) for each in mine])
         seqs = [int(found[0]) for _, found in replies]
         replication = _one_id([identity for identity, _ in replies])
-        text = " ".join(["1 H", str(n), replication, *map(str, seqs)])
-        yield Batch([("PUBLISH", channel, text)])
+        yield Batch([("PUBLISH", channel, message.heartbeat(n, replication, seqs))])
         return replication, seqs
 
     def recheck(self, areas: Sequence[str], origin: bytes) -> Plan[list[str]]:
@@ -344,8 +458,9 @@ class Plans:
         calls = []
         for area in areas:
             mine = self.names(area)
-            common = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE), None)
-            calls.append(Call(scripts.RECHECK, [mine.seq, mine.log, mine.gen, mine.run], common))
+            common = said.arguments(mine.channel, os.urandom(envelope.GENERATION_SIZE))
+            control = [mine.seq, mine.log, mine.gen, mine.run, mine.versions]
+            calls.append(Call(scripts.RECHECK, control, common))
         replies = (yield Batch(calls)) if calls else []
         return [area for area, cleared in zip(areas, replies, strict=True) if cleared]
 
@@ -371,18 +486,60 @@ class _Said(NamedTuple):
     origin: bytes
     broadcast: bool = True
 
-    def arguments(
-        self, channel: str, generation: bytes, fingerprint: int | None
-    ) -> list[bytes | str | int]:
-        """Give the arguments that all scripts have in common."""
+    def arguments(self, channel: str, generation: bytes) -> list[bytes | str | int]:
+        """Give the arguments that all scripts have in common which announce something."""
         return [
             channel if self.broadcast else "",
             f"1 {self.origin.hex()} ",
             message.body(self.kind, self.keys, self.notes) if self.broadcast else "",
             scripts.LOG_LENGTH,
             generation,
-            "" if fingerprint is None else _FINGERPRINT.pack(fingerprint),
         ]
+
+
+class _Work(NamedTuple):
+    """An operation on keys: those that *said* names, each with its part of *args*."""
+
+    script: Joined
+    args: Sequence[Sequence[Any]]
+    said: _Said
+    digits: str
+    """Version of this host."""
+    look: int | None = None
+    """What values must look like to count as known; None: anything."""
+    values: Sequence[Envelope] = ()
+    """What it may store."""
+    decides: bool = False
+    """What it does depends on the value of its one key."""
+    uncounted: str = ""
+    """Verdicts on tags by which a value is not to be counted as found."""
+    scratch: bool = False
+
+    def groups(self, mine: Names, listed: str) -> list[list[str]]:
+        """Give the names that belong to each key, where there are these versions."""
+        found = []
+        others = versions.others(listed, self.digits) if listed else []
+        for key in self.said.keys:
+            value = mine.value(key)
+            group = [names.version(value, self.digits), names.lease(value)]
+            group += [names.version(value, digits) for digits in others]
+            if self.scratch:
+                group.append(names.scratch(value))
+            found.append(group)
+        return found
+
+    def arguments(
+        self,
+        channel: str,
+        generation: bytes,
+        listed: str,
+        stamp: bytes = b"",
+        verdict: bytes = b"",
+    ) -> list[bytes | str | int]:
+        """Give the arguments that all operations have in common."""
+        look = b"" if self.look is None else _FINGERPRINT.pack(self.look)
+        common = self.said.arguments(channel, generation)
+        return [*common, look, stamp, self.digits, listed, verdict]
 
 
 # --- how values are read ---
@@ -429,8 +586,65 @@ def _stored(generation: bytes | None, blob: bytes | None, left: int) -> Stored |
 # --- details ---
 
 
-def _generation_call(mine: names.Names) -> Call:
-    return Call(scripts.GENERATION, [mine.gen], [os.urandom(envelope.GENERATION_SIZE)])
+def _section(blob: bytes) -> tagging.Section | None:
+    """Read what a value says of its tags; None: nothing, or nothing that can be read."""
+    if envelope.generation_of(blob) is None:
+        return None
+    try:
+        section = envelope.section_of(blob)
+    except envelope.EnvelopeError:
+        return None  # who opens it finds out, and counts it
+    return section if section.tags else None
+
+
+def _with_verdict(one: Stored, verdict: str) -> Stored | None:
+    if verdict == tagging.VALID:
+        return one
+    # As expire() does: what has no stale life is gone.
+    if verdict == tagging.DEAD or not envelope.stale_ms_of(one.blob):
+        return None
+    return one._replace(expired=True)
+
+
+def _generation_call(mine: Names, digits: str) -> Call:
+    fresh = os.urandom(envelope.GENERATION_SIZE)
+    return Call(scripts.GENERATION, [mine.gen, mine.seq, mine.versions], [fresh, digits])
+
+
+def _table_calls(mine: Names, values: Iterable[Envelope]) -> list[Call]:
+    """See to it that there is a table of deletes by tag, if a value has tags."""
+    if not any(value.tags for value in values):
+        return []
+    return [Call(scripts.MAKE_TABLE, [mine.seq, mine.tags], [])]
+
+
+def _announce_call(mine: Names, arguments: Sequence[Any]) -> Call:
+    return Call(scripts.ANNOUNCE, [mine.seq, mine.log, mine.versions], arguments)
+
+
+def _stored_args(change: Change, digits: str) -> list[Any]:
+    """What a script needs to store a value; the stamp comes before what is said of its tags."""
+    value = change.value
+    assert value is not None, "there is nothing to store"
+    return [value.head, value.tags + value.payload, _physical_ms(change.life, value, digits)]
+
+
+def _physical_ms(life: float | None, value: Envelope, digits: str) -> int:
+    return _bounded_ms(life, value.stale_ms, digits)
+
+
+def _bounded_ms(life: float | None, stale_ms: int, digits: str) -> int:
+    """Life of a Redis key in milliseconds, 0: no expiry; that of a version's value ends."""
+    found = envelope.physical_ms(life, stale_ms)
+    if not digits:
+        return found
+    return min(found or _VERSION_MS, _VERSION_MS)
+
+
+def _overtaken(area: str) -> RemoteError:
+    return RemoteError(
+        "others changed the same all the time: try again", area=area, operation="change"
+    )
 
 
 def _one_id(found: Sequence[bytes]) -> str:

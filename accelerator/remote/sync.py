@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from accelerator.errors import ConfigError
 from accelerator.remote import bounded, failures
 from accelerator.remote.aio import AsyncRedisRemote
+from accelerator.remote.names import host_channel
 from accelerator.remote.plans import Plans
 from accelerator.remote.source import Source
 from accelerator.remote.steps import steps
+from accelerator.remote.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
         Change,
         Fill,
         Lease,
-        RemoteBackend,
+        Remote,
         Stored,
         Written,
     )
@@ -60,6 +62,8 @@ class RedisRemote:
     May be used from any thread, and after a fork: a child has connections of its own.
     """  # noqa: D205  one sentence
 
+    title = "Redis"
+
     def __init__(self, source: Source, namespace: str) -> None:
         self.plans = Plans(namespace, source.db, cluster=source.cluster)
         self._source = source
@@ -76,6 +80,10 @@ class RedisRemote:
     def channel(self, area: str) -> str:
         """Name the channel on which an area's invalidations are told."""
         return self.plans.names(area).channel
+
+    def heartbeat_channel(self, origin: bytes) -> str:
+        """Name the channel on which a host hears its own heartbeats."""
+        return host_channel(self.plans.namespace, origin, self.plans.db)
 
     def describe(self) -> dict[str, Any]:
         """Where Redis is, as far as that may be shown: redis, db, kind."""
@@ -109,17 +117,21 @@ class RedisRemote:
 
     # --- operations: see Plans ---
 
-    def get(self, area: str, keys: Sequence[bytes]) -> list[Stored | None]:
+    def get(self, area: str, keys: Sequence[bytes], *, fingerprint: int = 0) -> list[Stored | None]:
         """Read values; None: there is none of the area's generation."""
-        return self._run(self.plans.get(area, keys), area, "get")
+        return self._run(self.plans.get(area, keys, fingerprint=fingerprint), area, "get")
 
-    def lease(self, area: str, keys: Sequence[bytes], seconds: float) -> list[Lease]:
+    def lease(
+        self, area: str, keys: Sequence[bytes], seconds: float, *, fingerprint: int = 0
+    ) -> list[Lease]:
         """Get or make the leases under which keys are loaded, for at least *seconds*."""
-        return self._run(self.plans.lease(area, keys, seconds), area, "lease")
+        return self._run(
+            self.plans.lease(area, keys, seconds, fingerprint=fingerprint), area, "lease"
+        )
 
-    def fill(self, area: str, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, area: str, fills: Sequence[Fill], *, fingerprint: int = 0) -> list[bool]:
         """Store loaded values; tell for each whether its lease still held."""
-        return self._run(self.plans.fill(area, fills), area, "fill")
+        return self._run(self.plans.fill(area, fills, fingerprint=fingerprint), area, "fill")
 
     def write(
         self,
@@ -129,22 +141,41 @@ class RedisRemote:
         origin: bytes,
         *,
         broadcast: bool = True,
+        fingerprint: int = 0,
     ) -> Written:
         """Store or delete keys, and tell all hosts."""
-        plan = self.plans.write(area, kind, changes, origin, broadcast=broadcast)
+        plan = self.plans.write(
+            area, kind, changes, origin, broadcast=broadcast, fingerprint=fingerprint
+        )
         return self._run(plan, area, "write")
 
-    def expire(self, area: str, keys: Sequence[bytes], notes: Sequence[int], origin: bytes) -> int:
+    def expire(
+        self,
+        area: str,
+        keys: Sequence[bytes],
+        notes: Sequence[int],
+        origin: bytes,
+        *,
+        fingerprint: int = 0,
+    ) -> int:
         """End the fresh lives of keys, keep what is usable as stale; count the fresh ones."""
-        return self._run(self.plans.expire(area, keys, notes, origin), area, "expire")
+        return self._run(
+            self.plans.expire(area, keys, notes, origin, fingerprint=fingerprint), area, "expire"
+        )
 
     def clear(self, area: str, note: int, origin: bytes) -> None:
         """Forget a whole area."""
         self._run(self.plans.clear(area, note, origin), area, "clear")
 
-    def add(self, area: str, change: Change, origin: bytes) -> bool:
+    def mark_tags(
+        self, area: str, kind: int, tags: Sequence[bytes], notes: Sequence[int], origin: bytes
+    ) -> None:
+        """Delete (message.FORGET_TAGS) or expire all values that carry one of *tags*; tell all."""
+        self._run(self.plans.mark_tags(area, kind, tags, notes, origin), area, "tags")
+
+    def add(self, area: str, change: Change, origin: bytes, *, fingerprint: int = 0) -> bool:
         """Store a key that has no fresh value; tell whether it had none."""
-        return self._run(self.plans.add(area, change, origin), area, "add")
+        return self._run(self.plans.add(area, change, origin, fingerprint=fingerprint), area, "add")
 
     def touch(  # noqa: PLR0917  as the protocol says
         self,
@@ -195,6 +226,10 @@ class RedisRemote:
     def log(self, area: str, first: int, last: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Read at most *limit* of the messages from *first* to *last* (None: the newest)."""
         return self._run(self.plans.log(area, first, last, limit), area, "log")
+
+    def subscriber(self, channel: str) -> Subscription:
+        """Connect one that hears, beside areas, the heartbeats that are told on *channel*."""
+        return Subscription(self.connection(), channel, self.channel)
 
     def connection(self) -> Any:
         """
@@ -283,4 +318,4 @@ def _close(client: Any) -> None:
 
 
 if TYPE_CHECKING:
-    _sync: type[RemoteBackend] = RedisRemote
+    _sync: type[Remote] = RedisRemote

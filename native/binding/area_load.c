@@ -45,7 +45,7 @@ static bool name_key(AreaObject *self, PyObject *name, uint8_t *buffer, struct a
                      Py_TYPE(name)->tp_name);
         return false;
     }
-    if (!area_key(self, name, buffer, key)) {
+    if (!area_key_plain(self, name, buffer, key)) {
         return false;
     }
     key->tag = ACC_TAG_LOCK;
@@ -197,7 +197,7 @@ static PyObject *all_latencies(PyObject *op,
     if (!area_ready(self)) {
         return NULL;
     }
-    sum(self->area.seg, self->area.id, sums);
+    sum(self->area.seg, self->area.base, sums);
     PyObject *list = PyList_New(ACC_LATENCY_SLOTS);
     for (uint32_t i = 0; list != NULL && i < ACC_LATENCY_SLOTS; i++) {
         PyObject *n = PyLong_FromUnsignedLongLong(sums[i]);

@@ -68,6 +68,14 @@ static bool mget_miss(struct mget *m, PyObject *key) {
     return PyList_Append(m->missing, key) == 0;
 }
 
+/* The same of a key that only the caller's list holds. */
+static bool mget_miss_at(struct mget *m, PyObject *keys, Py_ssize_t i) {
+    PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+    bool done = mget_miss(m, key);
+    Py_DECREF(key);
+    return done;
+}
+
 static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     count_negative(m->self, value);
     bool done = dict_put(m->result, key, value) == 0;
@@ -75,9 +83,7 @@ static bool mget_put(struct mget *m, PyObject *key, PyObject *value) {
     return done;
 }
 
-/* Codecs are user code and may change the caller's list: the key is held, and the size asked again.
- */
-static bool mget_one(struct mget *m, PyObject *key) {
+static inline bool mget_one(struct mget *m, PyObject *key) {
     PyObject *object = NULL;
     struct acc_look look;
     if (objects_usable(m->self, &look) && object_key_type(key)) {
@@ -87,26 +93,49 @@ static bool mget_one(struct mget *m, PyObject *key) {
     if (acc_likely(object != NULL)) {
         return mget_put(m, key, object);
     }
-    Py_INCREF(key);
     int found = area_read_one(m->self, key, &object);
-    bool done = found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
-    Py_DECREF(key);
+    return found == 1 ? mget_put(m, key, object) : found == 0 && mget_miss(m, key);
+}
+
+/* Finalisers of objects that are forgotten may run. */
+static void mget_prepare(AreaObject *self, PyObject *keys, Py_ssize_t i) {
+    struct acc_look look;
+    if (objects_usable(self, &look)) {
+        Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
+        prefetch_remembered(self, PySequence_Fast_ITEMS(keys) + i, left < BATCH ? left : BATCH);
+    }
+}
+
+/* Codecs, converters, hashes of keys, and finalisers of objects that are forgotten are user code, and
+ * may change the caller's list: the size is asked behind each, and the key is held. */
+static bool mget_all(struct mget *m, PyObject *keys) {
+    bool done = true;
+    for (Py_ssize_t i = 0; done; i++) {
+        if (i % BATCH == 0) {
+            mget_prepare(m->self, keys, i);
+        }
+        if (i >= PySequence_Fast_GET_SIZE(keys)) {
+            break;
+        }
+        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+        done = mget_one(m, key);
+        Py_DECREF(key);
+    }
     return done;
 }
 
-static bool mget_all(struct mget *m, PyObject *keys) {
-    struct acc_look look;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(keys); i++) {
-        if (i % BATCH == 0 && objects_usable(m->self, &look)) {
-            Py_ssize_t left = PySequence_Fast_GET_SIZE(keys) - i;
-            prefetch_remembered(m->self, PySequence_Fast_ITEMS(keys) + i,
-                                left < BATCH ? left : BATCH);
-        }
-        if (!mget_one(m, PySequence_Fast_GET_ITEM(keys, i))) {
-            return false;
-        }
+static bool named_as_before(AreaObject *self, PyObject *names, PyObject *key) {
+    PyObject *name = area_key_name(self, key);
+    PyObject *before = name == NULL ? NULL : PyDict_SetDefault(names, key, name);
+    int same = before == NULL ? -1 : PyObject_RichCompareBool(before, name, Py_EQ);
+    Py_XDECREF(name);
+    if (same == 0) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "mget() answers with a dict, in which some of these keys are equal though "
+            "they are different keys here, as 1 and True are: ask for them in two calls");
     }
-    return true;
+    return same == 1;
 }
 
 /* 1 and True are one key of a dict and two keys here: the answer has no place for both.  Asked only
@@ -115,21 +144,14 @@ static bool keys_are_told_apart(struct mget *m, PyObject *keys) {
     if (acc_likely(PyDict_GET_SIZE(m->result) == PySequence_Fast_GET_SIZE(keys))) {
         return true;
     }
-    PyObject *seen = PySet_New(NULL);
-    bool done = seen != NULL;
+    PyObject *names = PyDict_New(); /* what each key of a dict is called here */
+    bool done = names != NULL;
     for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(keys); i++) {
-        PyObject *bytes = key_bytes(m->self->binding, PySequence_Fast_GET_ITEM(keys, i));
-        done = bytes != NULL && PySet_Add(seen, bytes) == 0;
-        Py_XDECREF(bytes);
+        PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(keys, i));
+        done = named_as_before(m->self, names, key);
+        Py_DECREF(key);
     }
-    if (done && PySet_GET_SIZE(seen) != PyDict_GET_SIZE(m->result)) {
-        PyErr_SetString(
-            PyExc_ValueError,
-            "mget() answers with a dict, in which some of these keys are equal though "
-            "they are different keys here, as 1 and True are: ask for them in two calls");
-        done = false;
-    }
-    Py_XDECREF(seen);
+    Py_XDECREF(names);
     return done;
 }
 
@@ -170,7 +192,7 @@ static PyObject *mget_keys(AreaObject *self, PyObject *keys, PyObject *fallback,
     if (done && (options != Py_None || more != NULL)) {
         /* Options may forbid what a plain hit returns: Python reads every key. */
         for (Py_ssize_t i = 0; done && i < PySequence_Fast_GET_SIZE(sequence); i++) {
-            done = mget_miss(&m, PySequence_Fast_GET_ITEM(sequence, i));
+            done = mget_miss_at(&m, sequence, i);
         }
     } else if (done) {
         done = mget_all(&m, sequence);

@@ -30,16 +30,82 @@ static uint32_t kept_until(const AreaObject *self, const struct acc_record *reco
     return until == 0 ? 1 : until;
 }
 
+static uint64_t tag_epoch_of(const AreaObject *self) {
+    return acc_load_acquire(&acc_area_slot(self->area.seg, self->area.base)->tag_epoch);
+}
+
+/* Are the tags of an item in force?  Whoever believes it has to see that the item is still the one. */
+static __attribute__((noinline)) bool tags_hold(const AreaObject *self,
+                                                const struct acc_view *view) {
+    const struct acc_segment *seg = self->area.seg;
+    struct acc_tags tags;
+    return acc_view_tags(seg, view, &tags) &&
+           acc_tags_judge(seg, self->area.base, &tags) == ACC_TAGS_HOLD;
+}
+
+/* The area's epoch has changed since the tags of this object's item were looked at: once more, where
+ * they lie.  The epoch first: an operation that adds to it behind that is seen the next time. */
+static bool tags_still_hold(const AreaObject *self, const struct object_entry *entry,
+                            struct object_extra *extra) {
+    uint64_t epoch = tag_epoch_of(self);
+    struct acc_view view;
+    if (epoch == extra->tag_epoch) {
+        return true;
+    }
+    if (!acc_view_load(self->area.seg, object_shard(self->area.seg, entry),
+                       acc_word_ring(entry->word), acc_word_offset(entry->word), &view) ||
+        (extra->twice && view.sequence != entry->life) || !acc_record_tagged(&view.record) ||
+        !tags_hold(self, &view)) {
+        return false;
+    }
+    acc_fence_acquire();
+    if (!acc_view_current(&view) ||
+        acc_load_relaxed(object_slot(self->area.seg, entry)) != entry->word) {
+        return false;
+    }
+    extra->tag_epoch = epoch;
+    return true;
+}
+
+__attribute__((noinline)) PyObject *object_hit_closer(AreaObject *self,
+                                                      const struct object_entry *entry,
+                                                      struct acc_look look) {
+    const struct acc_segment *seg = self->area.seg;
+    struct object_extra *extra = &self->objects->extras[entry - self->objects->entries];
+    uint64_t word = acc_load_acquire(object_slot(seg, entry));
+    if (word != entry->word || (extra->tagged && !tags_still_hold(self, entry, extra))) {
+        return NULL;
+    }
+    bool current = extra->twice ? twice_current(seg, entry, word, self->refresh_window, look)
+                                : !acc_clock_passed(entry->life, acc_look_now(seg, &look));
+    return current ? object_taken(self, entry) : NULL;
+}
+
+/* What was read is to be remembered as an object: what is needed of it later.  False: it may not be.
+ * (Python code may have run since its tags were judged.) */
+static bool extra_of(const AreaObject *self, const struct acc_found *found,
+                     struct object_extra *out) {
+    *out = (struct object_extra){.size = acc_record_size(&found->view.record),
+                                 .twice = acc_view_twice(&found->view),
+                                 .tagged = acc_record_tagged(&found->view.record)};
+    if (acc_likely(!out->tagged)) {
+        return true;
+    }
+    out->tag_epoch = tag_epoch_of(self);
+    return tags_hold(self, &found->view) && acc_read_valid(found);
+}
+
 /* Remember, for the next read of this key, its object or where its item lies. */
 static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_hash,
                         const struct acc_found *found, PyObject *value) {
     const struct acc_view *view = &found->view;
+    struct object_extra extra = {0};
     bool twice = acc_view_twice(view);
     uint64_t slot =
         (uint64_t)((uint8_t *)acc_slot_word(found->slot) - self->area.seg->base) / ACC_UNIT;
     struct acc_look look;
     if (!objects_usable(self, &look) || view->record.area_count != self->objects->area_count ||
-        !still_live(self, found, key_hash)) {
+        !still_live(self, found, key_hash) || (value != NULL && !extra_of(self, found, &extra))) {
         return;
     }
     Py_hash_t hash = object_key_hash(key_object);
@@ -50,10 +116,13 @@ static void object_keep(AreaObject *self, PyObject *key_object, uint64_t key_has
         .tagged = object_tag(key_object, hash),
         .held = value != NULL ? (uintptr_t)value : (uintptr_t)view->item | OBJECT_PLACE,
         .word = found->word,
-        .slot = (uint32_t)slot | (twice ? OBJECT_TWICE : 0),
+        .slot = (uint32_t)slot | (twice || extra.tagged ? OBJECT_CLOSER : 0),
         .life = twice ? view->sequence : kept_until(self, &view->record),
     };
-    object_cache_put(self->objects, hash, &entry, acc_record_size(&view->record));
+    /* Whose place it takes has a finaliser, perhaps, which may bind the area anew. */
+    SegmentObject *segment = (SegmentObject *)Py_NewRef(self->segment);
+    object_cache_put(self->objects, hash, &entry, &extra);
+    Py_DECREF(segment);
 }
 
 /* --- reading the segment ---------------------------------------------------------------------- */
@@ -191,10 +260,10 @@ static enum taken attempt(AreaObject *self, const struct wanted *wanted, struct 
     if (status != ACC_OK) {
         return status == ACC_RACE ? AGAIN : GONE;
     }
+    bool live = acc_found_live(&self->area, found, wanted->key->hash);
     enum acc_age age = acc_look_age(self->area.seg, &look, &found->view.record);
     *fresh = age == ACC_FRESH;
-    if (acc_unlikely(!acc_found_live(&self->area, found, wanted->key->hash)) || age == ACC_GONE ||
-        (age == ACC_STALE && !wanted->request.stale)) {
+    if (acc_unlikely(!live) || age == ACC_GONE || (age == ACC_STALE && !wanted->request.stale)) {
         return acc_read_valid(found) ? GONE : AGAIN;
     }
     return take(self, found, verify_wanted(self, wanted->keep), out);
@@ -314,10 +383,11 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
     found.slot = (struct acc_slot){bucket, (uint32_t)(slot - bucket->word)};
     found.word = entry->word;
     const uint8_t *item = (const uint8_t *)(entry->held & ~(uintptr_t)OBJECT_OTHER);
-    bool sound = acc_unlikely((entry->slot & OBJECT_TWICE) != 0)
+    bool sound = acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)
                      ? view_twice(self, item, entry->word, look, &found.view)
                      : acc_view_load_at(item, acc_word_offset(entry->word), &found.view);
-    if (acc_unlikely(!sound)) {
+    if (acc_unlikely(!sound) ||
+        (acc_unlikely(acc_record_tagged(&found.view.record)) && !tags_hold(self, &found.view))) {
         return 0;
     }
     bool bytes = acc_record_code(&found.view.record) == ACC_CODE_BYTES;
@@ -406,46 +476,131 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
-/* 1 hit, 2 hit whose refresh is due, 0 miss, -1 exception; a hit is counted. */
-static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
-    struct acc_look look;
-    bool usable = objects_usable(self, &look);
-    if (usable && object_key_type(key_object)) {
-        enum remembered remembered = read_remembered(self, key_object, look, out);
-        if (acc_likely(remembered != MUST_LOOK)) {
-            return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
-        }
-    }
+/* Look a key up in the segment; what is found is remembered as `kept_as`.  1 hit, 2 hit whose
+ * refresh is due, 0 miss, -1 exception; only a 1 is counted. */
+static inline int look_up(AreaObject *self, PyObject *key_object, PyObject *kept_as, bool usable,
+                          PyObject **out) {
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
-    if (!area_key(self, key_object, buffer, &key)) {
+    if (!area_key_plain(self, key_object, buffer, &key)) {
         return -1;
     }
     struct acc_home home = acc_home_of(self->area.seg, key.hash);
     const struct acc_bucket *bucket = acc_home_first(self->area.seg, &home);
     if (bucket_lacks(bucket, home.tag)) {
         if (usable && self->objects != NULL) { /* a key's own code may have run */
-            remember_absent(self, key_object, &home, bucket);
+            remember_absent(self, kept_as, &home, bucket);
         }
         return 0;
     }
     struct reading reading;
     static const struct request plain = {.mark = true, .within = ACC_ANY_AGE};
-    int found = area_read_object(self, key_object, &key, plain, &reading);
+    int found = area_read_object(self, kept_as, &key, plain, &reading);
     if (found == 1) {
         *out = reading.object;
-        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
         if (acc_unlikely(self->refresh_window != 0) && reading.record.expire_at != 0 &&
             acc_clock_passed(kept_until(self, &reading.record), acc_now(self->area.seg))) {
             return 2;
         }
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
     }
     return found;
 }
 
+/* What is remembered of an object that is a key, or by what a converter has made of one. */
+static inline enum remembered remembered_as(AreaObject *self, PyObject *key, bool *usable,
+                                            PyObject **out) {
+    struct acc_look look;
+    *usable = objects_usable(self, &look);
+    return *usable && object_key_type(key) ? read_remembered(self, key, look, out) : MUST_LOOK;
+}
+
+static int found_of(enum remembered remembered) {
+    return remembered == HIT ? 1 : remembered == MISSING ? 0 : -1;
+}
+
+/* Not remembered by the caller's key, which has to be converted; what is found is remembered by
+ * `kept_as` (NULL: by the converter's answer).  What could be used before may be another segment's
+ * after that: it is asked again. */
+static __attribute__((noinline, cold)) int read_converted(AreaObject *self, PyObject *key_object,
+                                                          PyObject *kept_as, PyObject **out) {
+    PyObject *answer = area_convert(self, key_object);
+    if (answer == NULL) {
+        return -1;
+    }
+    kept_as = kept_as == NULL ? answer : kept_as;
+    bool usable;
+    enum remembered remembered = remembered_as(self, kept_as, &usable, out);
+    int found = remembered == MUST_LOOK ? look_up(self, answer, kept_as, usable, out)
+                                        : found_of(remembered);
+    Py_DECREF(answer);
+    return found;
+}
+
+/* As look_up(), by what is remembered if that can be. */
+static inline int read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
+    bool usable;
+    enum remembered remembered = remembered_as(self, key_object, &usable, out);
+    if (acc_likely(remembered != MUST_LOOK)) {
+        return found_of(remembered);
+    }
+    if (acc_unlikely(self->converter != NULL)) {
+        bool by_answer = (self->flags & AREA_BY_ANSWER) != 0;
+        return read_converted(self, key_object, by_answer ? NULL : key_object, out);
+    }
+    return look_up(self, key_object, key_object, usable, out);
+}
+
 int area_read_one(AreaObject *self, PyObject *key_object, PyObject **out) {
     int found = read_one(self, key_object, out);
-    return found == 2 ? 1 : found;
+    if (acc_unlikely(found == 2)) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
+        return 1;
+    }
+    return found;
+}
+
+/* What area_hit() answers, of what read_one() does. */
+static inline int plain_hit(AreaObject *self, int found, PyObject **out) {
+    if (acc_likely(found == 1)) {
+        count_negative(self, *out);
+        return 1;
+    }
+    if (found == 2) { /* whoever is asked next finds it again, and has it refreshed */
+        Py_DECREF(*out);
+        return 0;
+    }
+    return found;
+}
+
+int area_hit(AreaObject *self, PyObject *key, PyObject **out) {
+    if (acc_unlikely(!area_ready(self))) {
+        return -1;
+    }
+    return plain_hit(self, read_one(self, key, out), out);
+}
+
+int area_hit_remembered(AreaObject *self, PyObject *kept_as, PyObject **out) {
+    if (acc_unlikely(!area_ready(self))) {
+        return -1;
+    }
+    bool usable;
+    enum remembered remembered = remembered_as(self, kept_as, &usable, out);
+    return remembered == MUST_LOOK ? 0 : plain_hit(self, found_of(remembered), out);
+}
+
+int area_hit_converted(AreaObject *self, PyObject *given, PyObject *kept_as, PyObject **out) {
+    if (self->converter == NULL) {
+        return 0;
+    }
+    return plain_hit(self, read_converted(self, given, kept_as, out), out);
+}
+
+PyObject *area_hit_method(PyObject *op, PyObject *key) {
+    AreaObject *self = (AreaObject *)op;
+    PyObject *object;
+    int found = area_hit(self, key, &object);
+    return found == 1 ? object : found == 0 ? Py_NewRef(self->binding->unset) : NULL;
 }
 
 /* Tell Python that a refresh is due.  The value is in hand: no Exception from there takes it away,
@@ -475,6 +630,7 @@ static inline PyObject *get_plain(AreaObject *self, PyObject *key, PyObject *fal
         return object;
     }
     if (found == 2) {
+        acc_count_own(&self->area.stats->counter[ACC_LOCAL_HIT], 1);
         count_negative(self, object);
         return near_end(self, key, object);
     }

@@ -250,17 +250,19 @@ PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* --- primitives ------------------------------------------------------------------------------- */
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"key",  "code",  "payload", "ttl",  "stale_ttl",
-                            "mode", "token", "age",     "note", NULL};
+    static char *names[] = {"key",   "code", "payload", "ttl",  "stale_ttl", "mode",
+                            "token", "age",  "note",    "tags", NULL};
     AreaObject *self = (AreaObject *)op;
-    PyObject *key_object, *ttl, *token = Py_None;
+    PyObject *key_object, *ttl, *token = Py_None, *given_tags = NULL;
     Py_buffer payload;
+    struct acc_tags tags;
     double stale_ttl, age = 0;
     uint32_t old;
     int code, mode = ACC_SET;
-    unsigned long long note = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd$K:_store", names, &key_object, &code,
-                                     &payload, &ttl, &stale_ttl, &mode, &token, &age, &note)) {
+    unsigned long long note = 0, tag_clock = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oiy*Od|iOd$KO:_store", names, &key_object,
+                                     &code, &payload, &ttl, &stale_ttl, &mode, &token, &age, &note,
+                                     &given_tags)) {
         return NULL;
     }
     struct acc_write write = {
@@ -274,15 +276,20 @@ PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs) {
     }
     if (token != Py_None) {
         unsigned int key_count, area_count;
-        if (!PyArg_ParseTuple(token, "II:_store token", &key_count, &area_count)) {
+        if (!PyArg_ParseTuple(token, "IIK:_store token", &key_count, &area_count, &tag_clock)) {
             goto done;
         }
         write.has_token = true;
         write.token_key = key_count;
         write.token_area = area_count;
     }
-    if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
+    if (!area_ready(self) || !area_key(self, key_object, buffer, &key) ||
+        !area_tags(&self->area, given_tags, &tags)) {
         goto done;
+    }
+    if (tags.count != 0) {
+        tags.since = write.has_token ? tag_clock : acc_tag_clock(self->area.seg);
+        write.tags = &tags;
     }
     uint32_t now = acc_now(self->area.seg);
     if (!area_life(ttl, stale_ttl, now, &write.expire_at, &write.stale_until) ||
@@ -314,8 +321,9 @@ PyObject *area_token(PyObject *op, PyObject *key_object) {
         return NULL;
     }
     uint32_t key_count, area_count;
+    unsigned long long tag_clock = acc_tag_clock(self->area.seg);
     acc_token(&self->area, &key, &key_count, &area_count);
-    return Py_BuildValue("(II)", key_count, area_count);
+    return Py_BuildValue("(IIK)", key_count, area_count, tag_clock);
 }
 
 static double seconds_between(uint32_t from, uint32_t to) {

@@ -168,13 +168,27 @@ static bool loaded_at(const FlightObject *self, PyObject *age, uint32_t now, uin
     return true;
 }
 
-static PyObject *flight_finish(PyObject *op, PyObject *args) {
+/* The core stamps them with when the flight began. */
+static bool tags_from(const FlightObject *self, PyObject *given, struct acc_tags *tags,
+                      struct acc_write *write) {
+    if (!area_tags(&self->area, given, tags)) {
+        return false;
+    }
+    tags->since = self->ticket.tag_clock;
+    write->tags = tags->count == 0 ? NULL : tags;
+    return true;
+}
+
+static PyObject *flight_finish(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"code", "payload", "ttl", "stale_ttl", "age", "tags", NULL};
     FlightObject *self = (FlightObject *)op;
     Py_buffer payload;
-    PyObject *ttl, *age = Py_None, *answer = NULL;
+    struct acc_tags tags;
+    PyObject *ttl, *age = Py_None, *given_tags = NULL, *answer = NULL;
     double stale_ttl;
     int code;
-    if (!PyArg_ParseTuple(args, "iy*Od|O:finish", &code, &payload, &ttl, &stale_ttl, &age)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iy*Od|O$O:finish", names, &code, &payload, &ttl,
+                                     &stale_ttl, &age, &given_tags)) {
         return NULL;
     }
     uint32_t now = acc_now(seg_of(self));
@@ -182,7 +196,7 @@ static PyObject *flight_finish(PyObject *op, PyObject *args) {
     bool fits = (size_t)payload.len < ACC_VALUE_MAX;
     write.size = fits ? (uint32_t)payload.len : ACC_VALUE_MAX;
     if (code_valid(code) && area_life(ttl, stale_ttl, now, &write.expire_at, &write.stale_until) &&
-        loaded_at(self, age, now, &write.loaded_at)) {
+        loaded_at(self, age, now, &write.loaded_at) && tags_from(self, given_tags, &tags, &write)) {
         bool was_leading = self->state == FLIGHT_LEADING;
         enum acc_status status = give_value(self, acc_load_finish, &write);
         if (was_leading) {
@@ -194,17 +208,21 @@ static PyObject *flight_finish(PyObject *op, PyObject *args) {
     return answer;
 }
 
-static PyObject *flight_hand(PyObject *op, PyObject *args) {
+static PyObject *flight_hand(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"code", "payload", "tags", NULL};
     FlightObject *self = (FlightObject *)op;
     Py_buffer payload;
+    struct acc_tags tags;
+    PyObject *given_tags = NULL;
     int code;
-    if (!PyArg_ParseTuple(args, "iy*:hand", &code, &payload)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iy*|$O:hand", names, &code, &payload,
+                                     &given_tags)) {
         return NULL;
     }
-    bool valid = code_valid(code);
+    struct acc_write write = {
+        .data = payload.buf, .code = (uint8_t)code, .loaded_at = acc_now(seg_of(self))};
+    bool valid = code_valid(code) && tags_from(self, given_tags, &tags, &write);
     if (valid) {
-        struct acc_write write = {
-            .data = payload.buf, .code = (uint8_t)code, .loaded_at = acc_now(seg_of(self))};
         bool fits = (size_t)payload.len < ACC_VALUE_MAX;
         write.size = fits ? (uint32_t)payload.len : ACC_VALUE_MAX;
         give_value(self, acc_load_hand, &write);
@@ -462,8 +480,8 @@ static PyGetSetDef flight_getset[] = {
 };
 
 static PyMethodDef flight_methods[] = {
-    {"finish", flight_finish, METH_VARARGS, NULL},
-    {"hand", flight_hand, METH_VARARGS, NULL},
+    {"finish", (PyCFunction)(void (*)(void))flight_finish, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"hand", (PyCFunction)(void (*)(void))flight_hand, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decline", flight_decline, METH_NOARGS, NULL},
     {"fail", flight_fail, METH_NOARGS, NULL},
     {"wait", flight_wait, METH_O, NULL},

@@ -165,16 +165,51 @@ bool key_encode(struct binding *binding, PyObject *object, uint8_t buffer[KEY_BU
     return encode_nested(binding, object, buffer, LEVELS, out);
 }
 
+static PyObject *bytes_of(const struct acc_key *key) {
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)key->size + 1);
+    if (bytes != NULL) {
+        PyBytes_AS_STRING(bytes)[0] = (char)key->tag;
+        memcpy(PyBytes_AS_STRING(bytes) + 1, key->data, key->size);
+    }
+    return bytes;
+}
+
 PyObject *key_bytes(struct binding *binding, PyObject *object) {
     uint8_t buffer[KEY_BUFFER];
     struct acc_key key;
-    if (!key_encode(binding, object, buffer, &key)) {
-        return NULL;
+    return key_encode(binding, object, buffer, &key) ? bytes_of(&key) : NULL;
+}
+
+/* --- converted keys --------------------------------------------------------------------------- */
+
+static bool in_buffer(const struct acc_key *key, const uint8_t buffer[KEY_BUFFER]) {
+    return (uintptr_t)key->data - (uintptr_t)buffer < KEY_BUFFER;
+}
+
+PyObject *area_convert(AreaObject *self, PyObject *object) {
+    PyObject *converter = Py_NewRef(self->converter); /* it may be bound anew while this one runs */
+    PyObject *answer = PyObject_CallOneArg(converter, object);
+    Py_DECREF(converter);
+    return answer;
+}
+
+bool area_key_converted(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                        struct acc_key *key) {
+    PyObject *answer = area_convert(self, object);
+    if (answer == NULL) {
+        return false;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)key.size + 1);
-    if (bytes != NULL) {
-        PyBytes_AS_STRING(bytes)[0] = (char)key.tag;
-        memcpy(PyBytes_AS_STRING(bytes) + 1, key.data, key.size);
+    bool done = area_key_plain(self, answer, buffer, key);
+    if (done && !in_buffer(key, buffer)) {
+        memcpy(buffer, key->data, key->size);
+        key->data = buffer;
     }
-    return bytes;
+    Py_DECREF(answer);
+    return done;
+}
+
+PyObject *area_key_name(AreaObject *self, PyObject *object) {
+    uint8_t buffer[KEY_BUFFER];
+    struct acc_key key;
+    return area_key(self, object, buffer, &key) ? bytes_of(&key) : NULL;
 }

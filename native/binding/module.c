@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 PyObject *binding_install(PyObject *module, PyObject *type);
+bool binding_describe_contains(struct binding *binding);
 
 static struct PyModuleDef definition;
 
@@ -66,10 +67,15 @@ static PyObject *key_hash(PyObject *module, PyObject *args) {
         !key_encode(binding, key_object, buffer, &key)) {
         return NULL;
     }
-    enum acc_status status =
-        acc_area_open(((SegmentObject *)segment)->seg, name, (size_t)size, &area);
-    if (status != ACC_OK) {
-        return raise_status(status, "finding an area");
+    struct acc_segment *seg = ((SegmentObject *)segment)->seg;
+    struct acc_area_slot *known = acc_area_find(seg, name, (size_t)size);
+    if (known != NULL) { /* not opened: it may hold the values of versions only */
+        acc_area_at(seg, (uint32_t)(known - acc_area_slot(seg, 0)), &area);
+    } else {
+        enum acc_status status = acc_area_open(seg, name, (size_t)size, &area);
+        if (status != ACC_OK) {
+            return raise_status(status, "finding an area");
+        }
     }
     return PyLong_FromUnsignedLongLong(acc_key_hash(&area, &key));
 }
@@ -189,6 +195,8 @@ static bool add_constants(PyObject *module) {
         {"CACHE_NULL", AREA_CACHE_NULL},
         {"OFF", AREA_OFF},
         {"LOADS", AREA_LOADS},
+        {"OWN_OBJECTS", AREA_OWN_OBJECTS},
+        {"BY_ANSWER", AREA_BY_ANSWER},
         {"CAP", ACC_CAP},
         {"BYPASS", ACC_BYPASS},
         {"SERVE", ACC_SERVE},
@@ -215,6 +223,10 @@ static bool add_constants(PyObject *module) {
         {"NOTE_SET", ACC_NOTE_SET},
         {"NOTE_EXPIRE", ACC_NOTE_EXPIRE},
         {"NOTE_CLEAR", ACC_NOTE_CLEAR},
+        {"NOTE_FORGET_TAG", ACC_NOTE_FORGET_TAG},
+        {"NOTE_EXPIRE_TAG", ACC_NOTE_EXPIRE_TAG},
+        {"TAGS_MAX", ACC_TAGS_MAX},
+        {"TAG_SIZE_MAX", ACC_TAG_SIZE_MAX},
         {"REMOTE_GO", ACC_REMOTE_GO},
         {"REMOTE_PROBE", ACC_REMOTE_PROBE},
         {"REMOTE_NO", ACC_REMOTE_NO},
@@ -236,10 +248,11 @@ static bool add_constants(PyObject *module) {
 static int execute(PyObject *module) {
     struct binding *b = PyModule_GetState(module);
     bool done = add_type(module, &b->segment_type, &segment_spec) &&
-                add_type(module, &b->area_type, &area_spec) &&
+                add_type(module, &b->area_type, &area_spec) && binding_describe_contains(b) &&
                 add_type(module, &b->unset_type, &unset_spec) &&
                 add_type(module, &b->flight_type, &flight_spec) &&
                 add_type(module, &b->bell_type, &bell_spec) &&
+                add_type(module, &b->call_type, &call_spec) &&
                 import_from(&b->uuid_type, "uuid", "UUID") &&
                 import_from(&b->encode_other, "accelerator.keys", "encode") &&
                 intern(&b->str_attach, "_attach") && intern(&b->str_miss, "_miss") &&
@@ -261,6 +274,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(b->unset_type);
     Py_VISIT(b->flight_type);
     Py_VISIT(b->bell_type);
+    Py_VISIT(b->call_type);
     Py_VISIT(b->unset);
     Py_VISIT(b->uuid_type);
     Py_VISIT(b->encode_other);
@@ -274,6 +288,7 @@ static int clear(PyObject *module) {
     Py_CLEAR(b->unset_type);
     Py_CLEAR(b->flight_type);
     Py_CLEAR(b->bell_type);
+    Py_CLEAR(b->call_type);
     Py_CLEAR(b->unset);
     Py_CLEAR(b->uuid_type);
     Py_CLEAR(b->encode_other);

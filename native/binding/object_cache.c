@@ -11,15 +11,15 @@
 static int allocate(struct object_cache *cache, uint32_t sets) {
     size_t entries = (size_t)sets * 2;
     void *memory = PyMem_RawCalloc(entries + 2, sizeof(struct object_entry));
-    uint32_t *sizes = PyMem_RawCalloc(entries, sizeof *sizes);
-    if (memory == NULL || sizes == NULL) {
+    struct object_extra *extras = PyMem_RawCalloc(entries, sizeof *extras);
+    if (memory == NULL || extras == NULL) {
         PyMem_RawFree(memory);
-        PyMem_RawFree(sizes);
+        PyMem_RawFree(extras);
         return -1;
     }
     cache->memory = memory;
     cache->entries = (struct object_entry *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
-    cache->sizes = sizes;
+    cache->extras = extras;
     cache->sets = sets;
     cache->shift = 64u - (uint32_t)__builtin_ctz(sets);
     return 0;
@@ -44,7 +44,7 @@ static void remove_entry(struct object_cache *cache, uint32_t i) {
     PyObject *key = object_key(entry), *value = object_value(entry);
     entry->tagged = 0;
     entry->held = 0;
-    cache->bytes -= cache->sizes[i];
+    cache->bytes -= cache->extras[i].size;
     cache->used--;
     /* Last: a destructor may come back here. */
     Py_DECREF(key);
@@ -60,7 +60,7 @@ void object_cache_clear(struct object_cache *cache) {
 void object_cache_free(struct object_cache *cache) {
     object_cache_clear(cache);
     PyMem_RawFree(cache->memory);
-    PyMem_RawFree(cache->sizes);
+    PyMem_RawFree(cache->extras);
     PyMem_RawFree(cache);
 }
 
@@ -73,10 +73,10 @@ int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg
 }
 
 static void place(struct object_cache *cache, uint32_t i, const struct object_entry *entry,
-                  uint32_t size) {
+                  const struct object_extra *extra) {
     cache->entries[i] = *entry;
-    cache->sizes[i] = size;
-    cache->bytes += size;
+    cache->extras[i] = *extra;
+    cache->bytes += extra->size;
     cache->used++;
 }
 
@@ -100,10 +100,10 @@ static bool grow(struct object_cache *cache) {
         }
         struct object_entry *set = object_cache_set(cache, PyObject_Hash(object_key(entry)));
         uint32_t at = (uint32_t)(set - cache->entries) + (set[0].tagged != 0);
-        place(cache, at, entry, old.sizes[i]); /* a set of two splits into two: it always fits */
+        place(cache, at, entry, &old.extras[i]); /* a set of two splits into two: it always fits */
     }
     PyMem_RawFree(old.memory);
-    PyMem_RawFree(old.sizes);
+    PyMem_RawFree(old.extras);
     return true;
 }
 
@@ -160,10 +160,8 @@ static void shrink(struct object_cache *cache, uint32_t keep) {
 }
 
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
-                      uint32_t size) {
-    if (!object_is_object(entry)) {
-        size = 0;
-    } else if (size > cache->bytes_max / 8) {
+                      const struct object_extra *extra) {
+    if (object_is_object(entry) && extra->size > cache->bytes_max / 8) {
         return;
     }
     uint32_t at = choose(cache, hash, entry);
@@ -178,18 +176,19 @@ void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct o
         Py_XDECREF(object_value(entry));
         return;
     }
-    place(cache, at, entry, size);
+    place(cache, at, entry, extra);
     shrink(cache, at);
 }
 
 void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
                              const struct object_entry *entry) {
+    static const struct object_extra nothing = {0};
     do {
         struct object_entry *set = object_cache_set(cache, hash);
         for (uint32_t i = 0; i < 2; i++) {
             if (set[i].tagged == 0) {
                 Py_INCREF(object_key(entry));
-                place(cache, (uint32_t)(set - cache->entries) + i, entry, 0);
+                place(cache, (uint32_t)(set - cache->entries) + i, entry, &nothing);
                 return;
             }
         }

@@ -47,15 +47,20 @@ static inline struct object_entry *object_find(const struct object_cache *cache,
 
 static inline uint64_t *object_slot(const struct acc_segment *seg,
                                     const struct object_entry *entry) {
-    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_TWICE) * ACC_UNIT);
+    return (uint64_t *)(seg->base + (uint64_t)(entry->slot & ~OBJECT_CLOSER) * ACC_UNIT);
+}
+
+static inline uint32_t object_shard(const struct acc_segment *seg,
+                                    const struct object_entry *entry) {
+    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
+    return (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
 }
 
 /* An item with two copies is rewritten under an unchanged word: its sequence and expiry are read
  * where they lie. */
-static bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
-                          uint64_t word, uint32_t window, struct acc_look look) {
-    const struct acc_bucket *bucket = acc_slot_bucket(object_slot(seg, entry));
-    uint32_t shard = (uint32_t)((uint64_t)(bucket - acc_bucket(seg, 0, 0)) / seg->geometry.buckets);
+static inline bool twice_current(const struct acc_segment *seg, const struct object_entry *entry,
+                                 uint64_t word, uint32_t window, struct acc_look look) {
+    uint32_t shard = object_shard(seg, entry);
     const struct acc_item_twice *item = (const struct acc_item_twice *)acc_ring_at(
         seg, shard, acc_word_ring(word), acc_word_offset(word));
     uint32_t sequence = acc_load_acquire(&item->sequence);
@@ -74,10 +79,6 @@ static bool twice_current(const struct acc_segment *seg, const struct object_ent
 static inline bool object_current(const AreaObject *self, const struct object_entry *entry,
                                   struct acc_look look) {
     const struct acc_segment *seg = self->area.seg;
-    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
-        uint64_t word = acc_load_acquire(object_slot(seg, entry));
-        return word == entry->word && twice_current(seg, entry, word, self->refresh_window, look);
-    }
     if (entry->life != 0 && acc_unlikely(acc_clock_passed(entry->life, acc_look_now(seg, &look)))) {
         return false;
     }
@@ -85,20 +86,26 @@ static inline bool object_current(const AreaObject *self, const struct object_en
 }
 
 /* The same for a place, where two copies may be rewritten as often as they like: whichever is selected
- * is judged when it is read. */
+ * is judged when it is read.  So are tags, whether there are two copies or one. */
 static inline bool place_current(const AreaObject *self, const struct object_entry *entry,
                                  struct acc_look look) {
-    if (acc_unlikely((entry->slot & OBJECT_TWICE) != 0)) {
+    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
         return acc_load_acquire(object_slot(self->area.seg, entry)) == entry->word;
     }
     return object_current(self, entry, look);
 }
 
-/* The area was cleared since the entries were made: none of them is current. */
-static bool objects_renew(AreaObject *self, uint32_t area_count) {
-    object_cache_clear(self->objects);
-    self->objects->area_count = area_count;
-    return true;
+/* The area was cleared since the entries were made: none of them is current.  Finalisers of objects
+ * run, and may bind the area anew: the segment is held, because the entries are its own.  False:
+ * they did. */
+static __attribute__((noinline, cold)) bool objects_renew(AreaObject *self, uint32_t area_count) {
+    struct object_cache *objects = self->objects;
+    SegmentObject *segment = (SegmentObject *)Py_NewRef(self->segment);
+    object_cache_clear(objects);
+    objects->area_count = area_count;
+    bool same = self->objects == objects;
+    Py_DECREF(segment);
+    return same;
 }
 
 /* May what is remembered be used?  It does not tell how old it is, so not by a reader that is capped.
@@ -120,16 +127,27 @@ static inline void raise_mark_of(uint64_t *slot) {
     acc_mark_raise(&bucket->mark[slot - bucket->word]);
 }
 
-/* The object of an entry, if it has one and that is current; counted. */
-static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry,
-                                   struct acc_look look) {
-    if (entry == NULL || acc_unlikely(!object_is_object(entry)) ||
-        acc_unlikely(!object_current(self, entry, look))) {
-        return NULL;
-    }
+static inline PyObject *object_taken(AreaObject *self, const struct object_entry *entry) {
     raise_mark_of(object_slot(self->area.seg, entry));
     acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
     return Py_NewRef((PyObject *)entry->held);
+}
+
+/* The same as object_hit(), of an object that its word alone does not prove current: its item has two
+ * copies, or tags.  (area_read.c) */
+PyObject *object_hit_closer(AreaObject *self, const struct object_entry *entry,
+                            struct acc_look look);
+
+/* The object of an entry, if it has one and that is current; counted. */
+static inline PyObject *object_hit(AreaObject *self, const struct object_entry *entry,
+                                   struct acc_look look) {
+    if (entry == NULL || acc_unlikely(!object_is_object(entry))) {
+        return NULL;
+    }
+    if (acc_unlikely((entry->slot & OBJECT_CLOSER) != 0)) {
+        return object_hit_closer(self, entry, look);
+    }
+    return acc_likely(object_current(self, entry, look)) ? object_taken(self, entry) : NULL;
 }
 
 /* 1 hit, 0 miss, -1 exception; a hit is counted.  (area_read.c) */

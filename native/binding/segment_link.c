@@ -148,12 +148,10 @@ static bool are_keys(PyObject *keys) {
 static PyObject *invalidate(struct acc_segment *seg, uint32_t id, PyObject *keys, bool expire) {
     /* Without an identity there is no lock to be had: an expire is a delete then. */
     bool registered = is_entered(seg);
-    struct acc_area area = {.seg = seg,
-                            .incarnation_now = &seg->self->incarnation,
-                            .incarnation = acc_incarnation(seg),
-                            .id = id,
-                            .generation = &acc_area_slot(seg, id)->generation,
-                            .stats = registered ? acc_stats_of(seg, id) : &seg->lost_stats};
+    struct acc_area area; /* the plain one: what is said of it is said of all of its versions */
+    acc_area_at(seg, id, &area);
+    area.incarnation = acc_incarnation(seg);
+    area.stats = registered ? acc_stats_of(seg, id) : &seg->lost_stats;
     uint64_t found;
     if (PyTuple_GET_SIZE(keys) <= FEW_KEYS && !expire) {
         found = forget_keys(&area, keys, false); /* takes no lock */

@@ -44,6 +44,38 @@ struct object_cache *segment_objects(SegmentObject *self, uint32_t area, enum ob
     return *place;
 }
 
+static struct object_cache *spare_objects(const SegmentObject *self) {
+    for (size_t i = 0; i < self->own_count; i++) {
+        if (self->own[i]->spare) {
+            return self->own[i];
+        }
+    }
+    return NULL;
+}
+
+/* They stay the segment's, and are not freed before it: a view may be bound anew while another
+ * thread stores an object in the one it had. */
+struct object_cache *segment_own_objects(SegmentObject *self, uint64_t bytes_max) {
+    struct object_cache *cache = spare_objects(self);
+    if (cache == NULL) {
+        struct object_cache **own =
+            PyMem_RawRealloc(self->own, (self->own_count + 1) * sizeof *own);
+        if (own == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        self->own = own;
+        cache = object_cache_new(bytes_max);
+        if (cache == NULL) {
+            return NULL;
+        }
+        self->own[self->own_count++] = cache;
+    }
+    cache->spare = false;
+    cache->bytes_max = bytes_max;
+    return cache;
+}
+
 static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"fd", "size", "readonly", NULL};
     int fd, readonly = 0;
@@ -79,6 +111,12 @@ static int segment_traverse(PyObject *op, visitproc visit, void *arg) {
             return result;
         }
     }
+    for (size_t i = 0; i < self->own_count; i++) {
+        int result = object_cache_traverse(self->own[i], visit, arg);
+        if (result != 0) {
+            return result;
+        }
+    }
     return 0;
 }
 
@@ -88,6 +126,9 @@ static int segment_gc_clear(PyObject *op) {
         if (self->objects[i] != NULL) {
             object_cache_clear(self->objects[i]);
         }
+    }
+    for (size_t i = 0; i < self->own_count; i++) {
+        object_cache_clear(self->own[i]);
     }
     return 0;
 }
@@ -101,7 +142,11 @@ static void segment_dealloc(PyObject *op) {
             object_cache_free(self->objects[i]);
         }
     }
+    for (size_t i = 0; i < self->own_count; i++) {
+        object_cache_free(self->own[i]);
+    }
     PyMem_RawFree(self->objects);
+    PyMem_RawFree(self->own);
     if (self->seg != NULL) {
         /* With the GIL: an interpreter that ends while the process does may not ask for it again. */
         acc_segment_close(self->seg);
@@ -321,8 +366,9 @@ static PyObject *areas_stats(const struct acc_segment *seg, const uint64_t *entr
     for (uint32_t i = 0; dict != NULL && i < seg->geometry.areas; i++) {
         const struct acc_area_slot *slot = acc_area_slot(seg, i);
         uint32_t size = slot->name_size;
-        if (acc_load_acquire(&slot->state) != 1 || size > ACC_AREA_NAME_MAX) {
-            continue;
+        if (acc_load_acquire(&slot->state) != 1 || size > ACC_AREA_NAME_MAX ||
+            acc_area_base(seg, i) != i) {
+            continue; /* a version's are in its base's row */
         }
         PyObject *name = PyUnicode_DecodeUTF8(slot->name, size, "replace");
         PyObject *one = name == NULL ? NULL : area_stats(seg, i, entries[i], bytes[i]);
@@ -521,6 +567,8 @@ static PyMethodDef segment_methods[] = {
     {"flights", segment_flights, METH_NOARGS, NULL},
     {"measure", segment_measure, METH_NOARGS, NULL},
     {"stats", segment_stats, METH_NOARGS, NULL},
+    {"areas", segment_areas, METH_NOARGS, NULL},
+    {"blocks", segment_blocks, METH_NOARGS, NULL},
     {"check", segment_check, METH_NOARGS, NULL},
     {"lock_shard", segment_lock_shard, METH_O, NULL},
     {"unlock_shard", segment_unlock_shard, METH_O, NULL},
@@ -532,6 +580,7 @@ static PyMethodDef segment_methods[] = {
     {"invalidate", (PyCFunction)(void (*)(void))segment_invalidate, METH_VARARGS | METH_KEYWORDS,
      NULL},
     {"clear_area", segment_clear_area, METH_O, NULL},
+    {"invalidate_tags", segment_invalidate_tags, METH_VARARGS, NULL},
     {"area_count", segment_area_count, METH_VARARGS, NULL},
     {"lead", segment_lead, METH_O, NULL},
     {"lead_beat", segment_lead_beat, METH_O, NULL},

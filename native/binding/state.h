@@ -21,6 +21,7 @@ struct binding {
     PyTypeObject *unset_type;
     PyTypeObject *flight_type;
     PyTypeObject *bell_type;
+    PyTypeObject *call_type;
     PyObject *unset;
     PyObject *uuid_type;    /* uuid.UUID */
     PyObject *encode_other; /* accelerator.keys.encode: for types this file does not know */
@@ -32,6 +33,7 @@ struct binding {
     PyObject *str_decode;
     PyObject *str_bytes;
     PyObject *str_near_end;
+    struct wrapperbase contains; /* of `in`, with a docstring of its own */
 };
 
 struct binding *binding_of_type(PyTypeObject *type);
@@ -64,14 +66,24 @@ struct object_entry {
         tagged; /* the key (exact str, bytes or int) and 16 bits of its hash above it; 0: empty */
     uintptr_t held; /* the object; or an enum object_other in the low bits */
     uint64_t word;  /* the index word when the value was read: unchanged, it names the same bytes */
-    uint32_t
-        slot; /* where that word is: units from the segment's start; OBJECT_TWICE: see `life` */
+    uint32_t slot;  /* where that word is: units from the segment's start; OBJECT_CLOSER */
     uint32_t
         life; /* expire_at of those bytes; of an item with two copies the sequence that was read */
 };
+
+/* What is needed of an entry less often. */
+struct object_extra {
+    uint64_t tag_epoch; /* of the area, behind which its tags were last found in force */
+    uint32_t size;      /* payload bytes, of an object */
+    bool twice;         /* of an object: its item has two copies, */
+    bool tagged;        /* ... or tags: then the entry is OBJECT_CLOSER */
+};
+
 _Static_assert(sizeof(struct object_entry) == 32, "a set of two is one line");
 
-#define OBJECT_TWICE (1u << 31)
+/* Its word alone proves nothing: of an object, see object_extra; of a place, the item has two
+ * copies. */
+#define OBJECT_CLOSER (1u << 31)
 
 /* Addresses of objects have 48 bits; what differs in the hash is told apart without looking at the
  * key. */
@@ -111,13 +123,14 @@ struct object_cache {
     struct object_entry *entries; /* sets of two */
     uint32_t shift;               /* 64 - log2 of the number of sets */
     uint32_t area_count;          /* generation of the area that all entries are of */
-    uint32_t *sizes;              /* payload bytes of each entry */
+    struct object_extra *extras;  /* of each entry */
     void *memory;
     uint32_t sets;
     uint32_t hand;
     uint32_t used;
     uint64_t bytes;
     uint64_t bytes_max;
+    bool spare; /* nobody's: the view that had it is gone */
 };
 
 struct object_cache *object_cache_new(uint64_t bytes_max);
@@ -125,7 +138,7 @@ void object_cache_clear(struct object_cache *cache);
 void object_cache_free(struct object_cache *cache);
 int object_cache_traverse(struct object_cache *cache, visitproc visit, void *arg);
 void object_cache_put(struct object_cache *cache, Py_hash_t hash, const struct object_entry *entry,
-                      uint32_t size);
+                      const struct object_extra *extra);
 /* The same for an absent key, which takes nobody's place. */
 void object_cache_put_absent(struct object_cache *cache, Py_hash_t hash,
                              const struct object_entry *entry);
@@ -144,6 +157,8 @@ typedef struct {
     PyObject_HEAD struct acc_segment *seg;
     struct object_cache **objects; /* [area][enum object_kind] */
     size_t objects_count;
+    struct object_cache **own; /* each for one view */
+    size_t own_count;
 } SegmentObject;
 
 /* What objects are kept for reads of an area: immutable ones, all, none (only where the items lie).
@@ -153,6 +168,9 @@ enum object_kind { OBJECTS_AUTO, OBJECTS_SHARED, OBJECTS_COPY, OBJECT_KINDS };
 /* The object cache of an area, made when first asked for.  NULL with an exception. */
 struct object_cache *segment_objects(SegmentObject *self, uint32_t area, enum object_kind kind,
                                      uint64_t bytes_max);
+
+/* An object cache for one view alone, which gives it back when it goes.  NULL with an exception. */
+struct object_cache *segment_own_objects(SegmentObject *self, uint64_t bytes_max);
 
 extern PyType_Spec segment_spec;
 /* Set the exception for a status; always NULL. */
@@ -171,11 +189,14 @@ enum area_flag {
     AREA_CACHE_NULL = 32,
     AREA_OFF = 64,
     AREA_LOADS = 128, /* it has a loader: what is missing is Python's */
+    AREA_OWN_OBJECTS = 256,
+    AREA_BY_ANSWER = 512, /* objects are kept by what the converter answers, not by the key given */
 };
 
 typedef struct {
     PyObject_HEAD struct acc_area area; /* area.seg NULL: never bound */
     struct object_cache *objects;       /* belongs to `segment`; NULL: nothing may be remembered */
+    PyObject *converter;                /* of the caller's keys; NULL: they are keys as they are */
     uint32_t flags;
     struct binding *binding;
     SegmentObject *segment;
@@ -207,8 +228,19 @@ static inline bool area_ready(AreaObject *self) {
     return acc_area_entered(&self->area) || area_ready_slow(self);
 }
 
-static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
-                            struct acc_key *key) {
+/* What the converter makes of a caller's key.  It is Python code: on return another thread may have
+ * bound the area anew.  NULL with an exception. */
+PyObject *area_convert(AreaObject *self, PyObject *object);
+/* Convert, encode and hash; the key lies in `buffer`, as nobody holds the converter's answer. */
+bool area_key_converted(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                        struct acc_key *key);
+
+/* What a caller's key is called outside: tag and payload, as bytes.  NULL with an exception. */
+PyObject *area_key_name(AreaObject *self, PyObject *object);
+
+/* The key of an object that is one as it is. */
+static inline bool area_key_plain(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                                  struct acc_key *key) {
     /* What key_encode() does for almost every key there is, without the call. */
     if (acc_likely(PyUnicode_CheckExact(object)) && PyUnicode_IS_COMPACT_ASCII(object) &&
         acc_likely(PyUnicode_GET_LENGTH(object) <= (Py_ssize_t)ACC_KEY_MAX)) {
@@ -218,8 +250,18 @@ static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[K
     } else if (!key_encode(self->binding, object, buffer, key)) {
         return false;
     }
-    key->hash = acc_hash_in_area(self->area.seg, self->area.id, key->tag, key->data, key->size);
+    key->hash = acc_hash_in_area(self->area.seg, self->area.base, key->tag, key->data, key->size);
     return true;
+}
+
+/* Encode and hash what a caller gives for a key.  Python code may run (a converter's, an unusual
+ * key's own), so what the caller of this has looked up before may be another segment's by now. */
+static inline bool area_key(AreaObject *self, PyObject *object, uint8_t buffer[KEY_BUFFER],
+                            struct acc_key *key) {
+    if (acc_unlikely(self->converter != NULL)) {
+        return area_key_converted(self, object, buffer, key);
+    }
+    return area_key_plain(self, object, buffer, key);
 }
 
 /* What a read found, as an object. */
@@ -246,6 +288,14 @@ PyObject *area_get(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 PyObject *area_mget(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *area_set(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 int area_contains(PyObject *op, PyObject *key);
+/* A hit whose refresh is not due: 1, counted; 0 anything else, not counted; -1 exception. */
+int area_hit(AreaObject *self, PyObject *key, PyObject **out);
+PyObject *area_hit_method(PyObject *op, PyObject *key);
+/* The same of what is remembered by another name than its key, and nothing but that. */
+int area_hit_remembered(AreaObject *self, PyObject *kept_as, PyObject **out);
+/* The same, after that has found nothing: looked up by what the converter makes of `given`, and
+ * remembered by the name. */
+int area_hit_converted(AreaObject *self, PyObject *given, PyObject *kept_as, PyObject **out);
 
 PyObject *area_store(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs);
@@ -264,6 +314,16 @@ bool area_age(double seconds, uint32_t *out);
 bool area_life(PyObject *ttl, double stale_ttl, uint32_t now, uint32_t *expire_at,
                uint32_t *stale_until);
 
+/* --- area_tags.c ------------------------------------------------------------------------------ */
+
+/* Tags of a value as Python gives them (NULL: none); `since` is the caller's to set.  False with an
+ * exception. */
+bool area_tags(const struct acc_area *area, PyObject *given, struct acc_tags *out);
+PyObject *area_delete_tags(PyObject *op, PyObject *tags);
+PyObject *area_expire_tags(PyObject *op, PyObject *tags);
+PyObject *area_note_tag(PyObject *op, PyObject *args);
+PyObject *segment_invalidate_tags(PyObject *op, PyObject *args);
+
 /* --- flight_type.c ---------------------------------------------------------------------------- */
 
 enum load_mode { LOAD_JOIN, LOAD_REFRESH, LOAD_FORCE, LOAD_LOCK };
@@ -273,7 +333,7 @@ enum flight_wait { WAIT_TIMEOUT, WAIT_ENDED, WAIT_AGAIN };
 /* What Segment.link_note tells. */
 enum link_event { LINK_CONNECTED, LINK_LOST, LINK_MESSAGE };
 
-extern PyType_Spec flight_spec, bell_spec;
+extern PyType_Spec flight_spec, bell_spec, call_spec;
 
 /* A Flight for a ticket; NULL with an exception, and then the ticket's part has ended. */
 PyObject *flight_new(AreaObject *area, const struct acc_key *key, const struct acc_ticket *ticket,
@@ -316,6 +376,11 @@ PyObject *segment_remote_ask(PyObject *op, PyObject *args);
 PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
+
+/* --- segment_tables.c ------------------------------------------------------------------------- */
+
+PyObject *segment_areas(PyObject *op, PyObject *unused);
+PyObject *segment_blocks(PyObject *op, PyObject *unused);
 
 /* --- segment_outbox.c ------------------------------------------------------------------------- */
 

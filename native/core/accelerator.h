@@ -43,8 +43,8 @@ enum acc_code {
     ACC_CODE_MSGPACK = 8,
     ACC_CODE_RAW = 9,
     ACC_CODE_PICKLE = 10,
-    ACC_CODE_NOTE = 11, /* no value of the user's: a note of ours, see acc_load_pause() */
-    ACC_CODE_LIMIT = 64,
+    ACC_CODE_NOTE = 11,  /* no value of the user's: a note of ours, see acc_load_pause() */
+    ACC_CODE_LIMIT = 32, /* the highest of the six bits says that the value has tags */
 };
 
 enum acc_store_mode { ACC_SET = 0, ACC_ADD = 1, ACC_FILL = 2 };
@@ -104,6 +104,7 @@ enum acc_counter {
     ACC_RECEIVE_ERROR_DECODE,
     ACC_RECEIVE_ERROR_APPLY,
     ACC_DESYNC_READ,
+    ACC_TAG_DELETE,
     ACC_COUNTERS,
 };
 
@@ -125,6 +126,17 @@ struct acc_key {
     uint64_t hash; /* acc_key_hash() */
 };
 
+/* Most tags of a value, and the longest of them. */
+#define ACC_TAGS_MAX 8u
+#define ACC_TAG_SIZE_MAX 255u
+
+/* The tags of a value, as the table of tags knows them; begin with {.since = acc_tag_clock()}. */
+struct acc_tags {
+    uint64_t since; /* acc_tag_clock() before the load of the value began */
+    uint32_t count;
+    uint32_t slot[2 * ACC_TAGS_MAX]; /* two a tag */
+};
+
 /* What a write puts in.  Absolute times in clock units, 0: never. */
 struct acc_write {
     const uint8_t *data;
@@ -138,8 +150,9 @@ struct acc_write {
     uint32_t token_area;
     uint32_t expire_at;
     uint32_t stale_until;
-    uint32_t loaded_at; /* when the load of the value began: its age counts from there */
-    uint64_t note;      /* number of the outbox entry that is to know the stored item; 0: none */
+    uint32_t loaded_at;          /* when the load of the value began: its age counts from there */
+    const struct acc_tags *tags; /* NULL: none */
+    uint64_t note; /* number of the outbox entry that is to know the stored item; 0: none */
 };
 
 /* Longest key payload (the tag is one byte more) and largest value the layout can hold. */
@@ -184,6 +197,10 @@ void acc_segment_measure(struct acc_segment *seg);
 
 enum acc_status acc_area_open(struct acc_segment *seg, const char *name, size_t size,
                               struct acc_area *out);
+/* The same of a version, whose values lie apart from those of every other version of this name.
+ * print: tells the versions apart; 0: none. */
+enum acc_status acc_area_open_version(struct acc_segment *seg, const char *name, size_t size,
+                                      uint32_t print, struct acc_area *out);
 void acc_area_clear(struct acc_area *area);
 
 uint64_t acc_key_hash(const struct acc_area *area, const struct acc_key *key);
@@ -201,8 +218,25 @@ enum acc_status acc_touch(struct acc_area *area, const struct acc_key *key, uint
 enum acc_status acc_incr(struct acc_area *area, const struct acc_key *key, int64_t delta,
                          const int64_t *initial, uint32_t expire_at, uint32_t stale_until,
                          uint64_t budget_ns, int64_t *out);
+/* What acc_tag_clock() said before, with has_token, stands in write.tags->since. */
 void acc_token(struct acc_area *area, const struct acc_key *key, uint32_t *key_count,
                uint32_t *area_count);
+
+/* --- tags ------------------------------------------------------------------------------------- */
+
+/* Type tag of a tag, which is no key. */
+#define ACC_TAG_TAG 0xfeu
+
+/* How many operations by tag there were: read before a load, as the token of its fill. */
+uint64_t acc_tag_clock(const struct acc_segment *seg);
+uint64_t acc_tag_hash(const struct acc_area *area, const uint8_t *tag, uint32_t size);
+/* One more tag; the caller has no more than ACC_TAGS_MAX. */
+void acc_tags_add(const struct acc_segment *seg, struct acc_tags *tags, uint64_t hash);
+/* When (in counts of the clock) was one of them last deleted or expired? */
+uint64_t acc_tags_changed(const struct acc_segment *seg, const struct acc_tags *tags);
+/* Forget every value of the area that carries one of these tags (by their hashes), or end its fresh
+ * life.  Takes no lock. */
+void acc_tags_mark(struct acc_area *area, const uint64_t *hashes, uint32_t count, bool expire);
 
 /* --- loads ------------------------------------------------------------------------------------ */
 
@@ -214,7 +248,9 @@ struct acc_ticket {
     uint32_t incarnation; /* of this process when it got the ticket: a forked child has no part */
     uint32_t key_count, area_count;
     uint32_t started; /* clock units, of who leads: what it loads is that old */
-    uint32_t turn;    /* index of the acc_turn + 1; 0: none */
+    uint64_t
+        tag_clock; /* of who leads: what it loads is of then; of who waits: so is the question */
+    uint32_t turn; /* index of the acc_turn + 1; 0: none */
     uint32_t turn_serial;
     bool leading;
     bool joined; /* counted in the crowd: acc_flight_leave() takes it out, once */

@@ -22,19 +22,35 @@ struct victim {
     uint64_t units;
     enum life life;
     uint8_t mark;
+    struct acc_tags tags; /* of one that is LIVE, if it has some */
 };
 
 static uint64_t hash_of(const struct acc_segment *seg, const struct acc_view *view) {
-    return acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
-                            view->common.key_size - 1u);
+    return acc_hash_of_item(seg, view->common.area, view->key, view->common.key_size);
 }
 
 static bool generations_valid(const struct acc_segment *seg, const struct acc_view *view,
                               uint64_t hash) {
     uint64_t word = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    uint32_t area = acc_area_base(seg, view->common.area);
     return acc_generation_valid(word, view->record.key_count, hash) &&
-           (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
+           (uint32_t)acc_load_acquire(&acc_area_slot(seg, area)->generation) ==
                view->record.area_count;
+}
+
+/* Judge a live item by its tags, which are needed if it is moved. */
+static enum life life_by_tags(struct acc_segment *seg, struct victim *v) {
+    if (!acc_view_tags(seg, &v->view, &v->tags)) {
+        acc_count(acc_stats_of(seg, acc_area_base(seg, v->view.common.area)), ACC_CORRUPT_ITEM);
+        return DEAD;
+    }
+    enum acc_tags_state state =
+        acc_tags_judge(seg, acc_area_base(seg, v->view.common.area), &v->tags);
+    struct acc_record rest = v->view.record;
+    return state == ACC_TAGS_HOLD ||
+                   (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, acc_now(seg)))
+               ? LIVE
+               : DEAD;
 }
 
 /* --- looking ahead ---------------------------------------------------------------------------- */
@@ -111,8 +127,7 @@ static bool retired(const struct acc_segment *seg, uint32_t shard, uint32_t ring
 }
 
 /* Whose item is it, does a word name it, and is it alive? */
-static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash,
-                    struct victim *v) {
+static void resolve(struct acc_segment *seg, uint32_t shard, uint64_t hash, struct victim *v) {
     const struct acc_view *view = &v->view;
     v->life = DEAD;
     v->hash = hash;
@@ -126,7 +141,7 @@ static void resolve(const struct acc_segment *seg, uint32_t shard, uint64_t hash
     if (generations_valid(seg, view, hash)) {
         bool gone =
             view->record.expire_at != 0 && acc_record_age(&view->record, acc_now(seg)) == ACC_GONE;
-        v->life = gone ? EXPIRED : LIVE;
+        v->life = gone ? EXPIRED : acc_record_tagged(&view->record) ? life_by_tags(seg, v) : LIVE;
     }
 }
 
@@ -188,7 +203,7 @@ static void drop(struct acc_segment *seg, uint32_t shard, const struct victim *v
 }
 
 static void count(struct acc_segment *seg, const struct victim *v, enum acc_counter counter) {
-    acc_count(acc_stats_of(seg, v->view.common.area), counter);
+    acc_count(acc_stats_of(seg, acc_area_base(seg, v->view.common.area)), counter);
 }
 
 static void raise_head(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units) {
@@ -255,13 +270,16 @@ static uint64_t reserve(const struct acc_segment *seg, uint32_t ring) {
     return ring == ACC_MAIN ? slack(seg) : seg->geometry.ring_units[ACC_SMALL] / 16;
 }
 
-static struct acc_parts parts_of(const struct acc_view *view) {
+/* Of a victim that is LIVE. */
+static struct acc_parts parts_of(const struct victim *v) {
+    const struct acc_view *view = &v->view;
     return (struct acc_parts){
         .key = view->key + 1,
         .value = view->value,
         .key_size = view->common.key_size,
         .tag = view->key[0],
         .area = view->common.area,
+        .tags = acc_record_tagged(&view->record) ? &v->tags : NULL,
         .record = view->record,
     };
 }
@@ -301,7 +319,7 @@ static bool move_through_scratch(struct acc_segment *seg, uint32_t shard, const 
 /* Main's oldest item to main's newest end.  False: no budget, or no room to do it. */
 static bool reinsert(struct acc_segment *seg, uint32_t shard, const struct victim *v, uint8_t mark,
                      struct acc_budget *budget) {
-    struct acc_parts parts = parts_of(&v->view);
+    struct acc_parts parts = parts_of(v);
     uint64_t units = acc_parts_units(&parts);
     if (budget->items == 0 || budget->units < units) {
         return false;
@@ -356,7 +374,7 @@ static void pop_small(struct acc_segment *seg, uint32_t shard, struct acc_budget
     if (!oldest(seg, shard, ACC_SMALL, &v)) {
         return;
     }
-    struct acc_parts parts = parts_of(&v.view);
+    struct acc_parts parts = v.life == LIVE ? parts_of(&v) : (struct acc_parts){0};
     uint64_t units = acc_parts_units(&parts);
     bool admit = v.life == LIVE && units <= acc_evict_units_max(seg) &&
                  (v.mark != 0 ||
@@ -475,7 +493,7 @@ void acc_evict_prefetch(const struct acc_segment *seg, uint32_t shard) {
 /* --- both buckets full ------------------------------------------------------------------------ */
 
 /* How much a slot is worth keeping: dead nothing, then by mark, small before main. */
-static int worth(const struct acc_segment *seg, const struct acc_home *home, struct acc_slot slot,
+static int worth(struct acc_segment *seg, const struct acc_home *home, struct acc_slot slot,
                  struct victim *v) {
     uint64_t word = acc_load_relaxed(acc_slot_word(slot));
     if (word == 0 ||

@@ -428,7 +428,8 @@ bool acc_flight_look(const struct acc_segment *seg, uint32_t record, struct acc_
         (!out->locked &&
          (!acc_generation_valid(group, acc_load_relaxed(&flight->key_count), out->hash) ||
           (out->area < seg->geometry.areas &&
-           (uint32_t)acc_load_acquire(&acc_area_slot(seg, out->area)->generation) !=
+           (uint32_t)acc_load_acquire(
+               &acc_area_slot(seg, acc_area_base(seg, out->area))->generation) !=
                acc_load_relaxed(&flight->area_count))));
     acc_fence_acquire();
     return acc_load_relaxed(&flight->control) == control;

@@ -10,6 +10,7 @@
  *   ...      link         what this host knows of the second level, and who listens to it
  *   ...      outbox       what is not known to have reached the second level
  *   ...      generations  one word per group of keys: the delete, the lease token, the fence
+ *   ...      tags         when the tags of each slot were last deleted and expired
  *   ...      shards       lock word and ring positions
  *   ...      index        buckets of seven words and their marks
  *   ...      ghosts       fingerprints of what was evicted
@@ -26,7 +27,7 @@
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
 /* Raise by hand when a field changes its meaning but not its place. */
-#define ACC_LAYOUT_VERSION 4u
+#define ACC_LAYOUT_VERSION 5u
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
@@ -73,7 +74,9 @@ struct acc_header {
     uint64_t measured_at; /* ms of the last measurement; CAS elects who measures */
     uint64_t stats_lost;  /* processes that found no counter block */
     uint64_t reserved2[6];
-    uint64_t reserved3[8];
+    uint64_t
+        tag_clock; /* +1 per operation by tag; own line, because reads of tagged items load it */
+    uint64_t reserved3[7];
 };
 _Static_assert(sizeof(struct acc_header) == 256 + 4 * 64, "header is whole cache lines");
 
@@ -95,11 +98,18 @@ _Static_assert(sizeof(struct acc_process) == ACC_LINE, "one line");
 struct acc_area_slot {
     uint64_t generation; /* +1 per clear(); on a line that nobody else writes, because every read
                             loads it */
-    uint64_t tag_epoch;  /* +1 per delete by tag; reserved */
+    uint64_t tag_epoch;  /* +1 per operation by tag, behind what it stores; see tags.h */
     uint64_t
         fresh_until; /* what a second level has told until then less the bound is in here: clock
                              units that never wrap, raised only; 0: never in step (freshness.h) */
-    uint64_t reserved0[5];
+    uint32_t
+        versions;   /* of a plain area: 2 per version that was ever opened, and 1 if it was opened
+                          without one; raised under the lock over areas, before what it counts is
+                          shown (version.h) */
+    uint32_t base;  /* of a version: id of its plain area + 1; 0: this is a plain area */
+    uint32_t print; /* of a version: its fingerprint; 0: none */
+    uint32_t reserved0;
+    uint64_t reserved3[3];
     uint32_t state; /* 1: claimed; stored last */
     uint32_t name_size;
     uint64_t entries; /* gauges, as last measured */
@@ -233,6 +243,13 @@ _Static_assert(sizeof(struct acc_outbox_slot) == 2 * ACC_LINE, "two lines");
 _Static_assert(ACC_OUTBOX_KEY_HEAD + (ACC_OUTBOX_SLOTS_MAX - 1) * ACC_OUTBOX_KEY_MORE >= 512,
                "the longest key fits");
 
+/* Counts of tag_clock, shifted up by one; below them 1: the area's tag_epoch does not tell yet. */
+struct acc_tag_slot {
+    uint64_t deleted;
+    uint64_t expired;
+};
+_Static_assert(sizeof(struct acc_tag_slot) == 16, "four a line");
+
 struct acc_ring {
     uint64_t head; /* oldest item; raised before the bytes behind it are reused */
     uint64_t tail; /* end of the newest item; raised after its bytes are complete */
@@ -290,7 +307,8 @@ struct acc_common {
 
 struct acc_record {
     uint32_t check; /* mix of everything else in here, of acc_common, and of the logical offset */
-    uint32_t size_code;   /* value size 26 | code 6 */
+    uint32_t
+        size_code; /* value size 26 | code 5 | tagged 1: a block of tags lies behind the value */
     uint32_t expire_at;   /* logical end: fresh until then; 0: never */
     uint32_t stale_until; /* physical end: usable as stale until then; 0: as expire_at */
     uint32_t loaded_at;   /* when the load of this value began */
@@ -299,10 +317,19 @@ struct acc_record {
     uint32_t value_sum;
 };
 
+/* Behind the value of an item with tags, at no particular alignment. */
+struct acc_tag_block {
+    uint32_t check; /* mix of everything else in here, and of the check of its record */
+    uint32_t count; /* of tags */
+    uint64_t since; /* tag_clock when the load of the value began */
+    /* then: two slots of the table for each tag, 32 bits each */
+};
+_Static_assert(sizeof(struct acc_tag_block) == 16, "head of a block of tags");
+
 struct acc_item {
     struct acc_common common;
     struct acc_record record;
-    /* then, in an item with one copy: key, value, padding to a unit */
+    /* then, in an item with one copy: key, value, block of tags if it has any, padding to a unit */
 };
 _Static_assert(sizeof(struct acc_item) == 40, "header of an item");
 
@@ -311,7 +338,8 @@ struct acc_item_twice {
     struct acc_record record[2];
     uint32_t sequence; /* +1 per rewrite; the copy not selected may be half written */
     uint32_t reserved;
-    /* then: key padded to a unit, room of copy 0, room of copy 1 (equal, whole units) */
+    /* then: key padded to a unit, room of copy 0, room of copy 1 (equal, whole units), each for a
+     * value and its tags */
 };
 _Static_assert(sizeof(struct acc_item_twice) == 80, "header of an item with two copies");
 _Static_assert(offsetof(struct acc_item_twice, record) == offsetof(struct acc_item, record),

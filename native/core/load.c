@@ -24,7 +24,7 @@ static struct acc_load load_of(const struct op *op) {
     return (struct acc_load){
         .hash = op->key->hash,
         .shard = op->home.shard,
-        .area = op->area->id,
+        .area = lock ? op->area->base : op->area->id,
         .generation = lock ? 0 : op->generation,
         .area_count = lock ? 0 : op->area_count,
         .joinable = lock ? ACC_FLIGHT_LOCKED : ACC_FLIGHT_LOADING,
@@ -81,7 +81,8 @@ enum acc_status acc_load_enter(struct acc_area *area, const struct acc_key *key,
                                enum acc_load_mode mode, uint32_t window, uint32_t lease,
                                uint64_t budget_ns, struct acc_ticket *out) {
     struct op op;
-    *out = (struct acc_ticket){.record = ACC_NO_RECORD};
+    /* Before the record is claimed, or found: an operation by tag that has returned is before it. */
+    *out = (struct acc_ticket){.record = ACC_NO_RECORD, .tag_clock = acc_tag_clock(area->seg)};
     if (!acc_op_begin(&op, area, key, NULL, budget_ns)) {
         return ACC_BUSY;
     }
@@ -94,9 +95,9 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
                                uint32_t lease, uint64_t budget_ns, struct acc_ticket *out) {
     struct acc_segment *seg = area->seg;
     struct op op;
-    *out = (struct acc_ticket){.record = ACC_NO_RECORD};
+    *out = (struct acc_ticket){.record = ACC_NO_RECORD, .tag_clock = acc_tag_clock(seg)};
     enum acc_status turn =
-        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->id, most, lease, out);
+        most == 0 ? ACC_OK : acc_flight_take_turn(seg, area->base, most, lease, out);
     if (turn != ACC_OK) {
         return turn;
     }
@@ -112,8 +113,15 @@ enum acc_status acc_load_alone(struct acc_area *area, const struct acc_key *key,
     return ACC_OK;
 }
 
-static struct acc_write fill_of(const struct acc_ticket *ticket, const struct acc_write *write) {
+/* `stamped` is room for its tags, which are of when the flight began. */
+static struct acc_write fill_of(const struct acc_ticket *ticket, const struct acc_write *write,
+                                struct acc_tags *stamped) {
     struct acc_write fill = *write;
+    if (write->tags != NULL) {
+        *stamped = *write->tags;
+        stamped->since = ticket->tag_clock;
+        fill.tags = stamped;
+    }
     fill.mode = ACC_FILL;
     fill.ticket = ticket;
     fill.has_token = true;
@@ -174,7 +182,8 @@ enum acc_status acc_load_finish(struct acc_area *area, const struct acc_key *key
     if (acc_flight_lease(seg, ticket) == ACC_LEASE_LOST) {
         status = ACC_NOT_STORED;
     } else if (write->size < ACC_VALUE_MAX) {
-        struct acc_write fill = fill_of(ticket, write);
+        struct acc_tags stamped;
+        struct acc_write fill = fill_of(ticket, write, &stamped);
         if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             status = finish_locked(&op, ticket, &fill, &result);
             acc_op_end(&op);
@@ -200,7 +209,8 @@ enum acc_status acc_load_hand(struct acc_area *area, const struct acc_key *key,
     } else if (acc_flight_waiting(seg, ticket) == 0) {
         result = ACC_RESULT_UNKNOWN; /* as in hand_locked() */
     } else if (write->size < ACC_VALUE_MAX) {
-        struct acc_write fill = fill_of(ticket, write);
+        struct acc_tags stamped;
+        struct acc_write fill = fill_of(ticket, write, &stamped);
         if (acc_op_begin(&op, area, key, &fill, budget_ns)) {
             result = hand_locked(&op, ticket, &fill);
             acc_op_end(&op);
@@ -249,6 +259,19 @@ static bool is_of_flight(const struct acc_view *view, const struct acc_ticket *t
            view->record.area_count == ticket->area_count;
 }
 
+/* Does no operation on one of its tags lie between the load of the value and the entry of who is to
+ * be given it?  Only the last one is known: if it came behind both, there may have been one in
+ * between, unless no tag at all was touched there. */
+static bool may_be_taken(const struct acc_segment *seg, const struct acc_view *view,
+                         const struct acc_ticket *ticket) {
+    struct acc_tags tags;
+    if (!acc_record_tagged(&view->record)) {
+        return true;
+    }
+    return acc_view_tags(seg, view, &tags) &&
+           (ticket->tag_clock <= tags.since || acc_tags_changed(seg, &tags) <= tags.since);
+}
+
 enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
                               const struct acc_ticket *ticket, uint8_t **value, uint32_t *size,
                               uint8_t *code) {
@@ -259,7 +282,8 @@ enum acc_status acc_load_take(struct acc_area *area, const struct acc_key *key,
     if (acc_flight_result(seg, ticket, &handed) != ACC_RESULT_HANDED ||
         !acc_view_load(seg, home.shard, (uint32_t)(handed >> RING_BIT),
                        handed & ~(1ull << RING_BIT), &view) ||
-        !acc_key_equals(area, &view, key) || !is_of_flight(&view, ticket)) {
+        !acc_key_equals(area, &view, key) || !is_of_flight(&view, ticket) ||
+        !may_be_taken(seg, &view, ticket)) {
         return ACC_NOT_FOUND;
     }
     uint32_t n = acc_record_size(&view.record);
@@ -287,12 +311,25 @@ static struct acc_key note_of(const struct acc_area *area, const struct acc_key 
     return note;
 }
 
+/* This version's, and no other one's: so without a bump, which would end those too.  (What is stored
+ * beside it by somebody else may stay, as it would if it came a little later.) */
+static void forget_note(struct acc_area *area, const struct acc_key *note) {
+    struct acc_home home = acc_home_of(area->seg, note->hash);
+    struct acc_found found;
+    for (int tries = 0; tries < ACC_READ_TRIES; tries++) {
+        if (acc_read_find_bounded(area, &home, note, &found) != ACC_OK ||
+            acc_index_remove(area->seg, home.shard, found.slot, found.word)) {
+            return;
+        }
+    }
+}
+
 void acc_load_pause(struct acc_area *area, const struct acc_key *key, uint32_t units,
                     uint64_t budget_ns) {
     uint32_t now = acc_now(area->seg);
     struct acc_key note = note_of(area, key);
     if (units == 0) {
-        acc_delete(area, &note);
+        forget_note(area, &note);
         return;
     }
     struct acc_write write = {.data = note.data,

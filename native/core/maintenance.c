@@ -11,6 +11,7 @@
 #include "leader.h"
 #include "link.h"
 #include "outbox.h"
+#include "tags.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -65,12 +66,25 @@ struct measure {
     uint32_t words;
 };
 
+/* Do its tags leave it a life? */
+static bool tags_live(const struct acc_segment *seg, const struct acc_view *view, uint32_t now) {
+    struct acc_tags tags;
+    if (!acc_view_tags(seg, view, &tags)) {
+        return false;
+    }
+    enum acc_tags_state state = acc_tags_judge(seg, acc_area_base(seg, view->common.area), &tags);
+    struct acc_record rest = view->record;
+    return state == ACC_TAGS_HOLD || (state == ACC_TAGS_EXPIRED && acc_record_expire(&rest, now));
+}
+
 static bool alive(const struct acc_segment *seg, const struct acc_view *view, uint64_t hash,
                   uint32_t now, bool *forget) {
     uint64_t group = acc_load_acquire(acc_generation_word(seg, acc_generation_index(seg, hash)));
+    uint32_t area = acc_area_base(seg, view->common.area);
     bool valid = acc_generation_valid(group, view->record.key_count, hash) &&
-                 (uint32_t)acc_load_acquire(&acc_area_slot(seg, view->common.area)->generation) ==
-                     view->record.area_count;
+                 (uint32_t)acc_load_acquire(&acc_area_slot(seg, area)->generation) ==
+                     view->record.area_count &&
+                 (!acc_record_tagged(&view->record) || tags_live(seg, view, now));
     bool gone = acc_record_age(&view->record, now) == ACC_GONE;
     /* What is long expired goes, so that the circle of the clock never brings it back to life. */
     *forget =
@@ -106,8 +120,7 @@ static enum word_state state_of_word(const struct acc_segment *seg, uint32_t sha
         view->common.area >= seg->geometry.areas || !in_ring(seg, shard, view)) {
         return WORD_GARBAGE;
     }
-    uint64_t hash = acc_hash_in_area(seg, view->common.area, view->key[0], view->key + 1,
-                                     view->common.key_size - 1u);
+    uint64_t hash = acc_hash_of_item(seg, view->common.area, view->key, view->common.key_size);
     struct acc_home home = acc_home_of(seg, hash);
     if (!is_home(seg, &home, shard, bucket, word)) {
         return WORD_GARBAGE;
@@ -137,8 +150,9 @@ static void measure_word(struct measure *m, uint32_t shard, uint32_t bucket, uin
         }
         m->totals->entries++;
         if (m->entries != NULL) {
-            m->entries[view.common.area]++;
-            m->bytes[view.common.area] += units * ACC_UNIT;
+            uint32_t area = acc_area_base(m->seg, view.common.area);
+            m->entries[area]++;
+            m->bytes[area] += units * ACC_UNIT;
         }
     } else if (state != WORD_DEAD && !m->seg->readonly && acc_cas64(slot, word, 0)) {
         m->words--;
@@ -188,6 +202,9 @@ void acc_segment_measure(struct acc_segment *seg) {
         acc_store_relaxed(&acc_area_slot(seg, i)->bytes, gauges[areas + i]);
     }
     free(gauges);
+    if (!seg->readonly) {
+        acc_tags_sweep(seg);
+    }
 }
 
 /* Who needs a dead leader's record takes it; this is for what nobody needs. */
@@ -360,12 +377,15 @@ static void check_word(struct checker *c, uint32_t shard, uint32_t bucket, uint6
                   acc_word_offset(word));
         return;
     }
-    uint64_t hash = acc_hash_in_area(seg, view.common.area, view.key[0], view.key + 1,
-                                     view.common.key_size - 1u);
+    uint64_t hash = acc_hash_of_item(seg, view.common.area, view.key, view.common.key_size);
     struct acc_home home = acc_home_of(seg, hash);
     if (!is_home(seg, &home, shard, bucket, word)) {
         violation(c, "an index word stands where its key does not belong", shard, ring,
                   view.offset);
+    }
+    struct acc_tags tags;
+    if (acc_record_tagged(&view.record) && !acc_view_tags(seg, &view, &tags)) {
+        violation(c, "the tags of an item do not verify", shard, ring, view.offset);
     }
     if (!in_ring(seg, shard, &view)) {
         violation(c, "an index word names what has left the ring", shard, ring, view.offset);
@@ -391,5 +411,6 @@ uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void
         }
     }
     return c.violations + acc_leader_check(seg, report, context) +
-           acc_link_check(seg, report, context) + acc_outbox_check(seg, report, context);
+           acc_link_check(seg, report, context) + acc_outbox_check(seg, report, context) +
+           acc_tags_check(seg, report, context);
 }

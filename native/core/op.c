@@ -3,8 +3,13 @@
  *
  * Order of a store: the flights that it overtakes; then, in place, the copy that is not selected and
  * its selection; or room, the item behind the tail, and the index word (ring.c, evict.c).  Killed
- * anywhere in between, readers see the old value or the new one. */
+ * anywhere in between, readers see the old value or the new one.
+ *
+ * Where an area has several versions, an explicit store first deletes the key in all of them
+ * (version.h).  Killed behind that, and before the index word, readers see neither. */
 #include "op.h"
+
+#include "version.h"
 
 #include <string.h>
 
@@ -18,6 +23,9 @@ static inline void judge_old(struct op *op) {
                            op->generation, op->old.view.record.key_count, op->key->hash))) {
         acc_read_help_delete(op->area, &op->old);
         op->has_old = false; /* deleted: what comes now is new */
+    }
+    if (op->has_old && acc_unlikely(acc_record_tagged(&op->old.view.record))) {
+        op->has_old = acc_found_tags_live(op->area, &op->old);
     }
 }
 
@@ -74,6 +82,13 @@ static bool token_valid(const struct op *op, const struct acc_write *write) {
            write->token_area == op->area_count;
 }
 
+/* A load that began before one of its tags was deleted or expired is not stored: what it would leave
+ * would be born dead, or stale.  (One that comes between here and the publication makes just that.) */
+static bool tags_valid(const struct op *op, const struct acc_write *write) {
+    return write->tags == NULL || write->same_value ||
+           acc_tags_changed(op->area->seg, write->tags) <= write->tags->since;
+}
+
 /* The record of a write, as the words it is stored in. */
 static inline struct acc_raw raw_of(const struct op *op, const struct acc_write *write) {
     /* A delete or clear between here and the publication makes the item be born dead, as it should.
@@ -81,7 +96,9 @@ static inline struct acc_raw raw_of(const struct op *op, const struct acc_write 
     uint32_t key = write->has_token ? write->token_key : acc_generation_count(op->generation);
     uint32_t area = write->has_token ? write->token_area : op->area_count;
     return (struct acc_raw){
-        .size_expire = write->size | (uint32_t)write->code << 26 | (uint64_t)write->expire_at << 32,
+        .size_expire = write->size | (uint32_t)write->code << 26 |
+                       (write->tags == NULL ? 0 : ACC_RECORD_TAGGED) |
+                       (uint64_t)write->expire_at << 32,
         .stale_loaded = write->stale_until | (uint64_t)write->loaded_at << 32,
         .counts = key | (uint64_t)area << 32,
         .sum = op->value_sum,
@@ -96,6 +113,7 @@ static struct acc_parts parts_of(const struct op *op, const struct acc_write *wr
         .key_size = op->key->size + 1,
         .tag = op->key->tag,
         .area = (uint16_t)op->area->id,
+        .tags = write->tags,
         .record = acc_raw_record(&raw),
     };
 }
@@ -106,10 +124,11 @@ static bool rewrite_in_place(const struct op *op, const struct acc_write *write)
         return false;
     }
     uint32_t room = acc_view_room(&op->old.view);
-    if (write->size > room || write->size < room / 2) {
+    uint32_t size = write->size + acc_tags_bytes(write->tags);
+    if (size > room || size < room / 2) {
         return false;
     }
-    acc_ring_rewrite(&op->old.view, raw_of(op, write), write->data);
+    acc_ring_rewrite(&op->old.view, raw_of(op, write), write->data, write->tags);
     return true;
 }
 
@@ -203,6 +222,62 @@ static __attribute__((noinline, cold)) void note_item(struct op *op, uint64_t nu
     }
 }
 
+/* Does it say what the key's value is, rather than what was loaded?  (Our own notes say nothing.) */
+static bool is_explicit(const struct acc_write *write) {
+    return write->ticket == NULL && write->mode != ACC_FILL && write->code != ACC_CODE_NOTE;
+}
+
+/* No version has an older copy from here on, nor stores what it is loading; `fenced` is what is to be
+ * stored now.  Its stamp is that of our own bump: a delete that comes behind it makes the item be
+ * born dead, and so does one that came between the look-up and the bump, because what is stored may
+ * have been made of what it deleted.  False: it is too large. */
+static __attribute__((noinline, cold)) bool forget_versions(struct op *op,
+                                                            const struct acc_write *write,
+                                                            struct acc_write *fenced) {
+    struct acc_segment *seg = op->area->seg;
+    struct acc_parts parts = parts_of(op, write);
+    uint64_t hash = op->key->hash;
+    if (acc_parts_units(&parts) > acc_evict_units_max(seg)) {
+        return false; /* an add that is not stored deletes nothing */
+    }
+    uint32_t seen = write->has_token ? write->token_key : acc_generation_count(op->generation);
+    uint64_t before =
+        acc_generation_bump(acc_generation_word(seg, acc_generation_index(seg, hash)), hash);
+    acc_versions_forget(op->area, &op->home, op->key, before);
+    op->has_old = false;
+    *fenced = *write;
+    fenced->has_token = true;
+    fenced->token_area = write->has_token ? write->token_area : op->area_count;
+    fenced->token_key =
+        acc_generation_valid(before, seen, hash) ? acc_generation_count(before) + 1 : seen;
+    return true;
+}
+
+/* Nothing forbids it any more.  `fresh`: there is no old item by now. */
+static inline __attribute__((always_inline)) enum acc_status store(struct op *op,
+                                                                   const struct acc_write *write,
+                                                                   bool fresh) {
+    if (!write->same_value) {
+        acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
+                                   write->ticket == NULL ? ACC_NO_RECORD : write->ticket->record);
+    }
+    enum acc_status status = ACC_OK;
+    if (fresh || !rewrite_in_place(op, write)) {
+        struct acc_parts parts = parts_of(op, write);
+        status = append(op, &parts);
+    }
+    if (acc_unlikely(write->note != 0) && status == ACC_OK) {
+        note_item(op, write->note);
+    }
+    return status;
+}
+
+static __attribute__((noinline, cold)) enum acc_status store_for_all(
+    struct op *op, const struct acc_write *write) {
+    struct acc_write fenced;
+    return forget_versions(op, write, &fenced) ? store(op, &fenced, true) : ACC_TOO_LARGE;
+}
+
 enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     const struct acc_ticket *ticket = write->ticket;
     if (ticket != NULL) {
@@ -214,22 +289,13 @@ enum acc_status acc_op_store(struct op *op, const struct acc_write *write) {
     } else if (write->mode != ACC_SET && acc_op_current(op)) {
         return ACC_NOT_STORED; /* add: present.  fill: somebody has set it while this one loaded. */
     }
-    if (write->has_token && !token_valid(op, write)) {
+    if (write->has_token && (!token_valid(op, write) || !tags_valid(op, write))) {
         return ACC_NOT_STORED;
     }
-    if (!write->same_value) {
-        acc_flight_overtake_locked(op->area->seg, op->home.shard, op->area->id, op->key->hash,
-                                   ticket == NULL ? ACC_NO_RECORD : ticket->record);
+    if (acc_area_shared(op->area) && is_explicit(write)) {
+        return store_for_all(op, write);
     }
-    enum acc_status status = ACC_OK;
-    if (!rewrite_in_place(op, write)) {
-        struct acc_parts parts = parts_of(op, write);
-        status = append(op, &parts);
-    }
-    if (acc_unlikely(write->note != 0) && status == ACC_OK) {
-        note_item(op, write->note);
-    }
-    return status;
+    return store(op, write, false);
 }
 
 /* The lines that a write is sure to touch, all at once instead of one after the other. */

@@ -36,6 +36,8 @@
  * every watched area owes a clear. */
 #include "outbox.h"
 
+#include "version.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,7 +180,7 @@ static enum found read_entry(const struct acc_segment *seg, uint64_t number, uin
     out->key_size = acc_load_relaxed(&head->key_size);
     uint32_t slots = out->key_size <= sizeof out->key ? slots_for(out->key_size) : 1;
     bool sound = out->key_size <= sizeof out->key && out->area < seg->geometry.areas &&
-                 out->kind <= ACC_NOTE_CLEAR &&
+                 out->kind <= ACC_NOTE_EXPIRE_TAG &&
                  (out->key_size == 0) == (out->kind == ACC_NOTE_CLEAR);
     for (uint32_t part = 0; sound && part < slots; part++) {
         uint32_t room, left = out->key_size - copied;
@@ -347,7 +349,8 @@ static bool publish(struct acc_segment *seg, const struct acc_outbox_entry *entr
 
 uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enum acc_note kind) {
     struct acc_segment *seg = area->seg;
-    struct acc_outbox_entry entry = {.area = area->id, .kind = key == NULL ? ACC_NOTE_CLEAR : kind};
+    struct acc_outbox_entry entry = {.area = area->base,
+                                     .kind = key == NULL ? ACC_NOTE_CLEAR : kind};
     uint32_t mine = acc_incarnation(seg);
     if (seg->readonly) {
         return 0;
@@ -373,7 +376,7 @@ uint64_t acc_outbox_append(struct acc_area *area, const struct acc_key *key, enu
             break;
         }
     }
-    owe(seg, area->id);
+    owe(seg, area->base);
     return 0;
 }
 
@@ -431,17 +434,26 @@ static bool holds_noted(struct acc_segment *seg, const struct acc_outbox_entry *
         acc_load_acquire(&slot->item_check) != note_check(entry->number, word, sequence)) {
         return false;
     }
-    struct acc_area area = {.seg = seg,
-                            .id = entry->area,
-                            .generation = &acc_area_slot(seg, entry->area)->generation,
-                            .stats = &seg->lost_stats};
+    struct acc_area area;
+    acc_area_at(seg, entry->area, &area);
     struct acc_key key = {
         .data = entry->key + 1, .size = entry->key_size - 1, .tag = entry->key[0], .hash = hash};
     struct acc_home home = acc_home_of(seg, hash);
     struct acc_found found;
-    return acc_read_find_bounded(&area, &home, &key, &found) == ACC_OK && found.word == word &&
-           found.view.sequence == sequence && acc_found_live(&area, &found, hash) &&
-           acc_read_valid(&found);
+    /* Of whichever version: the entry tells of the area only. */
+    return acc_versions_find(&area, &home, &key, word, &found) && found.view.sequence == sequence &&
+           acc_found_live(&area, &found, hash) && acc_read_valid(&found);
+}
+
+/* Need the message of an own write not be applied?  A set: its item is still the one that readers
+ * find.  A delete by tag concerns values that nobody can list, and newer ones too if it is done
+ * again: its sender drops a second time behind L2, and only then says that it was sent. */
+static bool is_done_here(struct acc_segment *seg, const struct acc_outbox_entry *entry,
+                         enum state state, uint64_t hash) {
+    if (entry->kind == ACC_NOTE_FORGET_TAG || entry->kind == ACC_NOTE_EXPIRE_TAG) {
+        return state == SENT || state == HEARD;
+    }
+    return entry->kind == ACC_NOTE_SET && holds_noted(seg, entry, hash);
 }
 
 bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
@@ -452,7 +464,7 @@ bool acc_outbox_heard(struct acc_segment *seg, uint64_t number) {
     struct acc_outbox_entry entry;
     bool skip = lap_in(control) == lap_of(seg, number) && is_published(state_in(control)) &&
                 read_entry(seg, number, control, &entry, &hash) == FOUND &&
-                entry.kind == ACC_NOTE_SET && holds_noted(seg, &entry, hash);
+                is_done_here(seg, &entry, state_in(control), hash);
     move_on(seg, number, HEARD);
     return skip;
 }
@@ -572,19 +584,23 @@ static uint64_t expire_hash(uint64_t hash) {
     return acc_remix(hash, 0x9fb21c651e98df25ull);
 }
 
+static bool is_expire(const struct acc_outbox_entry *entry) {
+    return entry->kind == ACC_NOTE_EXPIRE || entry->kind == ACC_NOTE_EXPIRE_TAG;
+}
+
 /* What an entry speaks for.  An expire leaves a stale copy in the second level, which is what an
  * older delete of the key was about: it speaks for older expires only. */
 static uint64_t spoken(const struct acc_outbox_entry *entry, uint64_t hash) {
-    return entry->kind == ACC_NOTE_CLEAR    ? area_hash(entry->area)
-           : entry->kind == ACC_NOTE_EXPIRE ? expire_hash(hash)
-                                            : hash;
+    return entry->kind == ACC_NOTE_CLEAR ? area_hash(entry->area)
+           : is_expire(entry)            ? expire_hash(hash)
+                                         : hash;
 }
 
 static bool spoken_for(const struct seen *seen, const struct acc_outbox_entry *entry,
                        uint64_t hash) {
     return seen_before(seen, area_hash(entry->area)) ||
            (entry->kind != ACC_NOTE_CLEAR && seen_before(seen, hash)) ||
-           (entry->kind == ACC_NOTE_EXPIRE && seen_before(seen, expire_hash(hash)));
+           (is_expire(entry) && seen_before(seen, expire_hash(hash)));
 }
 
 /* From the newest entry to the oldest: note what each speaks for; drop what a newer one has said. */

@@ -8,7 +8,14 @@
 
 #include "read.h"
 
-enum acc_note { ACC_NOTE_FORGET = 0, ACC_NOTE_SET = 1, ACC_NOTE_EXPIRE = 2, ACC_NOTE_CLEAR = 3 };
+enum acc_note {
+    ACC_NOTE_FORGET = 0,
+    ACC_NOTE_SET = 1,
+    ACC_NOTE_EXPIRE = 2,
+    ACC_NOTE_CLEAR = 3,
+    ACC_NOTE_FORGET_TAG = 4, /* of a tag, whose key is the tag behind ACC_TAG_TAG */
+    ACC_NOTE_EXPIRE_TAG = 5,
+};
 
 /* An entry of this key; NULL: of the whole area.  Its number, more than 0.  0: it could not be made,
  * and the area owes a clear. */
@@ -19,7 +26,8 @@ void acc_outbox_note_locked(struct acc_segment *seg, uint64_t number, uint64_t w
 /* The write was sent; or it was not, and is to be sent again.  Nothing if the entry is gone. */
 void acc_outbox_settle(struct acc_segment *seg, uint64_t number, bool sent);
 /* The message of the entry has come back.  True: it need not be applied, because the item that this
- * very write stored still is what readers of the key find. */
+ * very write stored still is what readers of the key find, or a delete by tag has been settled as
+ * sent, which its sender does behind its second drop. */
 bool acc_outbox_heard(struct acc_segment *seg, uint64_t number);
 
 /* Was the caller of this write told that it was not taken?  A message of it is then one that comes

@@ -15,6 +15,26 @@ bool acc_read_drop_corrupt(const struct acc_area *area, struct acc_slot slot, ui
     return true;
 }
 
+bool acc_found_tags_live(const struct acc_area *area, struct acc_found *found) {
+    struct acc_tags tags;
+    if (!acc_view_tags(area->seg, &found->view, &tags)) {
+        if (acc_read_valid(found)) {
+            acc_read_drop_corrupt(area, found->slot, found->word);
+        }
+        return false;
+    }
+    enum acc_tags_state state = acc_tags_judge(area->seg, area->base, &tags);
+    if (acc_likely(state == ACC_TAGS_HOLD) ||
+        (state == ACC_TAGS_EXPIRED && acc_record_expire(&found->view.record, acc_now(area->seg)))) {
+        return true;
+    }
+    /* An item with two copies may have been rewritten under the same word, and be alive again. */
+    if (acc_read_valid(found)) {
+        acc_read_help_delete(area, found);
+    }
+    return false;
+}
+
 enum acc_status acc_read_find_bounded(struct acc_area *area, const struct acc_home *home,
                                       const struct acc_key *key, struct acc_found *found) {
     for (int tries = 0; tries < ACC_READ_TRIES; tries++) {

@@ -104,15 +104,22 @@ static inline void acc_read_help_delete(const struct acc_area *area,
     }
 }
 
-/* Not deleted, not cleared. */
-static inline bool acc_found_live(const struct acc_area *area, const struct acc_found *found,
+/* Are the tags of an item that has some in force?  False: it is dead, and nobody accepts it any more.
+ * One that was expired by tag is live as a stale copy, if it has a stale life left: then the end of
+ * its fresh one in *found is long past. */
+bool acc_found_tags_live(const struct acc_area *area, struct acc_found *found);
+
+/* Not deleted, not cleared.  To be asked before its age is: see acc_found_tags_live(). */
+static inline bool acc_found_live(const struct acc_area *area, struct acc_found *found,
                                   uint64_t hash) {
     if (acc_unlikely(
             !acc_generation_valid(found->generation, found->view.record.key_count, hash))) {
         acc_read_help_delete(area, found);
         return false;
     }
-    return (uint32_t)acc_load_acquire(area->generation) == found->view.record.area_count;
+    return (uint32_t)acc_load_acquire(area->generation) == found->view.record.area_count &&
+           (acc_likely(!acc_record_tagged(&found->view.record)) ||
+            acc_found_tags_live(area, found));
 }
 
 static inline uint32_t acc_record_end(const struct acc_record *record) {
@@ -126,6 +133,18 @@ static inline enum acc_age acc_record_age(const struct acc_record *record, uint3
         return ACC_FRESH;
     }
     return acc_clock_passed(acc_record_end(record), now) ? ACC_GONE : ACC_STALE;
+}
+
+/* What is left of a life whose fresh part was ended by tag: false, nothing.  Nobody knows when it was:
+ * it counts as ended since it was loaded.  (Not as ended now: who asks may have read the clock before,
+ * and would find it fresh.)  What was loaded so long ago that the clock has come round: long ago. */
+static inline bool acc_record_expire(struct acc_record *record, uint32_t now) {
+    if (!acc_clock_passed(record->expire_at, now)) {
+        uint32_t loaded = record->loaded_at;
+        uint32_t ended = acc_clock_passed(loaded, now) ? loaded : now - (1u << 30);
+        record->expire_at = ended == 0 ? 1 : ended;
+    }
+    return record->stale_until != 0 && !acc_clock_passed(record->stale_until, now);
 }
 
 /* acc_read_find() that loses at most ACC_READ_TRIES races, then once with the shard lock tried for.

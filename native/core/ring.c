@@ -51,8 +51,17 @@ enum acc_status acc_ring_step(const struct acc_segment *seg, uint32_t shard, uin
     return ACC_OK;
 }
 
+bool acc_view_tags(const struct acc_segment *seg, const struct acc_view *view,
+                   struct acc_tags *out) {
+    uint64_t size = acc_record_size(&view->record);
+    uint64_t total = (uint64_t)acc_common_units(&view->common) * ACC_UNIT;
+    uint64_t room = acc_view_twice(view) ? acc_view_room(view)
+                                         : total - sizeof(struct acc_item) - view->common.key_size;
+    return acc_tags_get(seg, view->value + size, room - size, view->record.check, out);
+}
+
 uint32_t acc_parts_units(const struct acc_parts *parts) {
-    uint64_t value = acc_record_size(&parts->record);
+    uint64_t value = acc_record_size(&parts->record) + acc_tags_bytes(parts->tags);
     if (parts->twice) {
         return acc_units_of(sizeof(struct acc_item_twice)) + acc_units_of(parts->key_size) +
                2 * acc_units_of(value);
@@ -75,9 +84,13 @@ static uint64_t pad_to_end(struct acc_segment *seg, uint32_t shard, uint32_t rin
 }
 
 /* (memcpy of nothing still wants pointers, and an empty value may come without one.) */
-static void put_value(uint8_t *at, const uint8_t *value, uint32_t size) {
+static void put_value(uint8_t *at, const uint8_t *value, uint32_t size, const struct acc_tags *tags,
+                      uint32_t check) {
     if (size != 0) {
         memcpy(at, value, size);
+    }
+    if (acc_unlikely(tags != NULL)) {
+        acc_tags_put(at + size, tags, check);
     }
 }
 
@@ -91,7 +104,8 @@ static void put_once(uint8_t *at, const struct acc_parts *parts, const struct ac
                      const struct acc_record *record) {
     memcpy(at, common, sizeof *common);
     memcpy(at + sizeof *common, record, sizeof *record);
-    put_value(put_key(at + sizeof(struct acc_item), parts), parts->value, acc_record_size(record));
+    put_value(put_key(at + sizeof(struct acc_item), parts), parts->value, acc_record_size(record),
+              parts->tags, record->check);
 }
 
 static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct acc_common *common,
@@ -104,7 +118,7 @@ static void put_twice(uint8_t *at, const struct acc_parts *parts, const struct a
     twice->reserved = 0;
     put_key(at + sizeof *twice, parts);
     put_value(at + sizeof *twice + acc_units_of(parts->key_size) * (size_t)ACC_UNIT, parts->value,
-              acc_record_size(record));
+              acc_record_size(record), parts->tags, record->check);
 }
 
 uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
@@ -141,7 +155,8 @@ uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
     return offset;
 }
 
-void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value) {
+void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value,
+                      const struct acc_tags *tags) {
     struct acc_item_twice *twice = (struct acc_item_twice *)view->item;
     uint32_t next = view->sequence + 1, copy = next & 1;
     fresh.common = acc_get64((const uint8_t *)&view->common);
@@ -152,7 +167,8 @@ void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const u
     acc_raw_store((uint8_t *)&twice->record[copy], &fresh);
     uint8_t *rooms = (uint8_t *)view->item + sizeof *twice +
                      acc_units_of(view->common.key_size) * (size_t)ACC_UNIT;
-    put_value(rooms + (size_t)copy * acc_view_room(view), value, acc_raw_size(&fresh));
+    put_value(rooms + (size_t)copy * acc_view_room(view), value, acc_raw_size(&fresh), tags,
+              fresh.check);
     /* Killed before this store: the other copy is still the one that readers select. */
     acc_store_release(&twice->sequence, next);
 }

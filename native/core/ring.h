@@ -13,9 +13,13 @@
 
 #include "hash.h"
 #include "segment.h"
+#include "tags.h"
 
 #define ACC_OFFSET_BITS 47
 #define ACC_OFFSET_MASK ((1ull << ACC_OFFSET_BITS) - 1)
+
+#define ACC_RECORD_TAGGED (1u << 31)
+_Static_assert(ACC_CODE_LIMIT == 1 << 5, "five bits of code beside it");
 
 #define ACC_ITEM_UNITS_MIN (sizeof(struct acc_item) / ACC_UNIT)
 #define ACC_ITEM_UNITS_MAX 0xffffffu /* as many as the header can tell */
@@ -68,7 +72,11 @@ static inline uint32_t acc_record_size(const struct acc_record *record) {
 }
 
 static inline uint8_t acc_record_code(const struct acc_record *record) {
-    return (uint8_t)(record->size_code >> 26);
+    return (uint8_t)(record->size_code >> 26 & (ACC_CODE_LIMIT - 1));
+}
+
+static inline bool acc_record_tagged(const struct acc_record *record) {
+    return (record->size_code & ACC_RECORD_TAGGED) != 0;
 }
 
 /* The fixed fields of a header as four words and the sum, in the order they lie in memory.  Loaded
@@ -193,6 +201,11 @@ static inline uint32_t acc_view_room(const struct acc_view *view) {
     return (uint32_t)((total - sizeof(struct acc_item_twice) - key) / 2 / ACC_UNIT * ACC_UNIT);
 }
 
+/* The tags behind the value of a verified item that has some.  False: they do not verify, because the
+ * item was written over, or is corrupt. */
+bool acc_view_tags(const struct acc_segment *seg, const struct acc_view *view,
+                   struct acc_tags *out);
+
 /* The same for an item with two copies; view's item, offset, ring and common are filled in. */
 static inline bool acc_view_load_twice(struct acc_view *view, uint64_t left) {
     uint64_t units = acc_common_units(&view->common);
@@ -295,7 +308,8 @@ struct acc_parts {
     uint8_t tag;
     uint16_t area;
     bool twice;
-    struct acc_record record; /* check is filled in */
+    const struct acc_tags *tags; /* NULL: none, as the record says, too */
+    struct acc_record record;    /* check is filled in */
 };
 
 uint32_t acc_parts_units(const struct acc_parts *parts);
@@ -305,7 +319,8 @@ uint64_t acc_ring_append(struct acc_segment *seg, uint32_t shard, uint32_t ring,
                          const struct acc_parts *parts);
 /* Rewrite the copy that is not selected, then select it.  (fresh.common and fresh.check are filled
  * in.) */
-void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value);
+void acc_ring_rewrite(const struct acc_view *view, struct acc_raw fresh, const uint8_t *value,
+                      const struct acc_tags *tags);
 /* An empty ring whose tail stands so near its end that `units` do not fit: go on at the start of
  * the next lap. False: they never fit this ring. */
 bool acc_ring_skip_lap(struct acc_segment *seg, uint32_t shard, uint32_t ring, uint64_t units);

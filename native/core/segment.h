@@ -14,6 +14,8 @@
 #define ACC_SHARDS_MAX 256u
 #define ACC_OUTBOX_MIN 256u
 #define ACC_OUTBOX_MAX 65536u
+#define ACC_TAG_SLOTS_MIN 256u
+#define ACC_TAG_SLOTS_MAX (1u << 20)
 
 /* Where everything is.  Computed from the size and max_value_size alone, by every process for
  * itself. */
@@ -25,6 +27,7 @@ struct acc_geometry {
     uint32_t ghost_lines; /* per shard */
     uint32_t generations; /* power of two */
     uint32_t generation_shift;
+    uint32_t tags; /* power of two */
     uint32_t processes;
     uint32_t areas;
     uint32_t stats;
@@ -37,7 +40,7 @@ struct acc_geometry {
     uint32_t ring_units[2]; /* per shard */
     uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
     uint64_t process_at, area_at, stats_at, flight_at, turn_at, link_at, outbox_at, generation_at,
-        shard_at, index_at, ghost_at, ring_at;
+        tag_at, shard_at, index_at, ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
@@ -155,6 +158,14 @@ static inline struct acc_area_slot *acc_area_slot(const struct acc_segment *seg,
     return (struct acc_area_slot *)(seg->base + seg->geometry.area_at) + i;
 }
 
+/* Of a version the plain area of its name, whose generation, counters and hashes of keys are the
+ * version's too; else the area itself.  (What an item says of its area may be garbage.) */
+static inline uint32_t acc_area_base(const struct acc_segment *seg, uint32_t area) {
+    uint32_t areas = seg->geometry.areas;
+    uint32_t base = area < areas ? acc_load_relaxed(&acc_area_slot(seg, area)->base) : 0;
+    return base - 1 < areas ? base - 1 : area;
+}
+
 static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
 }
@@ -177,6 +188,10 @@ static inline struct acc_outbox_slot *acc_outbox_slot(const struct acc_segment *
 
 static inline uint64_t *acc_generation_word(const struct acc_segment *seg, uint32_t i) {
     return (uint64_t *)(seg->base + seg->geometry.generation_at) + i;
+}
+
+static inline struct acc_tag_slot *acc_tag_slot(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_tag_slot *)(seg->base + seg->geometry.tag_at) + i;
 }
 
 static inline struct acc_shard *acc_shard(const struct acc_segment *seg, uint32_t i) {
@@ -232,6 +247,12 @@ struct acc_area {
     int64_t limit;   /* greatest age, then, of a load that they may join */
     int64_t capped_age; /* and of what they are given; both as the lagging clock shows them */
     bool judged;        /* it can come to that */
+
+    /* Versions (version.h): keys, generation, counters, locks and turns are those of `base`; items,
+     * flights and pauses are those of `id`. */
+    uint32_t base;            /* id, unless this is a version */
+    uint32_t sole;            /* what `versions` says while there is no other version */
+    const uint32_t *versions; /* of the base's slot */
 };
 
 #endif

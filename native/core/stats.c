@@ -58,6 +58,7 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "receive_error_decode",
     "receive_error_apply",
     "desync_read",
+    "tag_delete",
 };
 
 const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS] = {

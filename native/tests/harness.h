@@ -50,7 +50,9 @@ const char *__tsan_default_suppressions(void) {
            "race:acc_view_retire\n"
            "race:acc_view_load\n"
            "race:acc_view_load_twice\n"
-           "race:acc_key_equals\n"
+           "race:acc_tags_put\n"
+           "race:acc_tags_get\n"
+           "race:key_equals\n"
            "race:state_of_word\n"
            "race:read_entry\n" /* of the outbox */
            "race:publish\n"
@@ -241,8 +243,7 @@ NOT_OFTEN uint32_t count_doubles(struct acc_segment *seg, uint32_t shard) {
             !acc_view_load(seg, shard, acc_word_ring(*word), acc_word_offset(*word), &a)) {
             continue;
         }
-        uint64_t hash =
-            acc_hash_in_area(seg, a.common.area, a.key[0], a.key + 1, a.common.key_size - 1u);
+        uint64_t hash = acc_hash_of_item(seg, a.common.area, a.key, a.common.key_size);
         struct acc_home home = acc_home_of(seg, hash);
         struct acc_bucket *both[2] = {acc_home_first(seg, &home), acc_home_second(seg, &home)};
         for (uint32_t i = 0; i < 2 * ACC_BUCKET_SLOTS; i++) {
@@ -391,6 +392,32 @@ NOT_OFTEN bool hit(struct acc_area *area, const struct acc_key *key) {
 NOT_OFTEN enum acc_status set_bytes(struct acc_area *area, const struct acc_key *key,
                                     const void *data, uint32_t size) {
     const struct acc_write write = {.data = data, .size = size, .code = ACC_CODE_BYTES};
+    return acc_store(area, key, &write, ACC_LOCK_BUDGET_NS);
+}
+
+/* The tags of a value, each told by one letter, as of now. */
+NOT_OFTEN struct acc_tags letter_tags(const struct acc_area *area, const char *letters) {
+    struct acc_tags tags = {.since = acc_tag_clock(area->seg)};
+    for (; *letters != '\0'; letters++) {
+        acc_tags_add(area->seg, &tags, acc_tag_hash(area, (const uint8_t *)letters, 1));
+    }
+    return tags;
+}
+
+NOT_OFTEN void mark_letters(struct acc_area *area, const char *letters, bool expire) {
+    uint64_t hashes[ACC_TAGS_MAX];
+    uint32_t count = 0;
+    for (; letters[count] != '\0'; count++) {
+        hashes[count] = acc_tag_hash(area, (const uint8_t *)letters + count, 1);
+    }
+    acc_tags_mark(area, hashes, count, expire);
+}
+
+NOT_OFTEN enum acc_status set_tagged(struct acc_area *area, const struct acc_key *key,
+                                     const void *data, uint32_t size, const char *letters) {
+    struct acc_tags tags = letter_tags(area, letters);
+    const struct acc_write write = {
+        .data = data, .size = size, .code = ACC_CODE_BYTES, .tags = &tags};
     return acc_store(area, key, &write, ACC_LOCK_BUDGET_NS);
 }
 

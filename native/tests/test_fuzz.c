@@ -23,6 +23,8 @@ struct fuzz {
     struct chance chance;
     uint64_t version, hits, stored, busy, slowest_ns;
     uint64_t led, joined, taken, ended_stored;
+    uint64_t hurt_blocks, marked;
+    struct acc_tags tags;               /* of what is written next */
     struct acc_ticket leading, joining; /* held while other things happen */
     uint32_t leading_number, joining_number, written;
     int bell;
@@ -150,13 +152,39 @@ static void hurt_link(struct fuzz *f) {
     }
 }
 
+/* The block of an item that a word names, a slot of the table, the clock, or an area's epoch. */
+static void hurt_tags(struct fuzz *f, uint32_t shard) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    switch (random_below(&f->chance, 8)) {
+    case 0: hurt_bytes(f, g->tag_at, g->shard_at); return;
+    case 1: hurt_word(f, acc_tag_slot(f->seg, f->tags.slot[random_below(&f->chance, 2)])); return;
+    case 2: hurt_word(f, &acc_header(f->seg)->tag_clock); return;
+    case 3: hurt_word(f, &acc_area_slot(f->seg, f->area.id)->tag_epoch); return;
+    default: break;
+    }
+    for (int tries = 0; tries < 200; tries++) { /* most words are empty */
+        struct acc_view view;
+        uint64_t word = acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
+                            ->word[random_below(&f->chance, ACC_BUCKET_SLOTS)];
+        if (word != 0 &&
+            acc_view_load(f->seg, shard, acc_word_ring(word), acc_word_offset(word), &view) &&
+            acc_record_tagged(&view.record)) {
+            uint64_t at = (uint64_t)(view.value - f->seg->base) + acc_record_size(&view.record) +
+                          random_below(&f->chance, sizeof(struct acc_tag_block));
+            hurt_bytes(f, at, at + 8 < g->size ? at + 8 : g->size);
+            f->hurt_blocks++;
+            return;
+        }
+    }
+}
+
 static void hurt(struct fuzz *f) {
     const struct acc_geometry *g = &f->seg->geometry;
     uint32_t shard = random_below(&f->chance, g->shards);
-    switch (random_below(&f->chance, 15)) {
+    switch (random_below(&f->chance, 17)) {
     case 0: hurt_bytes(f, g->ring_at, g->size); break;
     case 1: hurt_bytes(f, g->index_at, g->ghost_at); break;
-    case 2: hurt_bytes(f, g->generation_at, g->shard_at); break;
+    case 2: hurt_bytes(f, g->generation_at, g->tag_at); break;
     case 3: hurt_bytes(f, g->ghost_at, g->ring_at); break;
     case 4: hurt_bytes(f, g->process_at, g->area_at); break;
     case 5: hurt_bytes(f, g->stats_at, g->generation_at); break;
@@ -170,6 +198,8 @@ static void hurt(struct fuzz *f) {
     case 12:
     case 13: hurt_link(f); break;
     case 11: hurt_word(f, &acc_shard(f->seg, shard)->flights); break;
+    case 14:
+    case 15: hurt_tags(f, shard); break;
     case 8:
         hurt_word(f, &acc_bucket(f->seg, shard, random_below(&f->chance, g->buckets))
                           ->word[random_below(&f->chance, ACC_BUCKET_SLOTS)]);
@@ -206,6 +236,11 @@ static struct acc_write random_write(struct fuzz *f, uint32_t number) {
         .stale_until = acc_now(f->seg) + random_below(&f->chance, 20000),
     };
     fill_value(f->value, write.size, number, ++f->version);
+    if (random_below(&f->chance, 2) == 0) {
+        static const char *const letters[] = {"a", "b", "ab", "abcdefgh"};
+        f->tags = letter_tags(&f->area, letters[random_below(&f->chance, 4)]);
+        write.tags = &f->tags;
+    }
     return write;
 }
 
@@ -383,13 +418,19 @@ static void operate(struct fuzz *f) {
     uint32_t later = acc_now(f->seg) + 1000;
     int64_t out, initial = 1;
     uint64_t began = acc_clock_ns();
-    switch (random_below(&f->chance, 17)) {
+    switch (random_below(&f->chance, 19)) {
     case 0: acc_delete(&f->area, &key.key); break;
     case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
     case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
     case 3:
         text_key(&f->area, &key, "counter");
         note_status(f, acc_incr(&f->area, &key.key, 1, &initial, 0, 0, 1000000, &out));
+        break;
+    case 17:
+        if (random_below(&f->chance, 8) == 0) {
+            mark_letters(&f->area, "ch", random_below(&f->chance, 2));
+            f->marked++;
+        }
         break;
     case 12:
     case 13: load_something(f, number); break;
@@ -451,7 +492,11 @@ static void heal(struct fuzz *f) {
             struct test_key key;
             number_key(&f->area, &key, number);
             fill_value(f->value, 8000, number, ++f->version);
-            CHECK_STATUS(ACC_OK, set_bytes(&f->area, &key.key, f->value, 8000));
+            if (number % 3 == 0) {
+                CHECK_STATUS(ACC_OK, set_tagged(&f->area, &key.key, f->value, 8000, "ab"));
+            } else {
+                CHECK_STATUS(ACC_OK, set_bytes(&f->area, &key.key, f->value, 8000));
+            }
             CHECK(is_there(&f->area, &key.key));
             if (number % 10 == 0) {
                 acc_segment_measure(f->seg);
@@ -460,6 +505,13 @@ static void heal(struct fuzz *f) {
     }
     heal_link(f);
     CHECK_SEGMENT(f->seg);
+    struct test_key key;
+    number_key(&f->area, &key, KEYS - 1);
+    CHECK_STATUS(ACC_OK, set_tagged(&f->area, &key.key, "tagged", 6, "ab"));
+    mark_letters(&f->area, "c", false);
+    CHECK(is_there(&f->area, &key.key));
+    mark_letters(&f->area, "b", false);
+    CHECK(!is_there(&f->area, &key.key));
     heal_loads(f);
 }
 
@@ -508,6 +560,7 @@ static void run_fuzz(uint32_t max_value_size) {
         (unsigned long long)f->busy, (unsigned long long)(f->slowest_ns / 1000),
         (unsigned long long)f->led, (unsigned long long)f->ended_stored,
         (unsigned long long)f->joined, (unsigned long long)f->taken);
+    CHECK(f->hurt_blocks > rounds / 100 && f->marked > rounds / 100);
     CHECK(f->led > rounds / 4 && f->ended_stored > rounds / 20 && f->joined > rounds / 40);
     CHECK(f->slowest_ns < SLOW_MS * 1000000ull);
     CHECK(f->hits > rounds / 4 && f->stored > rounds);

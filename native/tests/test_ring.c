@@ -192,7 +192,7 @@ static void rewrite(void) {
             uint32_t size = room == 0 ? 0 : n * 31 % (room + 1);
             struct acc_raw fresh = {.size_expire = size | ACC_CODE_BYTES << 26 | (uint64_t)n << 32};
             fill_value(value, size, 2, n);
-            acc_ring_rewrite(&before, fresh, value);
+            acc_ring_rewrite(&before, fresh, value, NULL);
             CHECK(!acc_view_current(&before));
             CHECK(acc_view_load(seg, 0, ACC_MAIN, offset, &view));
             CHECK(acc_view_current(&view));

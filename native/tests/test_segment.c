@@ -11,6 +11,8 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     CHECK(g.shards >= 1 && g.shards <= ACC_SHARDS_MAX && (g.shards & (g.shards - 1)) == 0);
     CHECK((g.generations & (g.generations - 1)) == 0);
     CHECK_EQ(g.generations, 1ull << (64 - g.generation_shift));
+    CHECK((g.tags & (g.tags - 1)) == 0 && g.tags >= 256 && g.tags <= 1u << 20);
+    CHECK(g.tags * sizeof(struct acc_tag_slot) <= size / 64);
     CHECK(g.buckets >= 1);
     CHECK(g.entries_max >= 1 && g.entries_max < g.buckets * ACC_BUCKET_SLOTS);
     CHECK((uint64_t)g.ghost_lines * ACC_GHOST_SLOTS >= (uint64_t)g.buckets * ACC_BUCKET_SLOTS);
@@ -25,6 +27,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                            g.link_at,
                            g.outbox_at,
                            g.generation_at,
+                           g.tag_at,
                            g.shard_at,
                            g.index_at,
                            g.ghost_at,
@@ -39,6 +42,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                                sizeof(struct acc_link),
                                g.outbox * sizeof(struct acc_outbox_slot),
                                g.generations * 8ull,
+                               g.tags * sizeof(struct acc_tag_slot),
                                g.shards * sizeof(struct acc_shard),
                                (uint64_t)g.shards * g.buckets * sizeof(struct acc_bucket),
                                (uint64_t)g.shards * g.ghost_lines * sizeof(struct acc_ghosts),

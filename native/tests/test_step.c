@@ -39,6 +39,7 @@ enum command {
     CLEAR,
     ENTER,
     OPEN_AREA,
+    OPEN_VERSION,
     COUNT,
     LEAD,
     LEAD_ALONE,
@@ -55,6 +56,10 @@ enum command {
     RESIGN,
     CONFIRM,
     APPLY,
+    SET_TAGGED,
+    FINISH_TAGGED,
+    DELETE_TAGS,
+    EXPIRE_TAGS,
     QUIT,
 };
 
@@ -88,10 +93,15 @@ struct stepper {
     const struct acc_ticket *leading; /* likewise, of a flight that is led beside the operation */
     uint8_t *item;                    /* of OP_KEY before the operation, which may write in it */
     uint64_t item_size;
-    bool of_link;    /* the outbox is audited too */
-    uint32_t unsent; /* entries of ours in it that are to be found, or owed */
-    bool damaged;    /* a ring is garbage until the operation has mended it */
-    uint8_t *image;  /* as last seen */
+    bool of_tags;             /* so is who goes by the area's tag_epoch */
+    uint64_t epoch;           /* of that, before the operation */
+    bool of_link;             /* the outbox is audited too */
+    uint32_t unsent;          /* entries of ours in it that are to be found, or owed */
+    bool damaged;             /* a ring is garbage until the operation has mended it */
+    struct acc_area *other;   /* another version of the area, which is audited too; NULL: none */
+    uint64_t other_version;   /* of OP_KEY there, before the operation; 0: absent */
+    struct acc_area *deleter; /* who deletes beside it */
+    uint8_t *image;           /* as last seen */
     uint8_t value[HUGE_SIZE], buffer[HUGE_SIZE];
 };
 
@@ -185,6 +195,29 @@ static void link_in_child(struct acc_area *area, struct shared *shared, uint8_t 
     }
 }
 
+/* Of tags: OP_KEY has "ab", and "b" and "c" are deleted or expired. */
+static void tags_in_child(struct acc_area *area, struct shared *shared, uint8_t *value) {
+    struct test_key key;
+    number_key(area, &key, OP_KEY);
+    fill_value(value, 500, OP_KEY, shared->version);
+    struct acc_tags tags = letter_tags(area, "ab");
+    const struct acc_write write = {.data = value,
+                                    .size = 500,
+                                    .code = ACC_CODE_BYTES,
+                                    .expire_at = shared->expire_at,
+                                    .stale_until = shared->stale_until,
+                                    .tags = &tags};
+    raise(MARKER);
+    switch (shared->command) {
+    case SET_TAGGED: shared->status = acc_store(area, &key.key, &write, ACC_LOCK_BUDGET_NS); break;
+    case FINISH_TAGGED:
+        shared->status =
+            acc_load_finish(area, &key.key, &shared->ticket, &write, ACC_LOCK_BUDGET_NS);
+        break;
+    default: mark_letters(area, "bc", shared->command == EXPIRE_TAGS);
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -194,6 +227,10 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
     case READ: read_in_child(area, shared); return;
     case INCR: text_key(area, &key, "counter"); break;
     default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command >= SET_TAGGED) {
+        tags_in_child(area, shared, value);
+        return;
     }
     if (shared->command >= NOTE) {
         link_in_child(area, shared, value);
@@ -228,6 +265,14 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
         struct acc_area opened;
         snprintf(name, sizeof name, "area %llu", (unsigned long long)shared->version);
         shared->status = acc_area_open(seg, name, strlen(name), &opened);
+        break;
+    }
+    case OPEN_VERSION: {
+        char name[32];
+        struct acc_area opened;
+        snprintf(name, sizeof name, "area %llu", (unsigned long long)shared->version / 10);
+        shared->status = acc_area_open_version(seg, name, strlen(name),
+                                               (uint32_t)(shared->version % 10), &opened);
         break;
     }
     case COUNT:
@@ -309,6 +354,7 @@ static struct stepper *new_stepper(void) {
     CHECK_EQ(s->area.id, s->audit_area.id);
     s->audit_area.stats = &s->audit->lost_stats;
     s->audit_area.incarnation = acc_incarnation(s->audit);
+    s->deleter = &s->area;
     s->version = 1;
     s->pid = fork_child();
     if (s->pid == 0) {
@@ -497,6 +543,62 @@ static void audit_leader(struct stepper *s, struct acc_ticket leading) {
     }
 }
 
+/* The copy, as the other version of the area finds it.  What forgets the key forgets it in both at
+ * once; and once what replaces it can be read, no object of the other's is believed any more.  (A fill
+ * is none of its business.) */
+static void audit_versions(struct stepper *s, enum command command, uint64_t wanted) {
+    struct acc_segment *audit = s->audit;
+    struct acc_area other;
+    struct test_key key;
+    struct acc_found found;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    acc_shard(audit, 0)->lock = 0;
+    acc_area_at(audit, s->other->id, &other);
+    number_key(&other, &key, OP_KEY);
+    struct acc_home home = acc_home_of(audit, key.key.hash);
+    bool named = acc_read_find(&other, &home, &key.key, &found) == ACC_OK;
+    uint64_t theirs = read_version(s, &other, OP_KEY);
+    uint64_t own = read_version(s, &s->audit_area, OP_KEY);
+    if (command == FILL) {
+        CHECK_EQ(s->other_version, theirs);
+    } else {
+        CHECK(theirs == 0 || (theirs == s->other_version && own == s->old_version));
+        CHECK(own != wanted || !named);
+    }
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+}
+
+/* The copy, as the next finds it who opens versions: all that is shown is counted. */
+static void audit_slots(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    struct acc_area next;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    acc_header(audit)->area_lock = 0;
+    for (uint32_t i = 0; i < audit->geometry.areas; i++) {
+        const struct acc_area_slot *slot = acc_area_slot(audit, i);
+        const struct acc_area_slot *base = acc_area_slot(audit, acc_area_base(audit, i));
+        uint32_t count = 0;
+        for (uint32_t j = 0; j < audit->geometry.areas; j++) {
+            count += acc_area_slot(audit, j)->state == 1 && acc_area_slot(audit, j)->print != 0 &&
+                     acc_area_base(audit, j) == i;
+        }
+        if (slot->state != 1) {
+            continue;
+        }
+        CHECK(base->state == 1 && base->print == 0);
+        CHECK_EQ(slot->print == 0, base == slot);
+        CHECK(base->name_size == slot->name_size &&
+              memcmp(base->name, slot->name, slot->name_size) == 0);
+        CHECK(slot->versions / 2 >= count && slot->versions / 2 <= count + 1);
+        if (slot->print == 0) {
+            CHECK_STATUS(ACC_OK,
+                         acc_area_open_version(audit, slot->name, slot->name_size, 99, &next));
+            CHECK_EQ(count + 1, slot->versions / 2);
+            CHECK_EQ(i, next.base);
+        }
+    }
+}
+
 /* Is it other than it was last seen?  And see it. */
 static bool differs_at(struct stepper *s, const uint8_t *at, uint64_t size) {
     uint8_t *seen = s->image + (at - s->seg->base);
@@ -544,6 +646,39 @@ static void audit_link(struct stepper *s) {
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
 }
 
+static uint64_t word_of(struct acc_segment *seg, const struct acc_area *area, uint64_t number) {
+    struct test_key key;
+    struct acc_found found;
+    struct acc_home home = acc_home_of(seg, number_key(area, &key, number)->hash);
+    return acc_read_find(area, &home, &key.key, &found) == ACC_OK ? found.word : 0;
+}
+
+/* The copy, as two find it of whom one reads the item and the other has its object, and goes by word
+ * and epoch: as soon as the first says "gone" or "stale", the other looks again.  Neighbours with
+ * one slot of the tag stay, and the value that comes next does, too. */
+static void audit_tags(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    memset(audit->base + audit->geometry.process_at, 0,
+           audit->geometry.processes * sizeof(struct acc_process));
+    acc_shard(audit, 0)->lock = 0;
+    acc_segment_forget_ahead(audit);
+    const uint64_t *epoch = &acc_area_slot(audit, s->audit_area.id)->tag_epoch;
+    uint64_t word = word_of(audit, &s->audit_area, OP_KEY);
+    bool told = *epoch != s->epoch;
+    bool fresh = is_fresh(s, &s->audit_area);
+    CHECK(fresh || *epoch != s->epoch || word_of(audit, &s->audit_area, OP_KEY) != word);
+    CHECK(!fresh || !told); /* the epoch comes last */
+    CHECK(read_version(s, &s->audit_area, 20) != 0);
+    struct test_key key;
+    number_key(&s->audit_area, &key, OP_KEY);
+    CHECK_STATUS(ACC_OK, set_tagged(&s->audit_area, &key.key, "next", 4, "b"));
+    CHECK(has_value(&s->audit_area, &key.key, "next", 4));
+    mark_letters(&s->audit_area, "b", false);
+    CHECK(!is_there(&s->audit_area, &key.key));
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+}
+
 /* Has this instruction changed anything?  (Everything before the rings, the rings behind their
  * ends, and the key's old item.  Of a long value that is copied there, some changes are enough.) */
 static bool changed(struct stepper *s) {
@@ -581,6 +716,7 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
               &s->shared->token_area);
     begin_command(s, command);
     s->copied = 0;
+    s->epoch = acc_area_slot(s->seg, s->area.id)->tag_epoch;
     s->old_fresh = is_fresh(s, &s->area);
     find_item(s);
     memcpy(s->image, s->seg->base, s->seg->geometry.size);
@@ -594,11 +730,20 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             if (s->of_link) {
                 audit_link(s);
             }
+            if (s->of_tags) {
+                audit_tags(s);
+            }
             if (s->waiting != NULL) {
                 audit_loads(s, *s->waiting, wanted);
             }
             if (s->leading != NULL) {
                 audit_leader(s, *s->leading);
+            }
+            if (s->other != NULL) {
+                audit_versions(s, command, wanted);
+            }
+            if (command == OPEN_VERSION) {
+                audit_slots(s);
             }
         }
     }
@@ -947,6 +1092,123 @@ static void overtaking(void) {
     end_stepper(s);
 }
 
+/* A letter whose tag shares no slot with those that are deleted here: the table is small, and its hash
+ * another one in each run. */
+static char letter_apart(struct stepper *s) {
+    struct acc_tags gone = letter_tags(&s->area, "bc");
+    for (char letter = 'd';; letter++) {
+        const char text[2] = {letter, '\0'};
+        struct acc_tags tags = letter_tags(&s->area, text);
+        bool apart = true;
+        for (uint32_t i = 0; i < 4; i++) {
+            apart = apart && gone.slot[i] != tags.slot[0] && gone.slot[i] != tags.slot[1];
+        }
+        if (apart) {
+            return letter;
+        }
+    }
+}
+
+/* Values with tags, and what makes them go. */
+static void tags(void) {
+    struct stepper *s = new_stepper();
+    struct test_key key;
+    put(s, 20, 500);
+    number_key(&s->area, &key, 20);
+    fill_value(s->value, 300, 20, ++s->version);
+    const char apart[2] = {letter_apart(s), '\0'};
+    CHECK_STATUS(ACC_OK, set_tagged(&s->area, &key.key, s->value, 300, apart));
+    for (int i = 0; i < 4; i++) { /* appended, with two copies, in place */
+        walk(s, SET_TAGGED, i != 0);
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    walk(s, TOUCH, true);
+    walk(s, SET_SMALL, true); /* tags go with the value that has none */
+    const enum command marks[] = {DELETE_TAGS, EXPIRE_TAGS, DELETE_TAGS, DELETE_TAGS};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        walk(s, SET_TAGGED, false);
+        s->of_tags = true;
+        walk(s, marks[i], marks[i] == EXPIRE_TAGS);
+        s->of_tags = false;
+        CHECK(!is_fresh(s, &s->area));
+        CHECK_EQ(marks[i] == EXPIRE_TAGS, read_version(s, &s->area, OP_KEY) != 0);
+        if (marks[i] == EXPIRE_TAGS) {
+            walk(s, EXPIRE, false); /* of what is stale already */
+        }
+        CHECK(read_version(s, &s->area, 20) != 0);
+    }
+    walk_load(s, LEAD, NULL);
+    struct acc_ticket waiting = join(&s->area, number_key(&s->area, &key, OP_KEY));
+    walk_load(s, FINISH_TAGGED, &waiting);
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    walk_load(s, DELETE_TAGS, NULL);
+    walk_load(s, LEAD, NULL);
+    waiting = join(&s->area, &key.key);
+    mark_letters(&s->area, "a", false); /* overtakes it: handed over */
+    walk_load(s, FINISH_TAGGED, &waiting);
+    CHECK_STATUS(ACC_NOT_STORED, s->shared->status);
+    end_stepper(s);
+}
+
+/* The key in another version, filled as a load does. */
+static void put_other(struct stepper *s) {
+    struct test_key key;
+    struct acc_write fill = {
+        .data = s->value, .size = 400, .code = ACC_CODE_BYTES, .mode = ACC_FILL};
+    fill_value(s->value, 400, OP_KEY, ++s->version);
+    fill.stale_until = 1 + (fill.expire_at = acc_now(s->seg) + 100000) + 100000;
+    number_key(s->other, &key, OP_KEY);
+    CHECK_STATUS(ACC_OK, acc_store(s->other, &key.key, &fill, ACC_LOCK_BUDGET_NS));
+    s->other_version = s->version;
+}
+
+static struct acc_area open_version(struct stepper *s, uint32_t print) {
+    struct acc_area area;
+    CHECK_STATUS(ACC_OK, acc_area_open_version(s->seg, "step", 4, print, &area));
+    area.stats = acc_stats_of(s->seg, area.base);
+    area.incarnation = acc_incarnation(s->seg);
+    return area;
+}
+
+/* Whatever is said of the key in one version, beside a value of another. */
+static void versions(void) {
+    struct stepper *s = new_stepper();
+    struct acc_area other = open_version(s, 7), third = open_version(s, 8);
+    struct test_key key;
+    const enum command commands[] = {SET_NEW, SET_SMALL, SET_SMALL, SET_LARGE, TOUCH, EXPIRE,
+                                     DELETE,  ADD,       CLEAR,     FILL,      EXPIRE};
+    s->other = &other;
+    number_key(&s->area, &key, OP_KEY);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        put_other(s);
+        walk(s, commands[i], false);
+        bool stale = commands[i] == EXPIRE;
+        bool kept = commands[i] == FILL || stale;
+        CHECK_EQ(kept ? s->other_version : 0, read_version(s, &other, OP_KEY));
+        CHECK(!kept || is_fresh(s, &other) != stale);
+        if (kept) {
+            acc_delete(&third, &key.key); /* which has no value: of all */
+            CHECK_EQ(0, read_version(s, &other, OP_KEY));
+        }
+    }
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* A version, of a new area and of one that is there. */
+static void version_opened(void) {
+    struct stepper *s = new_stepper();
+    for (s->version = 1230; s->version < 1233;) {
+        walk(s, OPEN_VERSION, false); /* with the number behind */
+        CHECK_STATUS(ACC_OK, s->shared->status);
+    }
+    s->version = 1239;
+    walk(s, OPEN_VERSION, false); /* 1240: without a version */
+    CHECK_STATUS(ACC_OK, s->shared->status);
+    end_stepper(s);
+}
+
 static uint64_t instructions_of(struct stepper *s, enum command command) {
     uint64_t n = 0;
     begin_command(s, command);
@@ -1157,7 +1419,7 @@ static void check_delete_beside(struct stepper *s, enum command command, bool ma
         for (uint64_t i = 0; i < stop && !s->done; i++) {
             step(s);
         }
-        acc_delete(&s->area, deleted);
+        acc_delete(s->deleter, deleted);
         bool after_delete = is_there(&s->area, deleted);
         finish_command(s);
         CHECK(!after_delete);
@@ -1182,6 +1444,52 @@ static void delete_beside_anything(void) {
     check_delete_beside(s, INCR, true);
     check_delete_beside(s, READ, false);
     printf("%s: %llu instructions\n", harness.name, (unsigned long long)s->steps);
+    end_stepper(s);
+}
+
+/* The same in an area of two versions, where the other one deletes. */
+static void delete_beside_versions(void) {
+    struct stepper *s = new_stepper();
+    struct acc_area other = open_version(s, 7);
+    s->deleter = &other;
+    check_delete_beside(s, FILL, false);
+    check_delete_beside(s, FINISH, false);
+    check_delete_beside(s, TOUCH, false);
+    check_delete_beside(s, EXPIRE, false);
+    check_delete_beside(s, DELETE, false);
+    check_delete_beside(s, SET_SMALL, true);
+    check_delete_beside(s, INCR, true);
+    end_stepper(s);
+}
+
+/* The same between the moment when a touch has found its value and its own bump: what it stores behind
+ * that is not the deleted value. */
+static void delete_before_bump(void) {
+    struct stepper *s = new_stepper();
+    struct acc_area other = open_version(s, 7);
+    struct test_key key;
+    number_key(&s->area, &key, OP_KEY);
+    const uint64_t *group = acc_generation_word(s->seg, acc_generation_index(s->seg, key.key.hash));
+    uint64_t stops = 0;
+    for (bool bumped = false; !bumped; stops += is_long() ? 1 : 5) {
+        put(s, OP_KEY, 400);
+        s->shared->expire_at = acc_now(s->seg) + 100000;
+        s->shared->stale_until = 0;
+        uint64_t seen = acc_load_acquire(group);
+        begin_command(s, TOUCH);
+        while (acc_load_relaxed(&acc_shard(s->seg, 0)->lock) == 0) {
+            CHECK(step(s));
+        }
+        for (uint64_t i = 0; i < stops; i++) {
+            CHECK(step(s));
+        }
+        bumped = acc_load_acquire(group) != seen;
+        CHECK_EQ(!bumped, acc_delete(&other, &key.key));
+        finish_command(s);
+        CHECK(!is_there(&s->area, &key.key));
+        CHECK_EQ(0, count_doubles(s->seg, 0));
+    }
+    CHECK(stops > 20);
     end_stepper(s);
 }
 
@@ -1294,11 +1602,16 @@ int main(int argc, char **argv) {
         TEST(claim_of_used_record),
         TEST(turn_of_the_living),
         TEST(overtaking),
+        TEST(tags),
+        TEST(versions),
+        TEST(version_opened),
         TEST(outbox),
         TEST(leader_and_link),
         TEST(ring_comes_round_beside),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
+        TEST(delete_beside_versions),
+        TEST(delete_before_bump),
         TEST(set_beside_anything),
         TEST(set_beside_finish),
     };

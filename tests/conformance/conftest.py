@@ -7,15 +7,19 @@ modules above that choice are imported a second time, beside the first.
 
 "redis" is private memory in front of Redis: what the public methods promise is the same there.  Not
 asked of it is what is about memory alone, which such tests say with ``local_only``, and whatever
-moves the clock, as Redis has one of its own.
+moves the clock, as Redis has one of its own.  "own" is the same in front of a second level of the
+application's own, the example in docs.  What is about Redis alone asks for ``redis_only``.
 """
 
 import contextlib
 import importlib
+import importlib.util
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,11 +34,18 @@ CHOOSING = (
     "local",
     "runtime",
     "binding",
+    "own_local",
     "looking",
     "writing",
     "operations",
     "reads",
     "twins",
+    "caching",
+    "evicting",
+    "batching",
+    "callables",
+    "decorating",
+    "decorators",
     "cache",
     "testing",
 )
@@ -76,6 +87,7 @@ class Memory:
 
     def __init__(self, kind: str, modules: dict[str, ModuleType], isolated: Isolated) -> None:
         self.kind = kind
+        self.modules = modules
         self.cache_class: type = modules["cache"].LevelCache
         self.clock: Clock = isolated.clock
         self.segment = isolated.memory
@@ -85,7 +97,13 @@ class Memory:
         return self.cache_class(area, **{"ttl_jitter_ratio": None, **options})
 
 
-OVER_REDIS = ("test_basics", "test_atomic", "test_lives", "test_codecs")
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "sqlite_backend.py"
+
+OVER_REDIS = (
+    *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
+    *("test_tags_api", "test_views"),
+    *("test_seed_cache", "test_seed_operator", "test_seed_redis"),
+)
 """Modules whose tests are about both levels alike."""
 
 
@@ -95,13 +113,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     is_of_both = metafunc.module.__name__.rpartition(".")[2] in OVER_REDIS
     alone = {"clock", "local_only"} & set(metafunc.fixturenames)
-    kinds = [*KINDS, "redis"] if is_of_both and not alone else KINDS
+    kinds = [*KINDS, "redis", "own"] if is_of_both and not alone else KINDS
+    if "redis_only" in metafunc.fixturenames:
+        kinds = ["redis"]
     metafunc.parametrize("memory", kinds, indirect=True)
 
 
 @pytest.fixture
 def local_only() -> None:
     """Asked for by tests of what is only so without Redis."""
+
+
+@pytest.fixture
+def redis_only() -> None:
+    """Asked for by tests of what is only so with Redis."""
 
 
 @pytest.fixture(scope="session")
@@ -112,16 +137,40 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def own_remote(tmp_path: Path) -> Any:
+    """A second level of the application's own."""
+    if not EXAMPLE.exists():
+        pytest.skip("only the package is here")
+    spec = importlib.util.spec_from_file_location("sqlite_backend", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sqlite_backend"] = module
+    spec.loader.exec_module(module)
+    return module.SqliteBackend(tmp_path / "cache.db", wait=10.0)
+
+
+def second_level(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings that say which second level there is."""
+    if request.param not in {"redis", "own"}:
+        return {}
+    fixture = {"redis": "redis_url", "own": "own_remote"}[request.param]
+    setting = {"redis": "redis", "own": "remote"}[request.param]
+    return {
+        setting: request.getfixturevalue(fixture),
+        "namespace": uuid.uuid4().hex,
+        "redis_timeout": 5.0,
+        "freshness_bound": 60.0,  # nothing gets so old here
+    }
+
+
+@pytest.fixture
 def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
     modules = PURE if request.param == "process" else normal()
-    settings: dict[str, Any] = {}
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_url")
-        settings = {"redis": url, "namespace": uuid.uuid4().hex, "redis_timeout": 5.0}
-        settings["freshness_bound"] = 60.0  # nothing gets so old here
+    settings = second_level(request)
     is_shared = request.param == "shared"
     with modules["testing"].isolated(size="4MiB", shared=is_shared, **settings) as isolated:
-        if request.param == "redis":
+        if settings:
             # Nobody listens: what an own write says of itself would come at any moment.
             second = modules["runtime"].current().second
             second._listener.start = lambda: None
@@ -144,6 +193,39 @@ def cache(memory: Memory) -> Any:
 @pytest.fixture
 def clock(memory: Memory) -> Clock:
     return memory.clock
+
+
+class Deaf:
+    """A server that takes connections into its backlog, and answers nothing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def was_called(self) -> bool:
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def deaf_redis(memory: Memory, local_only: None) -> Iterator[Deaf]:
+    """A Redis that answers nothing, behind memory of the same kind; nobody listens."""
+    deaf = Deaf()
+    settings = {"redis": deaf.url, "namespace": uuid.uuid4().hex, "redis_timeout": 30.0}
+    is_shared = memory.kind == "shared"
+    try:
+        with memory.modules["testing"].isolated(shared=is_shared, **settings):
+            memory.modules["runtime"].current().second._listener.start = lambda: None
+            yield deaf
+    finally:
+        deaf.close()
 
 
 @contextlib.contextmanager

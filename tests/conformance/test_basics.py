@@ -296,15 +296,6 @@ class TestSet:
                 call()
         assert "key" not in cache
 
-    def test_tags(self, cache: Any) -> None:
-        """Tags are refused by name, not ignored."""
-        from accelerator import ConfigError
-
-        with pytest.raises(ConfigError, match="tags") as raised:
-            cache.set("key", 1, tags=["a"])
-        assert "tags" == raised.value.setting
-        assert "key" not in cache
-
     def test_broadcast(self, cache: Any) -> None:
         """There are no other hosts to tell: the same code runs with Redis and without."""
         cache.set("key", 1, broadcast=False)

@@ -173,7 +173,7 @@ class TestOptions:
 
         class Reversed:
             def encode(self, value: Any) -> tuple[int, bytes]:
-                return 40, value[::-1].encode()
+                return 20, value[::-1].encode()
 
             def decode(self, code: int, payload: bytes) -> tuple[Any, bool]:
                 return payload.decode()[::-1], False
@@ -190,7 +190,7 @@ class TestOptions:
 
         class Broken:
             def encode(self, value: Any) -> tuple[int, bytes]:
-                return 41, b"x"
+                return 21, b"x"
 
             def decode(self, code: int, payload: bytes) -> tuple[Any, bool]:
                 raise ValueError(payload)

@@ -14,7 +14,9 @@ from accelerator.process_local import (
     NOT_STORED,
     NOTE_CLEAR,
     NOTE_EXPIRE,
+    NOTE_EXPIRE_TAG,
     NOTE_FORGET,
+    NOTE_FORGET_TAG,
     NOTE_SET,
     SET,
     STORED,
@@ -345,6 +347,19 @@ class TestHeard:
         newer = store(cache, "key", "newer")
         assert not segment.outbox_heard(number)
         assert segment.outbox_heard(newer)
+
+    @pytest.mark.parametrize("kind", [NOTE_FORGET_TAG, NOTE_EXPIRE_TAG])
+    def test_tag(self, cache: Any, segment: Any, kind: int) -> None:
+        """A delete by tag is applied until it was settled as sent, or heard before."""
+        number = cache._note_tag(b"red", kind)
+        assert not segment.outbox_heard(number)
+        assert segment.outbox_heard(number)
+        queued = cache._note_tag(b"red", kind)
+        segment.outbox_settle(queued, False)
+        assert not segment.outbox_heard(queued)
+        sent = cache._note_tag(b"red", kind)
+        segment.outbox_settle(sent, True)
+        assert segment.outbox_heard(sent)
 
     def test_incremented(self, cache: Any, segment: Any) -> None:
         """So is one that was added to."""

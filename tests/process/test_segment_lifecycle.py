@@ -228,7 +228,7 @@ class TestCreation:
         self, name: str, fork: Fork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Who holds INIT_BYTE and does nothing is waited for, but not for ever."""
-        monkeypatch.setattr(segment, "_PATIENCE", 0.2)
+        monkeypatch.setattr(segment.opened, "PATIENCE", 0.2)
         path = file_of(name).path
         path.touch(0o600)
 
@@ -249,7 +249,7 @@ class TestCreation:
         self, name: str, fork: Fork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody gives up while the file that another process creates still grows."""
-        monkeypatch.setattr(segment, "_PATIENCE", 0.3)
+        monkeypatch.setattr(segment.opened, "PATIENCE", 0.3)
         path = file_of(name).path
         path.touch(0o600)
 
@@ -271,8 +271,8 @@ class TestCreation:
         self, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The creation of a large segment can be followed, and keeps its worker's heart beating."""
-        monkeypatch.setattr(segment, "_LARGE", 8 * MIB)
-        monkeypatch.setattr(segment, "_CHUNK", MIB)
+        monkeypatch.setattr(segment.creation, "LARGE", 8 * MIB)
+        monkeypatch.setattr(segment.creation, "CHUNK", MIB)
         beats: list[int] = []
         with caplog.at_level(logging.INFO, "accelerator"):
             segment.attach(Request(file_of(name), 16 * MIB, MIB, heartbeat=lambda: beats.append(1)))
@@ -418,7 +418,7 @@ class TestRefusal:
             meet()
 
         fork(body).meet()
-        monkeypatch.setattr(segment._native, "sys_namespaces", lambda: (1, 2))
+        monkeypatch.setattr(_native, "sys_namespaces", lambda: (1, 2))
         self.assert_refused(name, "another time namespace, and processes use it")
 
     @needs_root
@@ -572,9 +572,9 @@ class TestRestart:
         """A dead segment whose clocks mean nothing here is replaced."""
         leave_dead(fork, name)
         if change == "boot":
-            monkeypatch.setattr(segment._native, "sys_boot_id", lambda: bytes(16))
+            monkeypatch.setattr(_native, "sys_boot_id", lambda: bytes(16))
         else:
-            monkeypatch.setattr(segment._native, "sys_namespaces", lambda: (1, 2))
+            monkeypatch.setattr(_native, "sys_namespaces", lambda: (1, 2))
         assert {} == attach(name).stats()["areas"]
 
 

@@ -382,6 +382,26 @@ class TestKilled:
             child.kill()
         assert 50 == cache.metrics_snapshot()["local_miss"]
 
+    def test_snapshots_are_the_hosts(self, cache: LevelCache, fork: Fork) -> None:
+        """So do data points, histograms and diagnostics, whichever process is asked."""
+
+        def body(meet: Meet) -> None:
+            for key in range(10):
+                cache.get_or_load((os.getpid(), key), lambda _: "value")
+            meet()
+            meet()
+
+        for _ in range(3):
+            child = fork(body)
+            child.meet()
+            child.kill()
+        points = {point["name"]: point["value"] for point in cache.otel_metric_points()}
+        shown = cache.diagnostic_snapshot()
+        for name in ("load_total", "load_success_total", "entries"):
+            assert 30 == points[f"accelerator_cache_{name}"]
+        assert 30 == points["accelerator_cache_load_latency_seconds"]["count"]
+        assert (30, 30) == (shown["entries"], shown["load"]["count"])
+
 
 class TestClock:
     def test_shared_lives(self, cache: LevelCache, fork: Fork) -> None:

@@ -180,8 +180,8 @@ class Monitor:
         self._socket.sendall(b"*1\r\n$7\r\nMONITOR\r\n")
         assert b"+OK\r\n" == self._lines.readline()
 
-    def commands(self) -> list[list[str]]:
-        """What has come since the last call, each as its words."""
+    def commands(self, *, by_scripts: bool = True) -> list[list[str]]:
+        """What has come since the last call, each as its words; or only what clients sent."""
         marker = f"marker-{uuid.uuid4().hex}"
         self._server.command("ECHO", marker)
         found: list[list[str]] = []
@@ -191,7 +191,8 @@ class Monitor:
             words = [word.encode().decode("unicode_escape") for word in quoted]
             if words == ["ECHO", marker]:
                 return found
-            found.append(words)
+            if by_scripts or " lua] " not in line:
+                found.append(words)
 
     def about(self, name: str) -> list[str]:
         """Commands since the last call that name *name*, but for the calls of scripts."""

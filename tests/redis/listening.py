@@ -82,9 +82,11 @@ class Host:
 
     # --- what a process of the host does ---
 
-    def store(self, key: str, note: int = 0, area: str = AREA) -> None:
+    def store(
+        self, key: str, note: int = 0, area: str = AREA, *, tags: Iterable[bytes] = ()
+    ) -> None:
         """Store something in L1, as who has loaded it does."""
-        self.areas[area]._store(key, 1, b"v", None, 0.0, note=note)
+        self.areas[area]._store(key, 1, b"v", None, 0.0, note=note, tags=list(tags))
 
     def has(self, key: str, area: str = AREA) -> bool:
         """Whether it is in L1."""
@@ -98,6 +100,11 @@ class Host:
         """Announce a change that has no value in L2."""
         changes = [Change(local.encode_key(key), None, None, note) for key in keys]
         self.remote.write(area, kind, changes, self.memory.origin)
+
+    def delete_tag(self, tag: bytes, note: int = 0) -> None:
+        """Delete by tag in L2, and tell all hosts; L1 and the outbox are not touched."""
+        origin = self.memory.origin
+        self.remote.mark_tags(AREA, message.FORGET_TAGS, [tag], [note], origin)
 
     # --- what is seen of it ---
 

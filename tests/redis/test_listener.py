@@ -21,6 +21,7 @@ import accelerator
 from accelerator import local, message, runtime
 from accelerator.demo.redis_server import RedisServer
 from accelerator.errors import RemoteError
+from accelerator.remote.names import host_channel
 
 if not hasattr(os, "fork"):
     pytest.skip("needs processes that fork", allow_module_level=True)
@@ -127,6 +128,45 @@ class TestHosts:
         mine.write(message.FORGET, "key", note=note)
         assert wait_until(lambda: not mine.has("key"))
 
+    def test_tags(self, pair: tuple[Any, Any]) -> None:
+        """What carries the tag is gone on the other host, what carries another stays."""
+        mine, theirs = pair
+        theirs.store("key", tags=[b"red", b"round"])
+        theirs.store("other", tags=[b"green"])
+        theirs.store("plain")
+        mine.delete_tag(b"red")
+        assert wait_until(lambda: not theirs.has("key"))
+        theirs.catch_up()
+        assert [True, True] == [theirs.has(key) for key in ("other", "plain")]
+
+    def test_own_tags_unsettled(self, pair: tuple[Any, Any]) -> None:
+        """An own delete by tag is done again while its sender may die before its second drop."""
+        mine, _ = pair
+        note = mine.areas[AREA]._note_tag(b"red", local.NOTE_FORGET_TAG)
+        mine.store("key", tags=[b"red"])
+        mine.delete_tag(b"red", note)
+        assert wait_until(lambda: not mine.has("key"))
+
+    def test_own_tags_settled(self, pair: tuple[Any, Any]) -> None:
+        """It is not when its sender has said that it has dropped twice: newer values stay."""
+        mine, theirs = pair
+        note = mine.areas[AREA]._note_tag(b"red", local.NOTE_FORGET_TAG)
+        mine.memory.outbox_settle(note, True)
+        mine.store("key", tags=[b"red"])
+        theirs.store("key", tags=[b"red"])
+        mine.delete_tag(b"red", note)
+        assert wait_until(lambda: not theirs.has("key"))
+        mine.catch_up()
+        assert mine.has("key")
+        assert 1 == mine.count("own_skipped")
+
+    def test_own_tags_without_note(self, pair: tuple[Any, Any]) -> None:
+        """What has no note is applied: nobody can say that it is done."""
+        mine, _ = pair
+        mine.store("key", tags=[b"red"])
+        mine.delete_tag(b"red")
+        assert wait_until(lambda: not mine.has("key"))
+
     def test_another_namespace(self, server: RedisServer, make: Callable[..., Any]) -> None:
         """Two caches with other namespaces on one Redis do not touch each other."""
         mine, theirs = make(server), make(server, namespace="another")
@@ -229,8 +269,38 @@ class TestConnection:
             assert 0.05 > time.monotonic() - began
             assert wait_until(lambda: host.listener.leading)
             assert wait_until(lambda: host.memory.link()["next_retry_in"] is not None)
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
             server.start()
             host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_subscribe(self, server: RedisServer) -> None:
+        """Each subscription that Redis refuses is counted, and it is tried again."""
+        server.command("ACL", "SETUSER", "default", "resetchannels")
+        host = listening.Host(server.url, reconnect=(0.05, 0.2))
+        try:
+            host.listener.start()
+            assert wait_until(lambda: host.count("receive_error_subscribe") >= 2)
+            server.command("ACL", "SETUSER", "default", "allchannels")
+            host.catch_up()
+            failures = host.count("receive_error_subscribe")
+            assert failures == host.count("invalidation_receive_failures")
+        finally:
+            host.close()
+
+    def test_no_right_to_another(self, server: RedisServer) -> None:
+        """So is that of an area which is used later, on a connection that was well until then."""
+        host = listening.Host(server.url, reconnect=(60.0, 60.0))
+        try:
+            host.start()
+            own = host_channel(host.remote.namespace, host.memory.origin)
+            allowed = [f"&{channel}" for channel in (own, host.remote.channel(AREA))]
+            server.command("ACL", "SETUSER", "default", "resetchannels", *allowed)
+            host.add("another")
+            assert wait_until(lambda: host.count("receive_error_subscribe") == 1)
         finally:
             host.close()
 

@@ -44,7 +44,8 @@ class TestRecheck:
         assert ["users"] == client.recheck(["users"], ORIGIN)
         [after] = client.lease("users", [b"skey"], 1.0)
         assert before.generation != after.generation
-        assert last + 1 == client.beat(["users"], "channel", 2)[1][0]
+        # Ahead of what the lost run may have given: no load of its time is taken for a later one.
+        assert last < client.beat(["users"], "channel", 2)[1][0]
         assert [] == client.recheck(["users"], ORIGIN)
 
     def test_ran_already(self, client: RedisRemote, raw: Any) -> None:

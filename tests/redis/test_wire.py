@@ -17,7 +17,7 @@ import redis
 
 import accelerator
 from accelerator import message, testing
-from accelerator.codec import CODE_BYTES
+from accelerator.codec import CODE_BYTES, CODE_INT
 from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import RedisServer
 from accelerator.local import encode_key
@@ -83,6 +83,98 @@ class TestBatches:
         assert expected == {
             name: calls for name, calls in seen.items() if name not in {"config|resetstat", "info"}
         }
+
+
+class TestCosts:
+    """An area without tags and versions pays for neither: this is all that is ever sent."""
+
+    @staticmethod
+    def sent(monitor: Any) -> list[str]:
+        """Names of the commands since the last call."""
+        return [words[0].upper() for words in monitor.commands(by_scripts=False)]
+
+    def test_operations(self, server: RedisServer, clients: Any, make_monitor: Any) -> None:
+        """Reads are one transaction, loads two scripts and a third, changes one script each."""
+        backend = clients.connect(server.url)
+        key = KEYS[0]
+
+        def load() -> None:
+            (lease,) = backend.lease("a", [key], 30.0)
+            assert [True] == backend.fill("a", [Fill(key, VALUE, 60.0, lease)])
+
+        def forget() -> None:
+            backend.write("a", message.FORGET, [Change(key, None)], ORIGIN)
+
+        number = Change(key, seal(CODE_INT, bytes(8)), 60.0)
+        read = ["MULTI", "MGET", "PTTL", "EXEC"]
+        cases: list[tuple[list[str], Callable[[], object]]] = [
+            (read, lambda: backend.get("a", [key])),
+            (["EVALSHA"] * 3, load),
+            (read, lambda: backend.get("a", [key])),
+            (["EVALSHA"], lambda: backend.write("a", message.SET, CHANGES[:1], ORIGIN)),
+            (["EVALSHA"], lambda: backend.touch("a", key, 9.0, 0.0, 0, ORIGIN)),
+            (["EVALSHA"], lambda: backend.expire("a", [key], [0], ORIGIN)),
+            (["EVALSHA"], forget),
+            (["EVALSHA"], lambda: backend.add("a", CHANGES[0], ORIGIN)),
+            (["EVALSHA"], forget),
+            (["EVALSHA"], lambda: backend.incr("a", key, 1, number, 0, ORIGIN)),
+            (["EVALSHA"], lambda: backend.tell("a", message.FORGET, [key], [0], ORIGIN)),
+            (["EVALSHA"], lambda: backend.clear("a", 0, ORIGIN)),
+        ]
+        for _, do in cases:
+            do()  # from now on the scripts are known
+        backend.clear("a", 0, ORIGIN)
+        monitor = make_monitor(server)
+        for expected, do in cases:
+            do()
+            assert expected == self.sent(monitor)
+
+    def test_with_tags(self, server: RedisServer, clients: Any, make_monitor: Any) -> None:
+        """Where values have tags, it is one command more to read some, and one to store them."""
+        backend = clients.connect(server.url)
+        values = [Change(key, seal(CODE_BYTES, b"x", tags=[b"red"]), 60.0) for key in KEYS]
+        (lease,) = backend.lease("a", KEYS[:1], 30.0)
+        fills = [Fill(KEYS[0], values[0].value, 60.0, lease)]
+        cases: list[tuple[list[str], Callable[[], object]]] = [
+            (["EVALSHA"], lambda: backend.write("a", message.SET, values, ORIGIN)),
+            (["EVALSHA"] * 2, lambda: backend.fill("a", fills)),
+            (
+                ["MULTI", "MGET", *["PTTL"] * len(KEYS), "EXEC", "EVALSHA"],
+                lambda: backend.get("a", KEYS),
+            ),
+            (
+                ["EVALSHA"],
+                lambda: backend.mark_tags("a", message.FORGET_TAGS, [b"red"], [0], ORIGIN),
+            ),
+        ]
+        for _, do in cases:
+            do()
+        monitor = make_monitor(server)
+        for expected, do in cases:
+            do()
+            assert expected == self.sent(monitor)
+
+    def test_with_versions(self, server: RedisServer, clients: Any, make_monitor: Any) -> None:
+        """Where values have versions it is none more, once each host knows of all of them."""
+        one, two = (clients.connect(server.url, namespace="n") for _ in range(2))
+        change = [Change(KEYS[0], None, None)]
+        for _ in range(2):
+            for own, backend in enumerate((one, two), 1):
+                backend.write("a", message.FORGET, change, ORIGIN, fingerprint=own)
+        monitor = make_monitor(server)
+        one.write("a", message.FORGET, change, ORIGIN, fingerprint=1)
+        assert ["EVALSHA"] == self.sent(monitor)
+        one.get("a", KEYS[:1], fingerprint=1)
+        assert ["MULTI", "MGET", "PTTL", "EXEC"] == self.sent(monitor)
+
+    def test_nothing_left(self, server: RedisServer, clients: Any) -> None:
+        """Nor does it leave anything there for them."""
+        backend = clients.connect(server.url, namespace="n")
+        (lease,) = backend.lease("a", KEYS[:1], 30.0)
+        backend.fill("a", [Fill(KEYS[0], VALUE, 60.0, lease)])
+        backend.write("a", message.SET, CHANGES, ORIGIN)
+        with redis.Redis(unix_socket_path=server.socket, protocol=2) as raw:
+            assert [0, 0] == [raw.exists(f"n:{{a}}:{word}") for word in ("tags", "versions")]
 
 
 class TestScripts:
@@ -286,6 +378,11 @@ class TestClients:
         assert 1 == backend.expire("a", KEYS[:1], [0], ORIGIN)
         (lease,) = backend.lease("a", KEYS[:1], 9.0)
         assert [True] == backend.fill("a", [Fill(KEYS[0], VALUE, 9.0, lease)])
+        tagged = Change(KEYS[1], seal(CODE_BYTES, b"x", tags=[b"red"], fingerprint=1), 9.0)
+        backend.write("b", message.SET, [tagged], ORIGIN, fingerprint=1)
+        assert [None] != backend.get("b", KEYS[1:2], fingerprint=1)
+        backend.mark_tags("b", message.FORGET_TAGS, [b"red"], [0], ORIGIN)
+        assert [None] == backend.get("b", KEYS[1:2], fingerprint=1)
         told = backend.log("a", 0, None, 9)
         assert 3 == len(told)
         replication, seqs = backend.beat(["a"], channel, 1)

@@ -30,7 +30,10 @@ ERA = 1_000_000
 AREA = "area"
 KEY = b"skey"
 
-WRITES = ("write", "own", "cross", "clear")
+TAG = b"tag"
+"""Carried by the value of the key, whoever has stored it."""
+
+WRITES = ("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag")
 FAULTS: Mapping[str, float] = {
     "beat_late": 2.0,
     "beat_lost": 0.0,
@@ -134,6 +137,8 @@ class Memory:
         self.token = 0
         self.stored: dict[int, int] = {}
         """What each note of the outbox has stored, by its token."""
+        self.settled: set[int] = set()
+        """Notes of deletes by tag whose sender has dropped twice."""
         self.state = (0, 0)
         self.fresh_until = -1.0
         self.counts: dict[str, int] = {}
@@ -156,6 +161,13 @@ class Memory:
         self.world.read()
         return len(keys)
 
+    def invalidate_tags(self, area: str, tags: list[bytes], expire: bool = False) -> None:
+        self.step()
+        assert area == AREA
+        if TAG in tags:
+            self.value = None
+        self.world.read()
+
     def clear_area(self, area: str) -> None:
         self.step()
         self.value = None
@@ -177,6 +189,8 @@ class Memory:
 
     def outbox_heard(self, number: int) -> bool:
         self.step()
+        if number in self.settled:
+            return True
         return self.value is not None and self.stored.get(number) == self.token
 
     def outbox_given_up(self, number: int) -> bool:
@@ -373,6 +387,29 @@ class World:
         """Another host clears the area."""
         self.change()
         self.server.write(OTHER, message.CLEAR, [0])
+
+    def do_tag(self) -> None:
+        """Another host deletes a tag of the value."""
+        self.change()
+        self.server.write(OTHER, message.FORGET_TAGS, [0], TAG)
+
+    def do_own_tag(self) -> None:
+        """A process of this host does; a reader fetches the old copy just before Redis knows."""
+        self.memory.settled.add(self.delete_tag())
+        self.memory.value = None
+
+    def do_dying_tag(self) -> None:
+        """The same, and the process dies before it drops a second time."""
+        self.delete_tag()
+
+    def delete_tag(self) -> int:
+        """Delete by tag, but for the second drop; give the note."""
+        note = next(self.notes)
+        self.memory.value = None
+        self.memory.store(self.current)
+        self.change()
+        self.server.write(OWN, message.FORGET_TAGS, [note], TAG)
+        return note
 
     def do_cross(self) -> None:
         """Two processes of this host set, and Redis takes them in the other order."""

@@ -16,17 +16,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PYTHON_LAYERS: Sequence[frozenset[str]] = (
-    frozenset({"compression", "errors", "durations", "entry", "lazy"}),
+    frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
+        | {"calls", "function_names", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
-    frozenset({"background", "breaker", "flight", "observability"}),
-    frozenset({"aflight", "invalidation"}),
+    frozenset({"background", "breaker", "flight", "observability", "protocols"}),
+    frozenset({"aflight", "invalidation", "warming"}),
     frozenset({"second"}),
     frozenset({"runtime"}),
     frozenset({"binding"}),
-    frozenset({"looking"}),
+    frozenset({"looking", "own_local"}),
     frozenset({"changing"}),
     frozenset({"writing"}),
     frozenset({"operations"}),
@@ -36,8 +37,14 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"aloading"}),
     frozenset({"reads"}),
     frozenset({"twins"}),
+    frozenset({"answers", "decorated"}),
+    frozenset({"caching", "evicting"}),
+    frozenset({"batching", "callables", "decorating"}),
+    frozenset({"decorators"}),
+    frozenset({"aio"}),
     frozenset({"cache"}),
     frozenset({"accelerator"}),  # the package itself: what "import accelerator" offers
+    frozenset({"admin"}),
     frozenset({"cli", "demo", "testing", "__main__"}),
 )
 
@@ -46,8 +53,8 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
     frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
-    frozenset({"area", "index", "ring"}),
-    frozenset({"read"}),
+    frozenset({"area", "index", "ring", "tags"}),
+    frozenset({"read", "version"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
     frozenset({"op"}),
     frozenset({"cache", "load"}),
@@ -61,6 +68,7 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "msgpack": frozenset({"codec", "message"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
+    "prometheus_client": frozenset({"observability"}),
     "redis": frozenset({"remote"}),
 }
 

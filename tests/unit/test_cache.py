@@ -4,6 +4,10 @@ import asyncio
 import gc
 import inspect
 import logging
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import types
 import weakref
@@ -51,6 +55,8 @@ TWINS = {
     "mdelete",
     "expire",
     "clear",
+    "delete_tags",
+    "expire_tags",
 }
 
 
@@ -78,7 +84,8 @@ class TestOptions:
 
     def test_known_to_type_checkers(self) -> None:
         """What type checkers are told about options and settings is all that there is."""
-        assert set(AreaOptions.__annotations__) | {"area"} == {f.name for f in fields(AreaConfig)}
+        named = set(AreaOptions.__annotations__) | {"area", "loader"}
+        assert named == {f.name for f in fields(AreaConfig)}
         assert set(SettingValues.__annotations__) == {f.name for f in fields(Settings)}
 
     @pytest.mark.parametrize(
@@ -106,17 +113,6 @@ class TestOptions:
         with pytest.raises(ConfigError, match=setting) as raised:
             LevelCache("area", **options)
         assert (setting, "area") == (raised.value.setting, raised.value.area)
-
-    @pytest.mark.parametrize(
-        "options",
-        [{"key_converter": str}],
-        ids=str,
-    )
-    def test_later(self, options: dict[str, Any]) -> None:
-        """What this version does not support is refused by name, not ignored."""
-        with pytest.raises(ConfigError, match="support") as raised:
-            LevelCache("area", **options)
-        assert next(iter(options)) == raised.value.setting
 
     @pytest.mark.parametrize("mode", ["both", CacheMode.REMOTE])
     def test_needs_redis(self, mode: Any) -> None:
@@ -238,8 +234,9 @@ class TestAsync:
             assert inspect.iscoroutinefunction(twin)
             if name not in HIT_METHODS:
                 ours = inspect.signature(getattr(LevelCache, name)).parameters.values()
-                assert [str(p) for p in ours] == [
-                    str(p) for p in inspect.signature(twin).parameters.values()
+                theirs = inspect.signature(twin).parameters.values()
+                assert [(p.name, p.kind, p.default) for p in ours] == [
+                    (p.name, p.kind, p.default) for p in theirs
                 ]
 
     def test_same_answers(self, cache: LevelCache) -> None:
@@ -306,6 +303,73 @@ class TestAsync:
 
         asyncio.run(run())
         assert "a" not in cache
+
+
+class TestAio:
+    """The view of a cache for async code."""
+
+    def test_all(self, cache: LevelCache) -> None:
+        """It has every twin under its name without the prefix, lock(), and nothing else."""
+        view = {name: thing for name, thing in vars(cache.aio).items() if not name.startswith("_")}
+        assert TWINS | {"lock"} == set(view)
+        assert cache.lock == view.pop("lock")
+        assert {name: getattr(cache, f"a{name}") for name in TWINS} == view
+
+    def test_works(self, cache: LevelCache) -> None:
+        """What is awaited there is done to the cache."""
+
+        async def run() -> None:
+            await cache.aio.set("key", [1], tags=["a"])
+            assert [1] == await cache.aio.get("key")
+            assert {"key": [1], "no": 0} == await cache.aio.mget(["key", "no"], 0)
+            async with cache.aio.lock("name") as lock:
+                assert lock.locked()
+            await cache.aio.delete_tags("a")
+
+        asyncio.run(run())
+        assert "key" not in cache
+
+    def test_kept(self, cache: LevelCache) -> None:
+        """There is one for each cache object, and it keeps nothing alive."""
+        assert cache.aio is cache.aio
+        assert cache.aio is not LevelCache("area").aio
+        assert "LevelCache('area').aio" == repr(cache.aio)
+        seen = weakref.ref(LevelCache("other").aio)
+        gc.collect()
+        assert seen() is None
+
+    def test_overridden(self) -> None:
+        """A subclass's own methods are the view's."""
+
+        class Loud(LevelCache):
+            async def aget(self, key: Any, default: Any = None, **options: Any) -> Any:
+                return f"{await super().aget(key, default, **options)}!"
+
+        cache = Loud("loud")
+        cache.set("key", "x")
+        assert "x!" == asyncio.run(cache.aio.get("key"))
+
+
+class TestTypes:
+    """Types of keys and values: for type checkers, and without effect."""
+
+    def test_in_brackets(self) -> None:
+        """A class with types makes objects of the same class, with its hit methods."""
+        cache = LevelCache[int, str]("area")
+        assert type(cache) is LevelCache
+        cache.set("no int", 5)  # type: ignore[arg-type]
+        assert 5 == cache.get("no int")  # type: ignore[call-overload]
+
+    def test_subclass(self) -> None:
+        """So does a subclass of one."""
+
+        class Users(LevelCache[int, str]):
+            pass
+
+        cache = Users("users", loader=str)
+        assert "7" == cache.get(7)
+        if local.NATIVE:
+            assert Users is Users.__dict__["get"].__objclass__
 
 
 class TestBusy:
@@ -491,3 +555,25 @@ class TestSurface:
             thing = getattr(accelerator, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):
                 assert thing.__doc__
+
+
+class TestConvertedKeys:
+    def test_answer_that_nobody_holds(self) -> None:
+        """What a converter answers may be gone while the key made of it is still in use."""
+        code = """
+            from accelerator import LevelCache, testing
+            with testing.isolated():
+                cache = LevelCache("area", key_converter=lambda key: f"a key: {key}")
+                plain = LevelCache("area")
+                for key in range(100):
+                    cache.set(key, key)
+                    assert cache.get_or_load(key + 1000, lambda given: given) == key + 1000
+                    assert plain.get(f"a key: {key}") == key, key
+                    assert plain.get(f"a key: {key + 1000}") == key + 1000, key
+                    assert cache.delete(key)
+        """
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONMALLOC": "debug"},  # overwrites what is freed
+            check=True,
+        )

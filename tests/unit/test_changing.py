@@ -54,7 +54,16 @@ class World:
     def _note_clear(self) -> int:
         return self._note(None, 0)
 
-    def _put(self, *_: Any) -> bool:
+    def _note_tag(self, _tag: bytes, kind: int) -> int:
+        return self._note(None, kind)
+
+    def _delete_tags(self, _tags: Any) -> None:
+        self._put()
+
+    def _expire_tags(self, _tags: Any) -> None:
+        self.done.append("segment, expired")
+
+    def _put(self, *_: Any, tagged: Any = ()) -> bool:
         self.done.append("segment")
         return True
 
@@ -79,6 +88,10 @@ class World:
         """Drop what was fetched; *expire* is what only an expire asks for."""
         assert expire
         self.done.append("again")
+
+    def invalidate_tags(self, _area: str, _tags: list[bytes], expire: bool) -> None:
+        """Drop what was fetched and has a tag."""
+        self.done.append("again, expired" if expire else "again")
 
     def clear_area(self, _area: str) -> None:
         """Drop what was fetched."""
@@ -111,6 +124,7 @@ FORGETTING: dict[str, Callable[[ExplicitChange], Steps[Any]]] = {
     "deleting": lambda change: change.deleting(["key"], "queue"),
     "expiring": lambda change: change.expiring("key", "queue"),
     "clearing": lambda change: change.clearing("queue"),
+    "tagging": lambda change: change.tagging([b"tag"], "queue", expire=False),
 }
 
 
@@ -139,9 +153,16 @@ class TestOrder:
             world.run(FORGETTING[name](world.change))
         assert "queued" == world.done[-1]
 
+    def test_expiring_tags(self, world: World) -> None:
+        """What only ends lives does so on both sides of Redis."""
+        world.run(world.change.tagging([b"a", b"b"], "queue", expire=True))
+        assert ["note", "note", "segment, expired", "redis tagging", "again, expired"] == [
+            step for step in world.done if step != "sent"
+        ]
+
     def test_setting(self, world: World) -> None:
         """A set does not drop what it has stored."""
-        items = [("key", (1, b"value"), LIVES)]
+        items = [("key", (1, b"value"), LIVES, ())]
         assert world.run(world.change.setting(items, None))
         assert ["note", "segment", "redis writing", "sent"] == world.done
 
@@ -151,6 +172,14 @@ class TestParts:
         """No more keys are noted at a time than one script writes."""
         world.run(world.change.deleting(list(range(PART + 1)), "queue"))
         first, second = (at for at, step in enumerate(world.done) if step == "redis writing")
+        assert PART == world.done[:first].count("note")
+        assert 1 == world.done[first:second].count("note")
+
+    def test_tags(self, world: World) -> None:
+        """Nor more tags."""
+        tags = [b"%d" % number for number in range(PART + 1)]
+        world.run(world.change.tagging(tags, "queue", expire=False))
+        first, second = (at for at, step in enumerate(world.done) if step == "redis tagging")
         assert PART == world.done[:first].count("note")
         assert 1 == world.done[first:second].count("note")
 

@@ -248,5 +248,16 @@ class TestCommand:
         result = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
         assert "Traceback" not in result.stderr
 
+    def test_poor_locale(self, shared: testing.Isolated) -> None:
+        """Letters that the output cannot show are no reason to fail."""
+        LevelCache("ü-日本").set("key", 1)
+        result = subprocess.run(
+            [sys.executable, "-m", "accelerator", "stats", "--name", shared.name],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert b"?-??" in result.stdout
 
-COMMANDS = ("stats", "gc", "unlink", "demo")
+
+COMMANDS = ("doctor", "stats", "top", "listener", "flights", "hash", "gc", "unlink", "demo")

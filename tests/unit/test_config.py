@@ -4,12 +4,14 @@ import dataclasses
 import os
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accelerator.backend import REMOTE_METHODS
 from accelerator.config import (
     MAX_VALUE_SIZE,
     AreaConfig,
@@ -62,6 +64,7 @@ class TestAreaDefaults:
             "max_value_size": 1 << 20,
             "objects": "auto",
             "codec": "msgpack",
+            "local": None,
             "verify": "sample",
             "version": None,
             "loader": None,
@@ -82,7 +85,7 @@ class TestAreaDefaults:
             "broadcast_sets": None,
             "compress_over": None,
             "quota": None,
-            "tags": None,
+            "tags": (),
         } == dataclasses.asdict(AreaConfig())
 
     def test_frozen(self) -> None:
@@ -205,10 +208,24 @@ class TestAreaOptions:
         """Wrong types and values are refused, and the message names the option."""
         assert name in refused(name, **{name: value})
 
-    @pytest.mark.parametrize("name", ["quota", "tags"])
-    def test_not_built(self, name: str) -> None:
+    def test_not_built(self) -> None:
         """An option that nothing acts on is refused, instead of ignored."""
-        assert "no effect in this version" in refused(name, **{name: 5})
+        assert "no effect in this version" in refused("quota", quota=5)
+
+    def test_tags(self) -> None:
+        """Tags are kept as a tuple, each once, in the order in which they came."""
+        assert ("b", "a", "ü") == AreaConfig.build(tags=["b", "a", "ü", "b"]).tags
+        assert () == AreaConfig.build(tags=None).tags
+        assert 8 == len(AreaConfig.build(tags=map(str, range(8))).tags)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [5, "abc", b"abc", [5], [""], ["x" * 256], ["\ud800"], list("abcdefghi")],
+        ids=["int", "str", "bytes", "no str", "empty", "long", "surrogate", "nine"],
+    )
+    def test_wrong_tags(self, wrong: Any) -> None:
+        """What cannot be tags of an area is refused, and the message names the option."""
+        assert "tag" in refused("tags", tags=wrong)
 
     def test_compression(self) -> None:
         """With a zstd, values over a size are compressed; a size is text or bytes."""
@@ -455,6 +472,7 @@ class TestSettings:
             "local": "shared",
             "mode": None,
             "redis": None,
+            "remote": None,
             "namespace": None,
             "redis_timeout": 0.1,
             "reconnect": [0.1, 5.0],
@@ -558,12 +576,26 @@ class TestSettings:
         assert client is Settings(redis=client, name="shop").redis
         refused_setting("redis", redis=Client)
 
-    def test_redis_problem(self) -> None:
+    def test_remote_problem(self) -> None:
         """Redis needs a name that all hosts know, of either kind."""
-        assert Settings().redis_problem is None
-        assert Settings(redis="redis://h", name="shop").redis_problem is None
-        assert Settings(redis="redis://h", namespace="shop").redis_problem is None
-        assert "explicit name" in str(Settings(redis="redis://h").redis_problem)
+        assert Settings().remote_problem is None
+        assert Settings(redis="redis://h", name="shop").remote_problem is None
+        assert Settings(redis="redis://h", namespace="shop").remote_problem is None
+        assert "explicit name" in str(Settings(redis="redis://h").remote_problem)
+
+    def test_remote(self) -> None:
+        """A second level of one's own has all methods of the protocol, and is the only one."""
+        own = SimpleNamespace(**dict.fromkeys(REMOTE_METHODS, print))
+        settings = Settings(remote=own, name="shop")
+        assert (own, "SimpleNamespace") == (settings.remote, settings.describe()["remote"])
+        assert settings.has_remote
+        assert "remote needs" in str(Settings(remote=own).remote_problem)
+        assert CacheMode.BOTH is AreaConfig().mode_under(settings)
+        assert CacheMode.REMOTE is Settings(remote=own, name="shop", mode="remote").mode  # type: ignore[arg-type]
+        assert "one second level" in refused_setting("remote", remote=own, redis="redis://h")
+        assert "the class" in refused_setting("remote", remote=type(own))
+        del own.log, own.beat
+        assert "SimpleNamespace has no beat, log" in refused_setting("remote", remote=own)
 
     def test_equal(self) -> None:
         """Settings that say the same are equal, however they say it."""

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import os
 import re
@@ -11,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 
@@ -20,22 +22,26 @@ from accelerator import (
     ConfigError,
     LevelCache,
     ReadOptions,
-    cache,
     cli,
     keeping,
     local,
     lock,
     looking,
     operations,
+    protocols,
     reads,
+    segment,
     testing,
     twins,
     writing,
 )
+from accelerator.backend import LOCAL_METHODS, REMOTE_METHODS, InvalidationSubscriber
+from accelerator.cli import doctor, watch
 from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
+from accelerator.observability import diagnostics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -116,6 +122,16 @@ def redis_of_examples() -> Iterator[str]:
         pytest.skip(str(problem))
 
 
+def tool(name: str) -> ModuleType:
+    """Import a script of tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class TestExamples:
     @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.name)
     def test_runs(self, example: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -157,7 +173,7 @@ class TestExamples:
 
     def test_languages(self) -> None:
         """A block says what it is, so that no example is forgotten by a slip."""
-        known = {"python", "sh", "text"}
+        known = {"python", "sh", "text", "yaml"}
         blocks = [block for page in PAGES for block in blocks_of(page)]
         assert [] == [block.name for block in blocks if block.language not in known]
 
@@ -194,6 +210,81 @@ class TestCommands:
         pattern = r"`accelerator ([a-z]+)[^`]*`"
         named = {name for page in PAGES for name in re.findall(pattern, prose_of(page))}
         assert set() == named - set(subcommands())
+
+
+class TestOutput:
+    """What the page shows of the command's output is what the command writes."""
+
+    PAGE = DOCS / "how-to" / "operate.md"
+
+    def shown(self, begin: str) -> list[str]:
+        texts = (it.text for it in blocks_of(self.PAGE) if it.language == "text")
+        [found] = [text for text in texts if text.lstrip().startswith(begin)]
+        return found.splitlines()
+
+    def written(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+        assert 0 == cli.main(list(arguments))
+        return capsys.readouterr().out.splitlines()
+
+    @pytest.fixture
+    def busy(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """A segment, as if it had Redis."""
+        if not (local.NATIVE and segment.AVAILABLE):
+            pytest.skip("segments need the native part")
+        monkeypatch.setenv("COLUMNS", "100")
+        with testing.isolated(shared=True) as own:
+            area: Any = local.AreaBase()
+            lives = {"ttl": None, "null_ttl": None, "stale_ttl": 0.0, "jitter": 0.0}
+            sizes = {"max_value_size": 1024, "object_cache_bytes": 0, "flags": local.PLAIN_SET}
+            area._bind(own.memory, "prices", **lives, **sizes, bound=2.0)
+            area.set("key", 1)
+            own.memory.lead(1.0)
+            own.memory.link_note(local.LINK_CONNECTED)
+            yield own.name
+
+    def test_top(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Subjects of the head, and the titles of the tables."""
+        shown = self.shown("accelerator top")
+        written = self.written(capsys, "top", "--once", "--interval", "0.1", "--name", busy)
+        subjects = ("memory", "reads", "loads", "redis")
+        for lines in (shown, written):
+            assert list(subjects) == [
+                line.split()[0] for line in lines if line.startswith(subjects)
+            ]
+        titles = [re.split(r"\s{2,}", line) for line in shown if " reads/s " in line]
+        for line in (it for it in written if " reads/s " in it):
+            here = re.split(r"\s{2,}", line)
+            there = titles.pop(0)
+            assert here[0] == there[0]
+            assert set(there) <= {*here, "Redis", "in step", "p50 <="}
+
+    def test_watch(self) -> None:
+        """The titles of the columns."""
+        titles, *lines = self.shown("time  reads/s")
+        assert watch.TITLES == titles
+        assert all(len(line.split()) >= len(titles.split()) - 1 for line in lines)
+
+    def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The beginnings of lines."""
+        shown = self.shown("segment shop")
+        written = self.written(capsys, "listener", "--name", busy)
+        assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
+        assert written[6].split() == shown[6].split()
+
+    def test_doctor(self) -> None:
+        """Names of checks and levels; and the table has every check there is."""
+        lines = self.shown("accelerator doctor")[1:]
+        rows = [re.split(r"\s{2,}", line, maxsplit=2) for line in lines if not line.startswith(" ")]
+        source = "".join(
+            inspect.getsource(module)
+            for module in (doctor.host, doctor.redis, doctor.segments, doctor.settings)
+        )
+        checks = set(re.findall(r'(?:ok|warn|fail|make)\(\s*"([^"]+)"', source))
+        checks |= {"/dev/shm", "/dev/shm size", "clock"}
+        assert {level for level, *_ in rows} <= {"ok", "warn", "fail"}
+        assert {check for _, check, _ in rows} <= checks
+        listed = rows_of("how-to/operate.md", "check")
+        assert checks == {name for cell, *_ in listed for name in re.findall(r"`([^`]+)`", cell)}
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
@@ -247,8 +338,8 @@ class TestConfiguration:
         """The options said to be refused are refused, and the others are not."""
         _, _, planned = re.split(r"^These ", prose_of(DOCS / self.PAGE), flags=re.MULTILINE)
         listed = set(re.findall(r"^\| `(\w+)`", planned, re.MULTILINE))
-        not_built = {"quota", "tags"}
-        assert set(cache._LATER) | not_built == listed
+        not_built = {"quota"}
+        assert not_built == listed
         for name in not_built:
             with pytest.raises(ConfigError, match=name):
                 LevelCache("docs", **{name: 1})
@@ -279,12 +370,17 @@ class TestApi:
         }
         twins = {name for name in public if inspect.iscoroutinefunction(getattr(LevelCache, name))}
         assert public - twins == set(listed)
-        no_twin = {"metrics_snapshot", "diagnostic_snapshot", "lock"}
+        decorators = {name for name in listed if name.startswith("cache")}
+        no_twin = {"metrics_snapshot", "diagnostic_snapshot", "otel_metric_points"}
+        no_twin |= {"lock", "namespace", *decorators}
         assert {f"a{name}" for name in listed if name not in no_twin} == twins
         for name, text in listed.items():
             # The twin has the signature in Python where the method itself is C.
             function = getattr(LevelCache, f"a{name}" if f"a{name}" in twins else name)
-            actual = [each for each in inspect.signature(function).parameters if each != "self"]
+            if name in decorators:
+                function = getattr(accelerator, name)
+            parameters = inspect.signature(function).parameters
+            actual = [each for each in parameters if each not in {"self", "cache"}]
             written = [re.split(r"[=]", part)[0].lstrip("*") for part in text.split(", ")]
             assert actual == [part for part in written if part], name
 
@@ -307,36 +403,83 @@ class TestApi:
         assert actual == listed
 
 
+class TestProtocols:
+    PAGE = "reference/protocols.md"
+
+    def test_names(self) -> None:
+        """Every name of accelerator.protocols, and every suite, has its place."""
+        page = prose_of(DOCS / self.PAGE)
+        suites = [name for name in testing.__all__ if name.endswith("Suite")]
+        names = [*protocols.__all__, *suites]
+        assert [] == [name for name in names if not re.search(rf"`{name}`", page)]
+
+    def test_methods(self) -> None:
+        """Every method that is asked for has a row, and each row is one."""
+        rows = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "method", "what it does")]
+        hears = {name for name in vars(InvalidationSubscriber) if not name.startswith("_")}
+        assert {*REMOTE_METHODS, *hears, *LOCAL_METHODS} == set(rows)
+
+    def test_fixtures(self) -> None:
+        """The fixtures of a suite are those that its tests ask for."""
+        listed = rows_of(self.PAGE, "protocol", "plugged in with", "suite")
+        before: set[str] = set()
+        for _, _, suite, fixtures in listed:
+            named = before if fixtures == "the same" else set(names_in(fixtures))
+            before = named
+            kind = getattr(testing, names_in(suite)[0])
+            for name in dir(kind):
+                if name.startswith("test_"):
+                    asked = set(inspect.signature(getattr(kind, name)).parameters)
+                    own = {each for each in asked if hasattr(kind, each)}
+                    assert asked <= named | own | {"self"}, name
+
+    def test_excerpts(self) -> None:
+        """What the pages show of the example stands in it."""
+        source = read(DOCS / "examples" / "sqlite_backend.py")
+        page = DOCS / "how-to" / "write-a-backend.md"
+        excerpts = [each.text for each in blocks_of(page) if each.text.startswith("# sqlite")]
+        assert 4 == len(excerpts)
+        assert [] == [each for each in excerpts if each.partition("\n")[2] not in source]
+
+
 class TestMetrics:
     PAGE = "reference/metrics.md"
 
-    def test_counters(self) -> None:
-        """Every counter, whether it counts already or not."""
-        listed = [names_in(name)[0] for name, *_ in rows_of(self.PAGE, "counter", "counts")]
-        for sentence in re.findall(
-            r"^(.*\bstay.*\b0\b.*)$", prose_of(DOCS / self.PAGE), re.MULTILINE
-        ):
-            listed += names_in(sentence)
-        with testing.isolated():
-            actual = LevelCache("docs").metrics_snapshot()
-        assert sorted(actual) == sorted(listed)
+    def test_metrics(self) -> None:
+        """The table of metrics is the one in the package, written by the tool."""
+        metrics_table = tool("metrics_table")
+        [written] = metrics_table.BLOCK.findall(read(DOCS / self.PAGE))
+        assert metrics_table.render() == written, "run tools/metrics_table.py"
 
     def test_segment(self) -> None:
-        """Every figure of the segment, and every part of the diagnostics."""
-        segment, diagnostics = (
-            {name for cell, *_ in rows for name in names_in(cell)}
-            for rows in self._split(rows_of(self.PAGE, "name", ""))
-        )
+        """Every figure of the segment."""
         with testing.isolated() as own:
-            LevelCache("docs").get(1)
-            assert set(own.memory.stats()["segment"]) == segment
-            assert set(accelerator.diagnostics()) == diagnostics
+            assert set(own.memory.stats()["segment"]) == self._names_under("The segment")
 
-    @staticmethod
-    def _split(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
-        """The two tables with these columns: the second begins with the process."""
-        start = next(i for i, row in enumerate(rows) if row[0].startswith("`pid`"))
-        return rows[:start], rows[start:]
+    def test_diagnostics(self) -> None:
+        """Every part of both diagnostics."""
+        with testing.isolated():
+            shown = LevelCache("docs").diagnostic_snapshot()
+            assert set(shown) == self._names_under("diagnostic_snapshot()")
+            assert set(accelerator.diagnostics()) == self._names_under("diagnostics()")
+
+    def test_link(self) -> None:
+        """Every part of the link to Redis and of who listens."""
+        for title, shape in (
+            ("of the link", diagnostics.AreaRemoteSnapshot),
+            ("of the listener", diagnostics.ListenerSnapshot),
+        ):
+            listed = {name for cell, *_ in rows_of(self.PAGE, title, "") for name in names_in(cell)}
+            assert listed == set(get_type_hints(shape))
+
+    def _names_under(self, heading: str) -> set[str]:
+        """What the first columns of the tables under a heading name."""
+        page = prose_of(DOCS / self.PAGE)
+        [section] = re.findall(
+            rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+        )
+        rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        return {name for cell in rows for name in names_in(cell)}
 
     def test_operations(self) -> None:
         """The names of operations in the log."""
@@ -345,7 +488,7 @@ class TestMetrics:
         source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
         logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
-        steps = r"_(?:busy|encode|deleting|decided|incrementing|published)\(\s*"
+        steps = r"_(?:busy|encode|deleting|decided|incrementing|published|forgetting_tags)\(\s*"
         calls = rf"(?:{logs}|{steps})\"(\w+)\""
         actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
         assert actual == set(names_in(sentence))

@@ -224,6 +224,27 @@ class TestPrecision:
         seen = world.check(Follower, ((6, "own"), (9, "own")))
         assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
 
+    def test_own_tag(self) -> None:
+        """What a host has loaded since its own delete by tag stays when it hears of that."""
+        seen = world.check(Follower, ((6, "own_tag"),))
+        assert 1 == seen.memory.counts["own_skipped"]
+        assert 4 == seen.memory.token  # first, in step, the old copy, and the one after the delete
+
+    def test_unknown_tag(self) -> None:
+        """A tag that the segment refuses drops the area, and does not end the listener."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+
+        def refuse(*_: object) -> None:
+            raise ValueError
+
+        peace.memory.invalidate_tags = refuse
+        before = peace.memory.token
+        peace.do_tag()
+        peace.run(2, {})
+        assert 1 == peace.memory.counts["receive_error_apply"]
+        assert before < peace.memory.token
+
     def test_repair(self) -> None:
         """Own writes are sent again when the history is another one, and then only."""
         for fault, repairs in (("failover", 1), ("restart", 1), ("cut", 0), ("flushall", 0)):
@@ -269,6 +290,7 @@ class TestPrecision:
         peace.do_write()
         peace.run(2, {})
         assert 1 == peace.memory.counts["receive_error_apply"]
+        assert 1 == peace.memory.counts["invalidation_receive_failures"]
         assert before < peace.memory.token
 
 
@@ -336,6 +358,14 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "        area.known = known\n",
     ),
     "believes a log of whatever history": ("return number > area.proof", "return True"),
+    "does nothing about deletes by tag": (
+        "            self._drop_tags(area, keys, expire=message.kind == EXPIRE_TAGS)\n",
+        "            pass\n",
+    ),
+    "believes that who deletes by tag here drops twice": (
+        "        if message.kind == SET and any(late):\n",
+        "        if message.kind != SET:\n            return []\n        if any(late):\n",
+    ),
     "keeps a number of the history before": (
         "            area.replication = 0\n",
         "            pass\n",
@@ -366,7 +396,7 @@ class TestMutants:
             made,
             itertools.chain(
                 DIRECTED,
-                world.one_fault(["write", "cross"], range(4, 12)),
+                world.one_fault(["write", "cross", "tag", "dying_tag"], range(4, 12)),
                 kept_history(),
             ),
         ) or find_violation(made, no_counter_back(), era=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from accelerator import BatchContext, ConfigError, FnLoader, Loader, MLoader, background, entry
+from accelerator import BatchContext, FnLoader, Loader, MLoader, background, entry
 from accelerator.loader import LoadContext, LoadFailed, Source, is_async, takes_context
 
 
@@ -152,10 +152,37 @@ class TestContexts:
                 context.ttl = wrong
         with pytest.raises(LoadFailed, match="because"):
             context.fail("because")
-        with pytest.raises(ConfigError, match="tags"):
-            context.tags = ["a"]
-        with pytest.raises(ConfigError, match="tags"):
-            _ = context.tags
+
+    def test_tags(self) -> None:
+        """Tags are a set that may be added to, or replaced by any iterable of str."""
+        context = LoadContext("area", lambda: None)
+        assert set() == context.tags == context.tags_for("key")
+        context.tags.add("a")
+        assert {"a"} == context.tags_for("key")
+        context.tags = ("b", "c", "b")
+        assert {"b", "c"} == context.tags == context.tags_for("key")
+        context.tags |= {"d"}
+        assert {"b", "c", "d"} == context.tags
+
+    @pytest.mark.parametrize("wrong", ["abc", b"abc", 5, None, ["a", 5], [None]], ids=repr)
+    def test_wrong_tags(self, wrong: Any) -> None:
+        """What is no iterable of str is refused at once; one str is none."""
+        context = LoadContext("area", lambda: None)
+        with pytest.raises(TypeError, match="tag"):
+            context.tags = wrong
+        assert set() == context.tags
+
+    def test_tags_of_many(self) -> None:
+        """Tags of a batch are on all of its values, those of a key on that one, too."""
+        context = BatchContext("area", ["a", "b"], lambda _: None)
+        context.tags = ["all"]
+        context.tags_of("a", "one", "two")
+        context.tags_of("a", "three")
+        assert {"all", "one", "two", "three"} == context.tags_for("a")
+        assert {"all"} == context.tags_for("b") == context.tags
+        with pytest.raises(TypeError, match="tag"):
+            context.tags_of("b", 5)  # type: ignore[arg-type]
+        assert {"all"} == context.tags_for("b")
 
     def test_many(self) -> None:
         """What a loader of many says."""

@@ -416,16 +416,6 @@ class TestContext:
         cache.expire("a")
         assert "old" == cache.get("a")
 
-    def test_tags(self) -> None:
-        """Tags are for later."""
-
-        def load(key: Any, context: LoadContext) -> Any:
-            context.tags = ["x"]
-
-        with pytest.raises(LoaderError) as raised:
-            make(load).get("a")
-        assert "tags" == raised.value.__cause__.setting
-
 
 class TestStale:
     @pytest.fixture

@@ -8,7 +8,17 @@ import msgpack
 import pytest
 
 from accelerator import message
-from accelerator.message import CLEAR, EXPIRE, FORGET, SET, Heartbeat, Invalidation, MessageError
+from accelerator.message import (
+    CLEAR,
+    EXPIRE,
+    EXPIRE_TAGS,
+    FORGET,
+    FORGET_TAGS,
+    SET,
+    Heartbeat,
+    Invalidation,
+    MessageError,
+)
 
 ORIGIN = b"0123456789abcdef" * 2
 
@@ -39,6 +49,15 @@ class TestInvalidation:
         data = b"1 %s 7 %s" % (ORIGIN, message.body(CLEAR, [], [5]))
         assert Invalidation(ORIGIN, 7, CLEAR, [], [5]) == message.parse(data)
 
+    @hypothesis.given(
+        st.sampled_from([FORGET_TAGS, EXPIRE_TAGS]),
+        st.lists(st.binary(min_size=1, max_size=message.LONGEST_TAG), min_size=1, max_size=50),
+    )
+    def test_tags(self, kind: int, tags: list[bytes]) -> None:
+        """A delete by tag names tags in place of keys, each with its note."""
+        data = b"1 %s 7 %s" % (ORIGIN, message.body(kind, tags, [5] * len(tags)))
+        assert Invalidation(ORIGIN, 7, kind, tags, [5] * len(tags)) == message.parse(data)
+
     def test_most(self) -> None:
         """As many keys, as long as they may be, are one message."""
         keys = [b"k" * message.LONGEST_KEY] * message.MOST_KEYS
@@ -65,7 +84,9 @@ class TestInvalidation:
             packed([FORGET, [b"k"], [0], 0]),
             packed(["0", [b"k"], [0]]),
             packed([True, [b"k"], [0]]),
-            packed([4, [b"k"], [0]]),
+            packed([6, [b"k"], [0]]),
+            packed([FORGET_TAGS, [b"t" * 256], [0]]),
+            packed([EXPIRE_TAGS, [], []]),
             packed([-1, [b"k"], [0]]),
             packed([FORGET, {}, [0]]),
             packed([FORGET, [b"k"], b"\0"]),

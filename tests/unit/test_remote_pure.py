@@ -1,5 +1,6 @@
 """What of the second level needs no server: names, envelopes, messages, and plans."""
 
+import contextlib
 import os
 import re
 import time
@@ -23,10 +24,11 @@ from accelerator.remote import (
     fingerprint_of,
     host_channel,
     seal,
+    tagging,
     unseal,
 )
 from accelerator.remote import names as names_module
-from accelerator.remote.envelope import EXPIRED, HEADER_SIZE, physical_ms
+from accelerator.remote.envelope import EXPIRED, HEADER_SIZE, physical_ms, section_of
 
 GENERATION = b"generati"
 LIMIT = 1 << 20
@@ -47,8 +49,9 @@ def int_payload(number: int) -> bytes:
 def all_names(names: Names, key: bytes) -> list[str]:
     value = names.value(key)
     return [
-        *(names.seq, names.log, names.gen, names.beat),
+        *(names.seq, names.log, names.gen, names.beat, names.run, names.tags, names.versions),
         *(value, names_module.lease(value), names_module.scratch(value)),
+        *(names_module.version(value, digits) for digits in ("00000001", "ffffffff")),
     ]
 
 
@@ -79,8 +82,8 @@ class TestNames:
         found, others = all_names(Names("n", area), mine), all_names(Names("n", other_area), other)
         assert len(found) == len(set(found))
         if area == other_area:
-            assert set(found[:4]) == set(others[:4])
-            assert set() == set(found[4:]) & set(others[4:])
+            assert set(found[:7]) == set(others[:7])
+            assert set() == set(found[7:]) & set(others[7:])
         else:
             assert set() == set(found) & set(others)
             assert Names("n", area).channel != Names("n", other_area).channel
@@ -105,7 +108,7 @@ class TestNames:
 
 
 class TestEnvelope:
-    @given(st.integers(1, 63), st.binary(max_size=300), st.integers(0, (1 << 32) - 1))
+    @given(st.integers(1, 31), st.binary(max_size=300), st.integers(0, (1 << 32) - 1))
     def test_round_trip(self, code: int, payload: bytes, fingerprint: int) -> None:
         """What is sealed comes back."""
         assume(code != CODE_INT)
@@ -113,6 +116,24 @@ class TestEnvelope:
         found = unseal(sealed.blob(GENERATION), fingerprint=fingerprint, limit=LIMIT)
         assert (code, payload, GENERATION) == (found.code, found.payload, found.generation)
         assert (1.5, 1234.567, False) == (found.stale, found.loaded_at, found.expired)
+
+    @given(
+        st.lists(st.binary(min_size=1, max_size=255), min_size=1, max_size=8),
+        st.binary(max_size=300),
+        st.integers(0, (1 << 48) - 1),
+    )
+    def test_tags(self, tags: list[bytes], payload: bytes, stamp: int) -> None:
+        """Tags and their stamp come back, beside a payload of any bytes."""
+        blob = seal(CODE_BYTES, payload, tags=tags).blob(GENERATION, tagging.stamp(stamp))
+        found = unseal(blob, limit=LIMIT)
+        assert (tuple(tags), payload) == (found.tags, found.payload)
+        assert stamp == section_of(blob).stamp
+
+    @pytest.mark.parametrize("tags", [[b""], [b"t" * 256], [b"t"] * 9])
+    def test_wrong_tags(self, tags: list[bytes]) -> None:
+        """What cannot be tags is no envelope."""
+        with pytest.raises(ValueError, match="tags"):
+            seal(CODE_BYTES, b"", tags=tags)
 
     @given(INT64)
     def test_int(self, number: int) -> None:
@@ -155,7 +176,7 @@ class TestEnvelope:
     def test_header(self) -> None:
         """Each field of the header that cannot be is refused."""
         blob = seal(CODE_BYTES, b"value").blob(GENERATION)
-        for position, value in ((0, 0), (1, 2), (2, 0), (2, 64), (3, 4), (7, 1)):
+        for position, value in ((0, 0), (1, 2), (2, 0), (2, 32), (2, 64), (3, 4), (3, 8), (7, 1)):
             damaged = bytearray(blob)
             damaged[position] = value
             with pytest.raises(EnvelopeError):
@@ -185,7 +206,9 @@ class TestEnvelope:
         assert 3.0 == unseal(bytes(blob), limit=LIMIT).fresh_left(5.0)
         assert None is unseal(bytes(blob), limit=LIMIT).fresh_left(None)
         blob[3] |= EXPIRED
-        assert 0.0 == unseal(bytes(blob), limit=LIMIT).fresh_left(5.0)
+        opened = unseal(bytes(blob), limit=LIMIT)
+        assert [0.0, 0.0, 0.0] == [opened.fresh_left(left) for left in (None, 5.0, 2.0)]
+        assert -1.5 == opened.fresh_left(0.5)  # it was stale before, so less of that is left
 
     def test_life(self) -> None:
         """A life is never rounded up, nor down to none; without one there is no expiry."""
@@ -193,6 +216,50 @@ class TestEnvelope:
         assert [1, 1, 1999] == [physical_ms(0.0001, 0), physical_ms(0.0, 0), physical_ms(1.9999, 0)]
         assert 1 << 53 == physical_ms(1e300, 0)
         assert (1 << 32) - 1 == seal(CODE_BYTES, b"", stale=1e12).stale_ms
+
+
+class TestTags:
+    @given(st.binary(min_size=1, max_size=255))
+    def test_places(self, tag: bytes) -> None:
+        """A tag has two places, which are different ones, and always the same."""
+        one, other = tagging.slots_of(tag)
+        assert one != other
+        assert {one, other} <= set(range(tagging.SLOTS))
+        assert tagging.places_of([tag, tag]) == sorted({one, other})
+
+    def test_same_everywhere(self) -> None:
+        """Hosts agree on the places, whatever release they run."""
+        assert (50863, 20715) == tagging.slots_of(b"red")
+
+    @pytest.mark.parametrize(
+        ("stamp", "deleted", "expired", "verdict"),
+        [
+            (10, (5, 5), (5, 5), tagging.VALID),
+            (10, (10, 10), (10, 10), tagging.VALID),
+            (10, (11, 11), (0, 0), tagging.DEAD),
+            (10, (11, 10), (0, 0), tagging.VALID),
+            (10, (0, 0), (11, 20), tagging.ENDED),
+            (10, (0, 0), (11, 10), tagging.VALID),
+            (10, (12, 11), (11, 20), tagging.DEAD),
+            (3, (0, 0), (0, 0), tagging.DEAD),
+            (21, (0, 0), (0, 0), tagging.DEAD),
+        ],
+    )
+    def test_judged(
+        self, stamp: int, deleted: tuple[int, int], expired: tuple[int, int], verdict: str
+    ) -> None:
+        """The smaller of two words counts; below the floor and above the number all are dead."""
+        one, other = tagging.slots_of(b"red")
+        pairs = {one: (deleted[0], expired[0]), other: (deleted[1], expired[1])}
+        assert verdict == tagging.judged(tagging.Words(4, 20, pairs), stamp, [b"red"])
+        assert tagging.DEAD == tagging.judged(None, stamp, [b"red"])
+
+    @given(st.binary(max_size=200))
+    def test_garbage(self, data: bytes) -> None:
+        """No bytes at all are anything but tags, or a ValueError."""
+        with contextlib.suppress(ValueError):
+            found = tagging.parsed(data)
+            assert tagging.packed(found.tags) == data[tagging.STAMP_SIZE : found.size]
 
 
 class TestCompression:

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from accelerator.invalidation.resp import Item, Parser, ReplyError, StreamError
+from accelerator.remote.resp import Item, Parser, ReplyError, StreamError
 
 LONGEST = 100
 

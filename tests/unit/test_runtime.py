@@ -264,7 +264,7 @@ class TestBadSettings:
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("a fault")
 
-        monkeypatch.setattr(runtime, "_with_sound_redis", fail)
+        monkeypatch.setattr(runtime, "_with_sound_remote", fail)
         accelerator.attach(name=name)
         assert 1 <= len(messages(caplog, logging.ERROR))
         cache = LevelCache()

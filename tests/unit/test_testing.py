@@ -1,5 +1,8 @@
 """accelerator.testing, as the tests of an application use it."""
 
+import gc
+from pathlib import Path
+
 import pytest
 
 from accelerator import LevelCache, local, testing
@@ -59,6 +62,25 @@ class TestIsolated:
             path = segment.own_file(own.name).path
             assert 2 << 20 == path.stat().st_size
         assert not path.exists()
+
+    @pytest.mark.skipif(not local.NATIVE, reason="segments need the native part")
+    def test_given_back(self) -> None:
+        """Tests with a segment each use up neither descriptors nor memory."""
+
+        def segments() -> int:
+            gc.collect()
+            fds = Path("/proc/self/fd")
+            return sum(
+                "accelerator" in str(fd.readlink()) for fd in fds.iterdir() if fd.is_symlink()
+            )
+
+        before = segments()
+        for _ in range(5):
+            with testing.isolated(shared=True, size="2MiB"):
+                cache = LevelCache("area")
+                cache.set("key", "value")
+                assert segments() <= before + 2  # the one before may not have gone yet
+        assert segments() <= before + 1
 
 
 class TestFixtures:

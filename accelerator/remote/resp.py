@@ -24,7 +24,7 @@ Item = bytes | int | None
 """Part of a push; None: it was absent, or too long."""
 
 
-class StreamError(Exception):
+class StreamError(ConnectionError):
     """This is not what Redis sends."""
 
 

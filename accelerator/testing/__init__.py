@@ -3,11 +3,15 @@ For tests of applications, and our own: a cache of their own, and a clock that c
 
 ``pytest_plugins = ["accelerator.testing"]`` in a conftest.py offers the fixtures below; without
 pytest, :func:`isolated` does the same.
+
+The suites prove what an application plugs in: see ``accelerator.protocols``.  To run one, subclass
+it in a test module under a name that begins with Test, and give it the fixtures that it asks for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import uuid
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,14 +23,55 @@ from accelerator.durations import Duration, seconds, size_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from accelerator.testing.codecs import CodecSuite
+    from accelerator.testing.keys import KeyConverterSuite
+    from accelerator.testing.loaders import LoaderSuite, MLoaderSuite
+    from accelerator.testing.locals import LocalBackendSuite
+    from accelerator.testing.remote import AsyncRemoteBackendSuite, RemoteBackendSuite
+    from accelerator.testing.subscribers import SubscriberSuite
+
 try:
     import pytest
 except ImportError:  # isolated() works without it
     pytest = None  # type: ignore[assignment]
 
-__all__ = ["Clock", "Isolated", "isolated"]
+__all__ = [
+    "AsyncRemoteBackendSuite",
+    "Clock",
+    "CodecSuite",
+    "Isolated",
+    "KeyConverterSuite",
+    "LoaderSuite",
+    "LocalBackendSuite",
+    "MLoaderSuite",
+    "RemoteBackendSuite",
+    "SubscriberSuite",
+    "isolated",
+]
+
+_SUITES = MappingProxyType(
+    {
+        "AsyncRemoteBackendSuite": "remote",
+        "CodecSuite": "codecs",
+        "KeyConverterSuite": "keys",
+        "LoaderSuite": "loaders",
+        "LocalBackendSuite": "locals",
+        "MLoaderSuite": "loaders",
+        "RemoteBackendSuite": "remote",
+        "SubscriberSuite": "subscribers",
+    }
+)
+"""Modules of the suites, which need pytest and are imported when they are asked for."""
 
 _MAX_VALUE_SIZE = 1 << 18  # small enough for several shards in a few MiB
+
+
+def __getattr__(name: str) -> Any:
+    """Import a suite."""
+    module = _SUITES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 class Clock:
@@ -90,6 +135,7 @@ def isolated(
         if attachment.request is not None:
             segment.leave(attachment.memory)
             segment.unlink(attachment.name, attachment.request.file.uid, force=True)
+            segment.release(attachment.memory)
 
 
 def _private(size: int, more: Mapping[str, Any] = MappingProxyType({})) -> runtime.Attachment:
