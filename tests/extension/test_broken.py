@@ -1,6 +1,7 @@
 """The suites find what is broken: for each of them implementations with one fault, by name."""
 
 import itertools
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -107,12 +108,15 @@ def clears_nothing(example: Any, patch: Callable[..., None]) -> Any:
 
 @backends.found_by("test_race")
 def compares_and_stores_in_two_steps(example: Any, patch: Callable[..., None]) -> Any:
+    compared, written = threading.Event(), threading.Event()
+
     class Broken(example.SqliteBackend):  # type: ignore[misc]
         def fill(self, area: str, fills: Any, **more: Any) -> list[bool]:
             held = self._run(
                 area, "fill", lambda it: [it._token(each.key) == each.lease.token for each in fills]
             )
-            time.sleep(0.002)
+            compared.set()
+            written.wait(1.0)
 
             def store(it: Any) -> None:
                 for each in fills:
@@ -121,6 +125,12 @@ def compares_and_stores_in_two_steps(example: Any, patch: Callable[..., None]) -
             if all(held):
                 self._run(area, "fill", store)
             return list(held)
+
+        def write(self, *wanted: Any, **more: Any) -> Any:
+            compared.wait(1.0)  # the delete comes between the two steps
+            answer = super().write(*wanted, **more)
+            written.set()
+            return answer
 
     return Broken
 
