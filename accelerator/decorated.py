@@ -26,7 +26,12 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Cached(Protocol[P, R_co]):
-    """A function whose answers are cached."""
+    """
+    A function whose answers are cached.
+
+    A call and refresh() block as get_or_load() does, invalidate() as delete(), peek() as peek() of
+    the cache, and uncached() for as long as the function; key() does not wait.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Answer from the cache, or call the function."""
@@ -92,7 +97,11 @@ class Cached(Protocol[P, R_co]):
 
 
 class AsyncCached(Protocol[P, R_co]):
-    """A coroutine function whose answers are cached."""
+    """
+    A coroutine function whose answers are cached; see Cached.
+
+    What there blocks is to be awaited here, and blocks the calling task only.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Answer from the cache, or call the function."""

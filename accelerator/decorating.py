@@ -18,6 +18,8 @@ from accelerator.templates import Template
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from accelerator.calls import KeyOfCall
+
 
 class Given:
     """What the decorators have in common, checked before there is a function."""
@@ -97,7 +99,7 @@ def _checked_ttl(ttl: Any) -> Any:
 
 def key_of_call(
     function: Any, parameters: Parameters, key: Any, ignore: Iterable[str], area: str | None
-) -> Any:
+) -> KeyOfCall:
     """
     Make what makes the key of a call.
 

@@ -76,6 +76,8 @@ def cacheable(
 
     Raises:
         ConfigError: What is given is wrong, or can have no effect.  Raised by the decorator.
+
+    A call blocks as get_or_load() does; that of a coroutine function, its task only.
     """
     given = Given(tags, ttl, condition, unless, cache_none, on_cache_error, options)
 
@@ -129,6 +131,9 @@ def cacheable_batch(
 
     Raises:
         ConfigError: What is given is wrong, or can have no effect.  Raised by the decorator.
+
+    A call blocks as mget() of an area with a loader does; that of a coroutine function, its
+    task only.
     """
     given = Given(tags, ttl, condition, unless, cache_none, on_cache_error, options)
 
@@ -191,6 +196,9 @@ def cache_put(
 
     Raises:
         ConfigError: What is given is wrong.  Raised by the decorator.
+
+    A call blocks for as long as the function, and then as set() does; that of a coroutine
+    function, its task only.
     """
     given = Given(tags, ttl, None, unless, cache_none, on_cache_error, {})
 
@@ -239,6 +247,9 @@ def cache_evict(
 
     Raises:
         ConfigError: What is given is wrong.  Raised by the decorator.
+
+    A call blocks for as long as the function, and as delete() does, once or, with *before*,
+    twice; that of a coroutine function, its task only.
     """
     refuse_nothing(key, tags, all)
     given = Given(tags, MISS, None, unless, True, on_cache_error, {})
@@ -291,6 +302,9 @@ def cache_evict_batch(
 
     Raises:
         ConfigError: What is given is wrong.  Raised by the decorator.
+
+    A call blocks for as long as the function, and as mdelete() does, once or, with *before*,
+    twice; that of a coroutine function, its task only.
     """
     given = Given(tags, MISS, None, unless, True, on_cache_error, {})
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from accelerator.answers import Judge, Where
-    from accelerator.calls import Parameters
+    from accelerator.calls import KeyOfCall, Parameters
 
 LOG: Final = logging.getLogger("accelerator")
 
@@ -52,7 +52,7 @@ class CallKey:
         return self._of.of(bound, args, kwargs)
 
 
-def make_key(key: Any, parameters: Parameters, more: Iterable[str] = ()) -> Any:
+def make_key(key: Any, parameters: Parameters, more: Iterable[str] = ()) -> KeyOfCall:
     """
     Make what makes keys of a template or a function.
 
