@@ -614,6 +614,18 @@ class TestHosts:
         c = make_host(LASTING)
         assert [None, (2, "remote")] == [c.call(tier, key) for key in ("one", "two")]
 
+    def test_found_by_a_load(self, make_host: MakeHost) -> None:
+        """What a load finds in Redis, before it asks the loader, keeps its tags in the segment."""
+        areas = {"area": {**LASTING["area"], "loader": lambda _key: "loaded"}}
+        a, b = make_host(areas), make_host(areas)
+        a.call("set", "key", "old", tags=["red"])
+        until(lambda: b.count("invalidation_receive") >= 1)
+        assert "old" == b.call("get", "key")
+        assert ("old", "local") == b.call(tier, "key")
+        b.call("delete_tags", "red")
+        assert None is b.call(tier, "key")
+        assert "loaded" == b.call("get", "key")
+
     def test_expired(self, make_host: MakeHost) -> None:
         """After an expiry the stale copies are still there, on all hosts, for who asks for them."""
         areas = {"area": {"stale_ttl": 60, "local_ttl": "1h"}}
