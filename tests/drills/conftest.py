@@ -8,6 +8,7 @@ import http.client
 import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -46,10 +47,10 @@ post_worker_init = accelerator.attach
 child_exit = accelerator.on_child_exit
 """
 
-RESTART = """#!/bin/sh
-kill -TERM $(cat master)
-while kill -0 $(cat master) 2>/dev/null; do sleep 0.05; done
-exec ./start
+END = """#!/bin/sh
+master=$(cat master)
+kill -TERM $master
+while [ -e /proc/$master ] && ! grep -q "State:.Z" /proc/$master/status; do sleep 0.05; done
 """
 
 
@@ -96,8 +97,10 @@ class Shop:
         """Start it, and wait until every worker has answered."""
         gunicorn = f"{sys.executable} -m gunicorn --no-control-socket --daemon --pid master"
         _script(self.folder / "start", f"#!/bin/sh\nexec {gunicorn} --log-file log shop:app\n")
-        _script(self.folder / "restart", RESTART)
-        self.shell("./start")
+        _script(self.folder / "end", END)
+        _script(self.folder / "restart", "#!/bin/sh\n./end\nexec ./start\n")
+        done = self.shell("./start")
+        assert 0 == done.returncode, done.stdout
         return self.wait()
 
     def wait(self) -> Shop:
@@ -214,8 +217,7 @@ class Shop:
     def shell(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Have an operator type something."""
         return subprocess.run(
-            [*self.inside, "sh", "-euc", command],
-            cwd=self.folder,
+            [*self.inside, "sh", "-euc", f"cd {shlex.quote(str(self.folder))}; {command}"],
             env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -373,16 +375,29 @@ def shop(open_shop: Callable[..., Shop]) -> Shop:
 @pytest.fixture
 def linked(open_shop: Callable[..., Shop], server: RedisServer) -> Shop:
     """A host with Redis, in step with it."""
-    return in_step(
+    return wait_in_step(
         open_shop(ACCELERATOR_REDIS=server.tcp_url, ACCELERATOR_NAMESPACE="drill").start()
     )
 
 
-def in_step(shop: Shop) -> Shop:
+@pytest.fixture
+def in_step() -> Callable[[Shop], Shop]:
     """Wait until what a host has may be believed."""
-    shop.ask("/get", key="first")
+    return wait_in_step
+
+
+def wait_in_step(shop: Shop) -> Shop:
+    """Have every worker use the cache, and wait until what it has may be believed."""
+    used: set[int] = set()
+    until(lambda: used.add(shop.ask("/pid", key="first")) or len(used) >= WORKERS, shop.tail)
     until(lambda: shop.diagnostics()["areas"]["prices"]["in_step"], shop.tail)
     return shop
+
+
+@pytest.fixture
+def drill_class() -> type[Drill]:
+    """For tests of the drills themselves."""
+    return Drill
 
 
 @pytest.fixture

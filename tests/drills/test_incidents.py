@@ -66,7 +66,7 @@ def test_redis_unreachable(linked: Any, server: RedisServer, drill: Drills) -> N
 
 
 def test_invalidation_broadcast_failure(
-    open_shop: Shops, server: RedisServer, drill: Drills
+    open_shop: Shops, server: RedisServer, drill: Drills, in_step: Callable[[Any], Any]
 ) -> None:
     """The user in Redis loses the right to publish: two hosts, one of which changes something."""
     for words in rights("drill"):
@@ -169,8 +169,7 @@ def test_dev_shm_too_small(open_shop: Shops, drill: Drills, mounts: tuple[str, .
         shop.start()
         exercise = drill("dev-shm-too-small", shop)
         exercise.symptoms("metric")
-        assert 0 == shop.shell("mount -o remount,size=2m /dev/shm || rm /dev/shm/*").returncode
-        shop.shell("$RESTART")
+        shop.shell("./end; rm /dev/shm/*; mount -o remount,size=2m /dev/shm; ./start")
         shop.wait()
         exercise.symptoms()
         exercise.run("Quick checks")
@@ -223,7 +222,7 @@ def test_deploy_with_a_new_layout(shop: Any, drill: Drills) -> None:
     shop.ask("/get_many", key="key", times=100)
     exercise = drill("deploy-with-a-new-layout", shop)
     [new] = SHM_DIR.glob(f"accelerator.*.{shop.name}.*")
-    shop.shell('kill -TERM "$(cat master)"; while kill -0 "$(cat master)"; do sleep 0.05; done')
+    shop.shell("./end")
     old = new.with_name(f"{new.name[:-8]}0badc0de")
     new.rename(old)
     with old.open("r+b") as file:
@@ -325,8 +324,3 @@ def until(condition: Callable[[], object], told: Callable[[], object] = lambda: 
     while not condition():
         assert time.monotonic() < deadline, f"it never came true\n{told()}"
         time.sleep(0.02)
-
-
-def in_step(shop: Any) -> None:
-    shop.ask("/get", key="first")
-    until(lambda: shop.diagnostics()["areas"]["prices"]["in_step"], shop.tail)

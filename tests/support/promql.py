@@ -195,7 +195,7 @@ class _Parser:
             self._next()
             self._take("(")
             listed = []
-            while self._word != ")":
+            while self.kind == "name":
                 listed.append(self._next())
                 if self._word == ",":
                     self._next()
