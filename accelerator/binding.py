@@ -78,7 +78,7 @@ class Tiers(NamedTuple):
 class Binding(local.AreaBase):
     """An area of this process: its memory, its second level, its codec."""
 
-    _given: AreaConfig
+    _own_config: AreaConfig
     """The options as the application has given them."""
     _config: AreaConfig
     """The options as they are followed, overrides included."""
@@ -125,8 +125,8 @@ class Binding(local.AreaBase):
         memory = attachment.memory
         seen = memory.overrides_print()  # first: what changes behind it has this bound anew
         rows = memory.overrides()
-        given = overrides.in_force(rows, self._given.area)
-        own = self._given.mode_under(attachment.settings)
+        given = overrides.in_force(rows, self._own_config.area)
+        own = self._own_config.mode_under(attachment.settings)
         mode = overrides.mode(own, given)
         self._config = self._followed(given, mode)
         self._longest = overrides.longest(given)
@@ -148,7 +148,7 @@ class Binding(local.AreaBase):
     def _followed(self, given: InForce, mode: CacheMode) -> AreaConfig:
         """Give the options as they are to be followed with these overrides."""
         whole = self._whole_config
-        config = self._given if whole is None else self._limited(whole, mode)
+        config = self._own_config if whole is None else self._limited(whole, mode)
         try:
             return overrides.apply(config, given)
         except ConfigError as error:  # nobody calls to whom it could be said, and reads must go on

@@ -55,7 +55,7 @@ class Reads(Operations[K, V]):
     @property
     def config(self) -> AreaConfig:
         """The options of this area as the application gave them, durations in seconds."""
-        return self._given
+        return self._own_config
 
     # --- reading --------------------------------------------------------------------------------
 
