@@ -128,6 +128,8 @@ class Binding(local.AreaBase):
         given = overrides.in_force(rows, self._own_config.area)
         own = self._own_config.mode_under(attachment.settings)
         mode = overrides.mode(own, given)
+        if self._whole_config is not None:
+            self._own_config = self._limited(self._whole_config, own)
         self._config = self._followed(given, mode)
         self._longest = overrides.longest(given)
         self._codec = codec.make(self._config.codec, attachment.settings.secret)
