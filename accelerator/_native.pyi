@@ -379,8 +379,9 @@ class Segment:
         """
         Whether the second level may be asked: a REMOTE_ constant.
 
-        Not while it refuses writes, or the breaker is open (or said to be so by an override).  Not for *reading*, further, if it last
-        confirmed a write more than *bound* seconds ago, or within a second after an interruption.
+        Not while it refuses writes, or the breaker is open; an override says so in its place.  Not
+        for *reading*, further, if it last confirmed a write more than *bound* seconds ago, or
+        within a second after an interruption.
         """
     def remote_ok(self, probe: bool, /) -> None:
         """Report that it answered."""
@@ -484,10 +485,21 @@ class Segment:
         Of *op* and *result* 12 characters are kept, of *error_kind* 16, in ASCII; an *area* that is
         not in the segment is noted as "".  *seconds* is how long it took.
         """
-    def event_begin(self, area: str, op: str, hash: int = 0) -> int:  # noqa: A002  the same
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = 0,  # noqa: A002  the same
+        count: int = 1,
+    ) -> int:
         """Note one that begins, so that it is to be seen if its process dies; its number or 0."""
     def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
-        """Note that it is over.  Nothing if it was overwritten, or is over already."""
+        """
+        Note that it is over.
+
+        Nothing if it was overwritten, is over already, or was begun by another process (the parent
+        of one that was forked meanwhile).
+        """
     def events(self, limit: int = 1000) -> list[dict[str, Any]]:
         """
         The newest *limit* events, the newest first.
@@ -501,7 +513,7 @@ class Segment:
         """
         Whether to log a line of this kind.
 
-        -1: some process of the host has within *interval* seconds (to 0.064 s); else how many were
+        -1: some process of the host has within *interval* seconds (to 0.07 s); else how many were
         left out since then, by all.
         """
     def check(self) -> list[str]:
