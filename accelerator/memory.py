@@ -248,6 +248,46 @@ class LocalMemory(Protocol):
     def confirmed_age(self) -> float:
         """Seconds since it last executed a write of ours; inf: never."""
 
+    # What operators do and see.
+
+    def override(
+        self, area: str, option: int, value: int | None, seconds: float | None = ...
+    ) -> None:
+        """Put a value in the place of what an area, or with "" the whole host, is configured."""
+
+    def overrides(self) -> list[tuple[str, int, int, float | None]]:
+        """What is in force: area, option, value, seconds left."""
+
+    def overrides_print(self) -> int:
+        """Names what is in force: to be asked for before overrides(), and given to _bind()."""
+
+    def overrides_seen(self) -> tuple[int, int]:
+        """How many living processes act on exactly that, of how many."""
+
+    def event(  # noqa: PLR0917  called for much of what is no hit
+        self,
+        area: str,
+        op: str,
+        result: str,
+        error_kind: str,
+        seconds: float,
+        hash: int = ...,  # noqa: A002
+        count: int = ...,
+    ) -> None:
+        """Note an operation that is over."""
+
+    def event_begin(self, area: str, op: str, hash: int = ...) -> int:  # noqa: A002
+        """Note one that begins; its number, 0: not noted."""
+
+    def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
+        """Note that it is over."""
+
+    def events(self, limit: int = ...) -> list[dict[str, Any]]:
+        """The newest *limit* events, the newest first."""
+
+    def log_allowed(self, area: str, op: str, result: str, error_kind: str, interval: float) -> int:
+        """-1: this host has logged this kind within *interval*; else how many were left out."""
+
     def outbox_settle(self, number: int, sent: bool, /) -> None:
         """Say what became of a write."""
 

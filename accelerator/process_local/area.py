@@ -80,6 +80,13 @@ class _Binding(NamedTuple):
     refresh_window: float
     freshness: Freshness
     converter: Callable[[Any], Any] | None
+    overrides: int
+    """Print of those that it was bound under."""
+
+    @property
+    def current(self) -> bool:
+        """Whether they are still those in force."""
+        return self.overrides == self.segment.overrides_print()
 
     def encoded(self, key: Any) -> bytes:
         """What a caller's key is called here; a converter is run outside of all locks."""
@@ -164,8 +171,11 @@ class ProcessLocalArea:
         on_desync: int = CAP,
         variant: int = 0,
         key_converter: Callable[[Any], Any] | None = None,
+        overrides: int | None = None,
     ) -> None:
         """Tie this object to an area of a segment."""
+        if overrides is None:
+            overrides = segment.overrides_print()
         for life in (ttl, null_ttl):
             if life is not None and not life > 0:
                 raise ValueError("_bind: a life must be None or more than 0 seconds")
@@ -198,6 +208,7 @@ class ProcessLocalArea:
             refresh_window,
             Freshness(bound, limit, on_desync),
             key_converter,
+            overrides,
         )
 
     def _unbind(self) -> None:
@@ -205,13 +216,14 @@ class ProcessLocalArea:
 
     @property
     def _bound(self) -> bool:
-        return self.__binding is not None
+        binding = self.__binding
+        return binding is not None and binding.current
 
     def __ready(self) -> _Binding:
         """Give the binding; attach first if need be."""
         binding = self.__binding
         for _ in range(_ATTACHES):
-            if binding is not None:
+            if binding is not None and binding.current:
                 break
             self._attach()
             binding = self.__binding

@@ -76,6 +76,18 @@ LINK_CONNECTED: Final = 0
 LINK_LOST: Final = 1
 LINK_MESSAGE: Final = 2
 
+OVERRIDES: Final = (
+    "mode",
+    "loader_timeout",
+    "max_loads",
+    "ttl",
+    "allow_stale",
+    "penetration_protect",
+    "on_desync",
+    "breaker",
+)
+"""What can be overridden; the place of each is its number."""
+
 LATENCY_BOUNDS: Final = (
     0.001,
     0.0025,

@@ -243,7 +243,11 @@ class RemoteSide(ABC):
     def remote_ask(self, bound: float, reading: bool) -> int:
         """Tell whether L2 may be asked: a REMOTE_ constant."""
         with self.lock():
-            return self._link.ask(_number(bound), self.now(), reading=reading)
+            return self._ask_link(bound, reading=reading)
+
+    def _ask_link(self, bound: float, *, reading: bool, whatever: bool = False) -> int:
+        """With *whatever*, the breaker is not asked."""
+        return self._link.ask(_number(bound), self.now(), reading=reading, whatever=whatever)
 
     def remote_ok(self, probe: bool) -> None:
         """Note an answer of L2."""

@@ -45,8 +45,8 @@ from accelerator.process_local.items import (
     Life,
     Pause,
 )
+from accelerator.process_local.operator_side import OperatorSide
 from accelerator.process_local.queues import Queues
-from accelerator.process_local.remote_side import RemoteSide
 from accelerator.process_local.tags import TagTable
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _apart(counters: list[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
-class ProcessLocalSegment(RemoteSide):
+class ProcessLocalSegment(OperatorSide):
     """
     Values of all areas, in the memory of this process.
 

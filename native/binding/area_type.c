@@ -206,9 +206,11 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "on_desync",
                             "variant",
                             "key_converter",
+                            "overrides",
                             NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *segment, *ttl = NULL, *null_ttl = NULL, *converter = Py_None;
+    PyObject *overrides = Py_None;
     struct freshness freshness = {.bound = Py_None, .on_desync = ACC_CAP};
     const char *name;
     Py_ssize_t name_size;
@@ -216,11 +218,11 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     unsigned int max_value_size = 0, flags = 0;
     unsigned long long object_bytes = 0;
     long long variant = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiLO:_bind", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiLOO:_bind", names,
                                      self->binding->segment_type, &segment, &name, &name_size, &ttl,
                                      &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
                                      &flags, &refresh_window, &freshness.bound, &freshness.limit,
-                                     &freshness.on_desync, &variant, &converter)) {
+                                     &freshness.on_desync, &variant, &converter, &overrides)) {
         return NULL;
     }
     if (ttl == NULL || null_ttl == NULL) {

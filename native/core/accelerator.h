@@ -110,6 +110,21 @@ enum acc_counter {
 
 extern const char *const acc_counter_names[ACC_COUNTERS];
 
+/* What an operator can override, of an area or of the whole host; names in override.c. */
+enum acc_option {
+    ACC_OPTION_MODE,
+    ACC_OPTION_LOADER_TIMEOUT,
+    ACC_OPTION_MAX_LOADS,
+    ACC_OPTION_TTL,
+    ACC_OPTION_ALLOW_STALE,
+    ACC_OPTION_PENETRATION_PROTECT,
+    ACC_OPTION_ON_DESYNC,
+    ACC_OPTION_BREAKER, /* of the host only */
+    ACC_OPTIONS,
+};
+
+extern const char *const acc_option_names[ACC_OPTIONS];
+
 /* Upper bounds of the buckets of a latency histogram in microseconds; the last bucket has none. */
 #define ACC_LATENCY_BOUNDS 14u
 extern const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS];

@@ -52,7 +52,9 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"accelerator", "atomic", "layout", "status"}),
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
-    frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
+    frozenset(
+        {"doorbell", "events", "generation", "leader", "limit", "link", "lock", "override", "stats"}
+    ),
     frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read", "version"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
