@@ -19,7 +19,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
-        | {"calls", "function_names", "templates"}
+        | {"calls", "function_names", "overrides", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
