@@ -553,7 +553,7 @@
   const tables = {
     areas: new Table("areas-title", "Areas",
       [["area"], ["reads"], ["hits"], ["objects"], ["from Redis", "redis"], ["loads"], ["p50"], ["p99"],
-        ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words redis"]],
+        ["limit"], ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words redis"]],
       "No area yet: a cache appears here with its first use."),
     processes: new Table("processes-title", "Workers",
       [["process"], ["reads"], ["hits"], ["objects"], ["loads"], ["sets"], ["processor"], ["memory"],
@@ -589,6 +589,11 @@
       : tag("bad", `no, for ${seconds(-area.in_step_for)}`);
   };
 
+  const limitOf = ({ config }) => (config && config.loader ? LOADS.loader_timeout(
+    config.loader_timeout) : NONE);
+  const nearLimit = (p99, { config }) =>
+    (config && some(config.loader_timeout) && some(p99) && p99 >= config.loader_timeout / 2
+      ? tag("warn", upTo(p99)) : upTo(p99));
   const fillAreas = (now, change) => {
     const rows = Object.entries(now.areas).map(([name, area]) => {
       const of = change && change.areas[name];
@@ -598,7 +603,7 @@
       return [area.local_hit + area.local_miss, [
         name, of ? rate(found.reads / change.passed) : NONE, share(found.hits),
         share(found.objects), area.remote ? share(found.redis) : NONE, by("load_total"),
-        upTo(p50), upTo(p99), by("set"), by("evictions"), count(area.entries), size(area.bytes),
+        upTo(p50), nearLimit(p99, area), limitOf(area), by("set"), by("evictions"), count(area.entries), size(area.bytes),
         inStep(area)]];
     });
     tables.areas.fill(rows.sort((a, b) => b[0] - a[0]).map(([, cells]) => cells),
@@ -651,7 +656,7 @@
   const resultOf = (each) => (each.running ? (each.alive ? "running" : "killed") : each.result);
   const hasFailed = (result, kind) => result === "killed" || !["", "none"].includes(kind);
   const marked = (result, kind) => {
-    const text = kind && kind !== "none" ? `${result}: ${kind}` : result;
+    const text = ["", "none", result].includes(kind) ? result : `${result}: ${kind}`;
     return BAD.has(result) ? tag("bad", text) : WATCH.has(result) ? tag("warn", text) : text;
   };
   const ofHost = (area) => (area === "" ? make("span", { class: "note", title: "the whole host" },

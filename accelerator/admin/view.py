@@ -7,12 +7,12 @@ wants rates makes the differences between two looks, as long as ``origin`` is th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import accelerator
 from accelerator import local, segment
 from accelerator.admin import warn
-from accelerator.observability import diagnostics, metrics
+from accelerator.observability import diagnostics, events, metrics, particulars
 from accelerator.observability.processes import usage_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from accelerator.admin.sources import Seen
     from accelerator.observability.reading import Area, Reading
+
+EVENTS: Final = 100
+"""Newest events that are shown one by one."""
 
 
 def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str, Any]:
@@ -32,6 +35,8 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         points: Whether every metric is to be shown as data points of OpenTelemetry, too.
     """
     reading = seen.reading
+    happened = seen.memory.events(particulars.LOOKED_AT)
+    configs = particulars.configurations(seen.memory)
     shown: dict[str, Any] = {
         "version": accelerator.__version__,
         "pid": seen.pid,
@@ -47,16 +52,24 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         "bound": seen.bound,
         "segment": dict(reading.segment),
         "areas": {
-            name: _area(area, seen.bound, owes=name in reading.owed)
+            name: {
+                **_area(area, seen.bound, owes=name in reading.owed),
+                "config": configs.get(name),
+            }
             for name, area in sorted(reading.areas.items())
         },
         "processes": [_process(seen, each) for each in reading.processes],
         "flights": _flights(seen.memory),
+        "overrides": particulars.in_force(seen.memory),
+        "overrides_seen": list(seen.memory.overrides_seen()),
+        "hot_keys": particulars.hot_keys(seen.memory),
+        "events": particulars.events(happened[:EVENTS]),
+        "events_by": events.aggregate(happened),
         "remote": _remote(seen),
         "latency_bounds": list(local.LATENCY_BOUNDS),
         "docs": docs,
     }
-    shown["warnings"] = [warning.plain(docs) for warning in warn.of(shown)]
+    shown["warnings"] = [warning.plain(docs) for warning in warn.of(shown, happened)]
     if points:
         shown["points"] = _points(reading, seen.bound)
     return shown
@@ -76,12 +89,18 @@ def _area(area: Area, bound: float, *, owes: bool) -> dict[str, Any]:
     counted = metrics.snapshot(area.totals.counters)
     gauge = area.gauge
     left = gauge.in_step_for if gauge.watched else None
+    loads = area.totals.loads
+    p50, p99 = (
+        diagnostics.quantile(share, local.LATENCY_BOUNDS, loads[:-1]) for share in (0.5, 0.99)
+    )
     return {
         **counted,
         "entries": gauge.entries,
         "bytes": gauge.bytes,
         "hit_ratio": diagnostics.hit_ratio(counted),
-        "load_latency": list(area.totals.loads),
+        "load_latency": list(loads),
+        "load_p50": p50,
+        "load_p99": p99,
         "l2_latency": list(area.totals.l2),
         "remote": gauge.watched,
         "in_step": left is not None and left >= 0 if gauge.watched else None,
@@ -119,7 +138,7 @@ def _process(seen: Seen, process: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flights(memory: local.Segment) -> list[dict[str, Any]]:
     found = sorted(memory.flights(), key=lambda each: -each["age"])
-    return [{**each, "hash": f"{each['hash']:016x}"} for each in found]
+    return [{**each, "hash": particulars.written(each["hash"])} for each in found]
 
 
 def _remote(seen: Seen) -> dict[str, Any] | None:
