@@ -473,10 +473,21 @@ class Segment:
         Of *op* and *result* 12 characters are kept, of *error_kind* 16, in ASCII; an *area* that is
         not in the segment is noted as "".  *seconds* is how long it took.
         """
-    def event_begin(self, area: str, op: str, hash: int = 0) -> int:  # noqa: A002  the same
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = 0,  # noqa: A002  the same
+        count: int = 1,
+    ) -> int:
         """Note one that begins, so that it is to be seen if its process dies; its number or 0."""
     def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
-        """Note that it is over.  Nothing if it was overwritten, or is over already."""
+        """
+        Note that it is over.
+
+        Nothing if it was overwritten, is over already, or was begun by another process (the parent
+        of one that was forked meanwhile).
+        """
     def events(self, limit: int = 1000) -> list[dict[str, Any]]:
         """
         The newest *limit* events, the newest first.

@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import aflight, background, flight, local
 from accelerator.binding import COUNTER
+from accelerator.errors import LoaderTimeout
 from accelerator.joining import LED, Wanted
-from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
+from accelerator.loading import CANCELLED, REFRESH_ATTEMPTS, Job, Load
+from accelerator.observability import oplog
 
 if TYPE_CHECKING:
     from accelerator.loader import BatchContext, LoadContext
@@ -104,6 +106,7 @@ class TaskJob(Job):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._asked = False
+        self._begun: oplog.Begun | None = None
         self._in_thread = False
         self._answered = False
         self._expired = False
@@ -223,12 +226,19 @@ class TaskJob(Job):
         context = load.context(self.group)
         cache._count(_LOAD)
         self._asked = True
-        started = time.monotonic()
+        begun = self._begun = load.begun(self.group)
+        try:
+            await self._ask_loader(context, begun)
+        finally:
+            begun.end("error", CANCELLED)  # unless it has ended otherwise
+
+    async def _ask_loader(self, context: LoadContext | BatchContext, begun: oplog.Begun) -> None:
+        load, cache = self.load, self.load.cache
         try:
             answer = await self._call(context)
         except Exception as error:
             if self._is_of_use():
-                load.failed(self.group, error, started, counted=self._expired)
+                load.failed(self.group, error, begun, counted=self._expired)
             return
         except BaseException:
             if not self._expired:
@@ -237,7 +247,7 @@ class TaskJob(Job):
         if self._is_of_use():
             self._answered = True
             counted = self._expired
-            await cache._ado(load.answered(self.group, answer, context, started, counted=counted))
+            await cache._ado(load.answered(self.group, answer, context, begun, counted=counted))
 
     def _is_of_use(self) -> bool:
         """Judge whether what a loader says still counts: not if it was stopped, or is late."""
@@ -279,8 +289,11 @@ class TaskJob(Job):
             return
         if not self._asked:
             self.load.cache._count(_LOAD)  # its time has passed before the loader was reached
+        if self._begun is not None:
+            self._begun.end("error", LoaderTimeout.kind)
         limit = self.load.limit() or 0.0
-        self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
+        since = oplog.Begun(time.monotonic() - limit)
+        self.load.failed(self.group, TimeoutError(), since, timeout=True)
         self._cancel()
         self._end()
 

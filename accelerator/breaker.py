@@ -7,11 +7,13 @@ worker alone probes whether Redis is back.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from accelerator.errors import RemoteError
 from accelerator.local import COUNTERS, REMOTE_NO, REMOTE_PROBE
+from accelerator.observability import events, oplog
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -116,9 +118,11 @@ class Guard:
         elif not timeout or error.late < STARVED:
             self._words.remote_failed(started, probe)
 
-    def note(self, area: str, operation: str, reason: str) -> None:
-        """Remember a call that failed, for last_error()."""
+    def note(self, area: str, operation: str, reason: str, since: float) -> None:
+        """Remember a call that failed, for last_error(), here and on the whole host."""
         self._failed = time.monotonic(), area, operation, reason
+        # The operation that asked has a line of its own, or works around it.
+        oplog.failed(area, events.CALL + operation, reason, since, level=logging.DEBUG)
 
 
 class Guarded:
@@ -151,4 +155,4 @@ class Guarded:
         if error is None or isinstance(error, Exception):
             self._guard.leave(self._meter, self._started, self._probe, error)
         if isinstance(error, RemoteError):
-            self._guard.note(self._area, self._operation, error.reason)
+            self._guard.note(self._area, self._operation, error.reason, self._started)

@@ -88,6 +88,8 @@ class ExplicitChange:
         self._op = op
         self._since = since
         self._notes = Notes(area._memory)
+        self.is_queued = False
+        """Redis has not taken all of it, which has been logged."""
 
     # --- set and forget -------------------------------------------------------------------------
 
@@ -264,6 +266,7 @@ class ExplicitChange:
         except BackendError as error:
             self._area._count(_PUBLISH_FAILURES)
             self._area._count(_QUEUED, count)
+            self.is_queued = True
             oplog.failed(self._config.area, self._op, error.kind, self._since, result=failed_as)
             return None
         self._area._count(_PUBLISH)

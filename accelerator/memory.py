@@ -276,7 +276,13 @@ class LocalMemory(Protocol):
     ) -> None:
         """Note an operation that is over."""
 
-    def event_begin(self, area: str, op: str, hash: int = ...) -> int:  # noqa: A002
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = ...,  # noqa: A002  the word for it
+        count: int = ...,
+    ) -> int:
         """Note one that begins; its number, 0: not noted."""
 
     def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:

@@ -57,8 +57,9 @@ class Writing(Looking):
             found = yield from change.deleting(keys, on_error)
         else:
             found = sum(map(self._delete, keys))
-        result = "ok" if op.startswith("m") else "found" if found else "absent"
-        oplog.succeeded(self._config.area, op, result, since)
+        if keys:
+            result = "ok" if op.startswith("m") else "found" if found else "absent"
+            self._forgot(op, result, since, change, keys)
         return found
 
     def _expiring(self, key: Any, *, on_error: str = "queue") -> Steps[bool]:
@@ -69,7 +70,7 @@ class Writing(Looking):
             found = yield from change.expiring(key, on_error)
         else:
             found = self._expire(key)
-        oplog.succeeded(self._config.area, "expire", "found" if found else "absent", since)
+        self._forgot("expire", "found" if found else "absent", since, change, [key])
         return found
 
     def _clearing(self, *, on_error: str = "queue") -> Steps[None]:
@@ -80,7 +81,7 @@ class Writing(Looking):
             yield from change.clearing(on_error)
         else:
             self._clear()
-        oplog.succeeded(self._config.area, "clear", "ok", since)
+        self._forgot("clear", "ok", since, change)
 
     def _forgetting_tags(
         self, op: str, given: tuple[str, ...], *, expire: bool, on_error: str = "queue"
@@ -98,7 +99,21 @@ class Writing(Looking):
             self._expire_tags(encoded)
         else:
             self._delete_tags(encoded)
-        oplog.succeeded(self._config.area, op, "ok", since)
+        self._forgot(op, "ok", since, change)
+
+    def _forgot(
+        self,
+        op: str,
+        result: str,
+        since: float,
+        change: ExplicitChange | None,
+        keys: Sequence[Any] = (),
+    ) -> None:
+        """Note what was forgotten on purpose; what Redis does not know yet has been noted."""
+        if change is not None and change.is_queued:
+            return
+        key_hash = self._hash(keys[0]) if len(keys) == 1 else 0
+        oplog.recorded(self._config.area, op, result, since, key_hash, len(keys) or 1)
 
     # --- after a load ---------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class RemoteSnapshot(LinkSnapshot):
     ready: bool
     bound: float
     last_error: ErrorSnapshot | None
-    """Of this process."""
+    """Of this process; if none of its calls has failed, of the host."""
 
 
 class AreaRemoteSnapshot(RemoteSnapshot):

@@ -174,10 +174,16 @@ class OperatorSide(RemoteSide):
             noted = self._new_event(area, op, hash, count)
             _end_event(noted, result, error_kind, seconds)
 
-    def event_begin(self, area: str, op: str, hash: int = 0) -> int:  # noqa: A002  as in _native
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = 0,  # noqa: A002  as in _native
+        count: int = 1,
+    ) -> int:
         """Note an operation that begins; its number."""
         with self.lock():
-            return int(self._new_event(area, op, hash, 1)["number"])
+            return int(self._new_event(area, op, hash, count)["number"])
 
     def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
         """Note that it is over."""
