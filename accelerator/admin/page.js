@@ -650,7 +650,7 @@
 
   // --- what has been recorded ------------------------------------------------------------------
 
-  const BAD = new Set(["error", "timeout", "lost", "open", "killed"]);
+  const BAD = new Set(["error", "timeout", "lost", "opened", "killed"]);
   const WATCH = new Set(["late", "queued", "gap", "cancelled", "deposed", "refused", "changed"]);
   // As observability/events.py has it: a load whose process died has no end of its own.
   const resultOf = (each) => (each.running ? (each.alive ? "running" : "killed") : each.result);

@@ -13,7 +13,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from accelerator.errors import LoaderError, LoaderTimeout
-from accelerator.observability.events import is_failure
+from accelerator.observability.events import KILLED, is_failure, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -412,7 +412,7 @@ def _failures(
     kinds: dict[str, Counter[str]] = {}
     killed: list[str] = []
     for each in filter(is_failure, _recent(shown, events, _RECENT)):
-        if each["running"]:  # and yet a failure: its process is dead
+        if outcome(each) == KILLED:
             killed.append(each["area"])
         elif (family := _family(each)) is not None:
             where = f"{each['op']} {each['area']}".strip() + f" {each['error_kind']}"
