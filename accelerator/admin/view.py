@@ -16,7 +16,7 @@ from accelerator.observability import diagnostics, events, metrics, particulars
 from accelerator.observability.processes import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from accelerator.admin.sources import Seen
     from accelerator.observability.reading import Area, Reading
@@ -54,7 +54,9 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         "areas": {
             name: {
                 **_area(area, seen.bound, owes=name in reading.owed),
-                "config": configs.get(name),
+                **diagnostics.area_facts(
+                    configs.get(name), local.LATENCY_BOUNDS, area.totals.loads
+                ),
             }
             for name, area in sorted(reading.areas.items())
         },
@@ -65,7 +67,7 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         "hot_keys": particulars.hot_keys(seen.memory),
         "events": particulars.events(happened[:EVENTS]),
         "events_by": events.aggregate(happened),
-        "remote": _remote(seen),
+        "remote": _remote(seen, happened),
         "latency_bounds": list(local.LATENCY_BOUNDS),
         "docs": docs,
     }
@@ -89,18 +91,12 @@ def _area(area: Area, bound: float, *, owes: bool) -> dict[str, Any]:
     counted = metrics.snapshot(area.totals.counters)
     gauge = area.gauge
     left = gauge.in_step_for if gauge.watched else None
-    loads = area.totals.loads
-    p50, p99 = (
-        diagnostics.quantile(share, local.LATENCY_BOUNDS, loads[:-1]) for share in (0.5, 0.99)
-    )
     return {
         **counted,
         "entries": gauge.entries,
         "bytes": gauge.bytes,
         "hit_ratio": diagnostics.hit_ratio(counted),
-        "load_latency": list(loads),
-        "load_p50": p50,
-        "load_p99": p99,
+        "load_latency": list(area.totals.loads),
         "l2_latency": list(area.totals.l2),
         "remote": gauge.watched,
         "in_step": left is not None and left >= 0 if gauge.watched else None,
@@ -141,7 +137,9 @@ def _flights(memory: local.Segment) -> list[dict[str, Any]]:
     return [{**each, "hash": particulars.written(each["hash"])} for each in found]
 
 
-def _remote(seen: Seen) -> dict[str, Any] | None:
+def _remote(
+    seen: Seen, happened: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
     """What is known of Redis; None: nobody of this host has it."""
     if seen.remote is not None:
         return dict(seen.remote)
@@ -151,7 +149,7 @@ def _remote(seen: Seen) -> dict[str, Any] | None:
     known = diagnostics.link(reading.link, reading.leader)
     confirmed = known["confirmed_age"]
     ready = confirmed is not None and confirmed <= seen.bound
-    return {**known, "ready": ready, "bound": seen.bound, "last_error": None}
+    return {**known, "ready": ready, "bound": seen.bound, "last_error": events.last_error(happened)}
 
 
 def _points(reading: Reading, bound: float) -> list[metrics.MetricPoint]:

@@ -72,9 +72,7 @@ class Warning_(NamedTuple):  # noqa: N801  the name without it is a class of Pyt
         return {**shown, "page": f"docs/{page}", "url": url}
 
 
-def of(
-    shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()
-) -> Iterator[Warning_]:
+def of(shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> Iterator[Warning_]:
     """
     Judge; the worst comes first.
 
@@ -406,9 +404,7 @@ def _family(event: Mapping[str, Any]) -> str | None:
     return None if event["error_kind"] in _SAID_BY_LOADS else "else"
 
 
-def _failures(
-    shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
-) -> Iterator[Warning_]:
+def _failures(shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Iterator[Warning_]:
     kinds: dict[str, Counter[str]] = {}
     killed: list[str] = []
     for each in filter(is_failure, _recent(shown, events, _RECENT)):

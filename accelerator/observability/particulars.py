@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from accelerator import overrides
-from accelerator.observability import facts
+from accelerator import local, overrides
+from accelerator.observability import diagnostics, facts
+from accelerator.observability.reading import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from accelerator import local
 
 KEYS: Final = 20
 """Hottest keys that are shown."""
@@ -79,20 +78,21 @@ def hot_keys(memory: local.Segment, limit: int = KEYS) -> list[HotKeySnapshot]:
 
 def events(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Show those of Segment.events()."""
-    return [
-        {**each, "hash": written(each["hash"]) if each["hash"] else None, "area": each["area"]}
-        for each in found
-    ]
+    return [{**each, "hash": written(each["hash"]) if each["hash"] else None} for each in found]
 
 
 def configurations(memory: local.Segment) -> dict[str, dict[str, Any]]:
     """Give the options of each area as they are in force; of areas that have told them."""
-    found = {}
-    for area, numbers in memory.area_facts().items():
-        shown = facts.decode(numbers)
-        if shown is not None:
-            found[area] = shown
-    return found
+    return {area: facts.decode(numbers) for area, numbers in memory.area_facts().items()}
+
+
+def of_areas(memory: local.Segment) -> dict[str, diagnostics.AreaFacts]:
+    """Give what each area has told of itself, beside what its loads took."""
+    configs = configurations(memory)
+    return {
+        name: diagnostics.area_facts(configs.get(name), local.LATENCY_BOUNDS, area.totals.loads)
+        for name, area in Reader(memory).read(processes=False).areas.items()
+    }
 
 
 def written(key_hash: int) -> str:
