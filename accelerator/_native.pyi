@@ -411,8 +411,9 @@ class Segment:
         """
         Whether the second level may be asked: a REMOTE_ constant.
 
-        Not while it refuses writes, or the breaker is open (or said to be so by an override).  Not for *reading*, further, if it last
-        confirmed a write more than *bound* seconds ago, or within a second after an interruption.
+        Not while it refuses writes, or the breaker is open; an override says so in its place.  Not
+        for *reading*, further, if it last confirmed a write more than *bound* seconds ago, or
+        within a second after an interruption.
         """
     def remote_ok(self, probe: bool, /) -> None:
         """Report that it answered."""
@@ -533,7 +534,7 @@ class Segment:
         """
         Whether to log a line of this kind.
 
-        -1: some process of the host has within *interval* seconds (to 0.064 s); else how many were
+        -1: some process of the host has within *interval* seconds (to 0.07 s); else how many were
         left out since then, by all.
         """
     def check(self) -> list[str]:

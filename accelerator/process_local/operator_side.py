@@ -74,7 +74,9 @@ class OperatorSide(RemoteSide):
     ) -> None:
         """Put a value in the place of what an area, or with "" all of the host, is configured."""
         _check_override(area, option, value)
-        end = inf if seconds is None else self.now() + _checked_seconds(seconds)
+        _check_seconds(seconds)
+        # Whole seconds, as the native part counts them: never less than was asked for.
+        end = inf if seconds is None else float(ceil(self.now() + seconds))
         with self.lock():
             if area != _HOST and area not in self._areas:
                 raise KeyError(f"override: no such area: {area}")
@@ -189,8 +191,9 @@ class OperatorSide(RemoteSide):
         """Note that it is over."""
         with self.lock():
             place = number - self._events[0]["number"] if self._events else -1
-            if 0 <= place < len(self._events) and self._events[place]["running"]:
-                _end_event(self._events[place], result, error_kind, seconds)
+            noted = self._events[place] if 0 <= place < len(self._events) else None
+            if noted is not None and noted["running"] and noted["pid"] == os.getpid():
+                _end_event(noted, result, error_kind, seconds)
 
     def events(self, limit: int = 1000) -> list[dict[str, Any]]:
         """List the newest *limit* events, the newest first."""
@@ -248,11 +251,9 @@ def _check_override(area: str, option: int, value: int | None) -> None:
         raise ValueError(f"override: {OVERRIDES[option]} cannot be {value}")
 
 
-def _checked_seconds(seconds: float) -> float:
-    """Whole seconds, as the native part counts them: never less than was asked for."""
-    if not (isfinite(seconds) and 0 < seconds <= _SECONDS_MAX):
+def _check_seconds(seconds: float | None) -> None:
+    if seconds is not None and not (isfinite(seconds) and 0 < seconds <= _SECONDS_MAX):
         raise ValueError("override: seconds must be more than 0, and at most 90 days")
-    return float(ceil(seconds))
 
 
 def _end_event(noted: dict[str, Any], result: str, error_kind: str, seconds: float) -> None:

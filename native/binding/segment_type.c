@@ -552,6 +552,9 @@ static PyGetSetDef segment_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+#define WITH_KEYWORDS(function)                                                                    \
+    (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
+
 static PyMethodDef segment_methods[] = {
     {"private", segment_private, METH_VARARGS | METH_CLASS, NULL},
     {"register", segment_register, METH_NOARGS, NULL},
@@ -599,6 +602,15 @@ static PyMethodDef segment_methods[] = {
     {"remote_ok", segment_remote_ok, METH_O, NULL},
     {"remote_failed", segment_remote_failed, METH_VARARGS, NULL},
     {"confirmed_age", segment_confirmed_age, METH_NOARGS, NULL},
+    {"override", WITH_KEYWORDS(segment_override), NULL},
+    {"overrides", segment_overrides, METH_NOARGS, NULL},
+    {"overrides_print", segment_overrides_print, METH_NOARGS, NULL},
+    {"overrides_seen", segment_overrides_seen, METH_NOARGS, NULL},
+    {"event", WITH_KEYWORDS(segment_event), NULL},
+    {"event_begin", WITH_KEYWORDS(segment_event_begin), NULL},
+    {"event_end", WITH_KEYWORDS(segment_event_end), NULL},
+    {"events", WITH_KEYWORDS(segment_events), NULL},
+    {"log_allowed", WITH_KEYWORDS(segment_log_allowed), NULL},
     {"outbox_settle", segment_outbox_settle, METH_VARARGS, NULL},
     {"outbox_due", segment_outbox_due, METH_VARARGS, NULL},
     {"outbox_recent", segment_outbox_recent, METH_O, NULL},

@@ -379,6 +379,18 @@ PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
 
+/* --- segment_operator.c ----------------------------------------------------------------------- */
+
+PyObject *segment_override(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_overrides(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_print(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_seen(PyObject *op, PyObject *unused);
+PyObject *segment_event(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_event_begin(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_event_end(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_events(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_log_allowed(PyObject *op, PyObject *args, PyObject *kwargs);
+
 /* --- segment_tables.c ------------------------------------------------------------------------- */
 
 PyObject *segment_areas(PyObject *op, PyObject *unused);

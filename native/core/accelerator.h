@@ -133,7 +133,12 @@ enum acc_option {
     ACC_OPTIONS,
 };
 
+/* Values of the mode. */
+enum acc_mode { ACC_MODE_LOCAL, ACC_MODE_REMOTE, ACC_MODE_BOTH, ACC_MODE_OFF };
+
 extern const char *const acc_option_names[ACC_OPTIONS];
+/* The greatest value of each. */
+extern const uint32_t acc_option_most[ACC_OPTIONS];
 
 /* Upper bounds of the buckets of a latency histogram in microseconds; the last bucket has none. */
 #define ACC_LATENCY_BOUNDS 14u

@@ -47,6 +47,11 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_item_twice),
         (uint32_t)sizeof(struct acc_tag_slot),
         (uint32_t)sizeof(struct acc_tag_block),
+        (uint32_t)sizeof(struct acc_overrides),
+        (uint32_t)sizeof(struct acc_limits),
+        (uint32_t)sizeof(struct acc_event_head),
+        (uint32_t)sizeof(struct acc_event_slot),
+        ACC_LIMIT_SETS,
         (uint32_t)offsetof(struct acc_header, next_incarnation),
         (uint32_t)offsetof(struct acc_area_slot, fresh_until),
         (uint32_t)offsetof(struct acc_shard, ring),
@@ -119,6 +124,9 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->outbox = (uint32_t)clamp(power_of_two_below((size >> 6) / sizeof(struct acc_outbox_slot)),
                                 ACC_OUTBOX_MIN, ACC_OUTBOX_MAX);
     g->outbox_bits = bits_for(g->outbox);
+    /* A 256th of the segment, up to a MiB. */
+    g->events = (uint32_t)clamp(power_of_two_below((size >> 8) / sizeof(struct acc_event_slot)),
+                                ACC_EVENTS_MIN, ACC_EVENTS_MAX);
 
     uint64_t end = 4096;
     g->process_at = place(&end, g->processes, sizeof(struct acc_process));
@@ -134,6 +142,10 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->outbox_at = place(&end, g->outbox, sizeof(struct acc_outbox_slot));
     g->generation_at = place(&end, g->generations, 8);
     g->tag_at = place(&end, g->tags, sizeof(struct acc_tag_slot));
+    g->override_at = place(&end, g->areas + 1, sizeof(struct acc_overrides));
+    g->limit_at = place(&end, ACC_LIMIT_SETS, sizeof(struct acc_limits));
+    uint64_t for_events = sizeof(struct acc_event_head) + g->events * sizeof(struct acc_event_slot);
+    g->event_at = place(&end, 1, for_events);
     g->shard_at = place(&end, g->shards, sizeof(struct acc_shard));
     g->index_at = place(&end, (uint64_t)g->shards * g->buckets, sizeof(struct acc_bucket));
     g->ghost_at = place(&end, (uint64_t)g->shards * g->ghost_lines, sizeof(struct acc_ghosts));

@@ -265,7 +265,7 @@ static void private_segment(void) {
         CHECK(is_there(&area, &key.key));
     }
     acc_maintenance_tick(seg);
-    CHECK_EQ(acc_incarnation(seg), area.incarnation);
+    CHECK_EQ(acc_incarnation(seg), (uint32_t)area.stamp);
     CHECK_SEGMENT(seg);
     acc_segment_close(seg);
 }

@@ -292,7 +292,7 @@ static void run_child(const char *path, struct shared *shared) {
         _exit(1);
     }
     area.stats = acc_stats_of(seg, area.id);
-    area.incarnation = acc_incarnation(seg);
+    area.stamp = acc_load_relaxed(&seg->self->stamp);
     for (;;) {
         raise(MARKER);
         if (shared->command == QUIT) {
@@ -344,7 +344,7 @@ static struct stepper *new_stepper(void) {
     s->image = malloc(2 * MIB);
     CHECK_STATUS(ACC_OK, acc_area_open(s->seg, "step", 4, &s->area));
     s->area.stats = acc_stats_of(s->seg, s->area.id);
-    s->area.incarnation = acc_incarnation(s->seg);
+    s->area.stamp = acc_load_relaxed(&s->seg->self->stamp);
     /* Keys are hashed alike in the copy, and its process has an id that is nobody's in the
      * original. */
     memcpy(s->audit->hash_key, s->seg->hash_key, sizeof s->audit->hash_key);
@@ -353,7 +353,7 @@ static struct stepper *new_stepper(void) {
     CHECK_STATUS(ACC_OK, acc_area_open(s->audit, "step", 4, &s->audit_area));
     CHECK_EQ(s->area.id, s->audit_area.id);
     s->audit_area.stats = &s->audit->lost_stats;
-    s->audit_area.incarnation = acc_incarnation(s->audit);
+    s->audit_area.stamp = acc_load_relaxed(&s->audit->self->stamp);
     s->deleter = &s->area;
     s->version = 1;
     s->pid = fork_child();
@@ -1166,7 +1166,7 @@ static struct acc_area open_version(struct stepper *s, uint32_t print) {
     struct acc_area area;
     CHECK_STATUS(ACC_OK, acc_area_open_version(s->seg, "step", 4, print, &area));
     area.stats = acc_stats_of(s->seg, area.base);
-    area.incarnation = acc_incarnation(s->seg);
+    area.stamp = acc_load_relaxed(&s->seg->self->stamp);
     return area;
 }
 

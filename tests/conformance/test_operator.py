@@ -282,15 +282,16 @@ class TestEvents:
 
     def test_load(self, segment: Any) -> None:
         """One that has begun runs until it is over, and is one event."""
-        number = segment.event_begin("users", "load", 42)
+        number = segment.event_begin("users", "mload", 42, 7)
         [seen] = segment.events()
-        assert (number, True, True, None, "", 42) == (
+        assert (number, True, True, None, "", 42, 7) == (
             seen["number"],
             seen["running"],
             seen["alive"],
             seen["latency_ms"],
             seen["result"],
             seen["hash"],
+            seen["count"],
         )
         segment.event_end(number, "timeout", "loader", 1.5)
         [seen] = segment.events()
@@ -315,6 +316,22 @@ class TestEvents:
         segment.event_end(17, "ok", "none", 1)
         segment.event("users", "set", "ok", "none", 0)
         segment.event_end(segment.events()[0]["number"], "error", "none", 1)
+        assert ["ok"] == [seen["result"] for seen in segment.events()]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork")
+    def test_end_by_child(self, segment: Any) -> None:
+        """A child that was forked in the middle does not end what its parent has begun."""
+        number = segment.event_begin("users", "load")
+        child = os.fork()
+        if child == 0:
+            try:
+                segment.event_end(number, "error", "child", 1)
+                [seen] = segment.events()
+                os._exit(0 if seen["running"] else 1)
+            finally:
+                os._exit(2)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        segment.event_end(number, "ok", "none", 1)
         assert ["ok"] == [seen["result"] for seen in segment.events()]
 
     def test_lapped(self, segment: Any) -> None:

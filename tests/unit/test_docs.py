@@ -24,12 +24,14 @@ from accelerator import (
     ReadOptions,
     cli,
     keeping,
+    loading,
     local,
     lock,
     looking,
     operations,
     protocols,
     reads,
+    runtime,
     segment,
     testing,
     twins,
@@ -41,7 +43,7 @@ from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
-from accelerator.observability import diagnostics
+from accelerator.observability import diagnostics, events
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -266,7 +268,7 @@ class TestOutput:
 
     def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The beginnings of lines."""
-        shown = self.shown("segment shop")
+        shown = self.shown("segment shop  /dev/shm/accelerator.0.shop.58dcd25d\nlistener")
         written = self.written(capsys, "listener", "--name", busy)
         assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
         assert written[6].split() == shown[6].split()
@@ -485,12 +487,14 @@ class TestMetrics:
         """The names of operations in the log."""
         page = prose_of(DOCS / self.PAGE)
         modules = (operations, writing, looking, keeping, reads, twins, lock, listener)
+        modules += (loading, runtime)
         source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
-        logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
-        steps = r"_(?:busy|encode|deleting|decided|incrementing|published|forgetting_tags)\(\s*"
+        logs = r"\b(?:succeeded|failed|recorded|begun)\((?:[\w.]*area|\"\"), "
+        steps = r"_(?:busy|encode|deleting|incrementing|forgetting_tags|forgot)\(\s*"
         calls = rf"(?:{logs}|{steps})\"(\w+)\""
-        actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
+        actual = set(re.findall(calls, source)) | set(re.findall(r'op(?:: str )?="(\w+)"', source))
+        actual |= {"listen", events.BREAKER}
         assert actual == set(names_in(sentence))
 
 
