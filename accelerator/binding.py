@@ -134,7 +134,16 @@ class Binding(local.AreaBase):
             variant=codec.fingerprint_of(config.version),
             key_converter=self._converter,
         )
-        memory.area_facts_write(config.area, facts.encode(self._area_config or config, self._mode))
+        self._tell_facts(memory)
+
+    def _tell_facts(self, memory: local.Segment) -> None:
+        """Tell how the area is configured; that others said something else is an event."""
+        area = self._config.area
+        told = facts.encode(self._area_config or self._config, self._mode)
+        known = memory.area_facts().get(area)
+        memory.area_facts_write(area, told)
+        if known is not None and list(known[: len(told)]) != told:
+            oplog.recorded(area, "config", "changed", oplog.started(), memory=memory)
 
     def _flags(self) -> int:
         config = self._config

@@ -137,9 +137,7 @@ def _flights(memory: local.Segment) -> list[dict[str, Any]]:
     return [{**each, "hash": particulars.written(each["hash"])} for each in found]
 
 
-def _remote(
-    seen: Seen, happened: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any] | None:
+def _remote(seen: Seen, happened: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any] | None:
     """What is known of Redis; None: nobody of this host has it."""
     if seen.remote is not None:
         return dict(seen.remote)
