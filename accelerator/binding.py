@@ -28,7 +28,7 @@ from accelerator.durations import seconds
 from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, ConfigError, SerializationError
 from accelerator.local import UNSET
-from accelerator.observability import oplog
+from accelerator.observability import facts, oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class Binding(local.AreaBase):
     """Of a view: how objects are kept for it."""
     _whole_config: AreaConfig | None = None
     """Of a view with a life of its own: the configuration where there is one tier."""
+    _area_config: AreaConfig | None = None
+    """Of a view: the configuration of the area itself, which is what people are shown."""
     _local_limit: float | None = None
     """The same: where there are two, the longest life in the segment."""
 
@@ -218,6 +220,16 @@ class Binding(local.AreaBase):
             f" {told}" if told else "",
             extra={"area": area, "op": "override", "result": "ok" if given else "ended"},
         )
+        self._tell_facts(memory)
+
+    def _tell_facts(self, memory: local.Segment) -> None:
+        """Tell how the area is configured; that others said something else is an event."""
+        area = self._config.area
+        told = facts.encode(self._area_config or self._config, self._mode)
+        known = memory.area_facts().get(area)
+        memory.area_facts_write(area, told)
+        if known is not None and list(known[: len(told)]) != told:
+            oplog.recorded(area, "config", "changed", oplog.started(), memory=memory)
 
     def _flags(self) -> int:
         config = self._config

@@ -25,7 +25,7 @@ from accelerator.entry import CacheMode
 from accelerator.errors import CacheError, ConfigError, NotAttached
 from accelerator.lazy import Importing
 from accelerator.observability import diagnostics as view
-from accelerator.observability import oplog
+from accelerator.observability import oplog, particulars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -230,6 +230,8 @@ def diagnostics() -> dict[str, Any]:
         degraded=attachment.degraded,
         stats=attachment.memory.stats(),
         remote=None if attachment.second is None else attachment.second.describe(),
+        told=particulars.of_areas(attachment.memory),
+        overrides=particulars.in_force(attachment.memory),
     )
 
 

@@ -53,7 +53,8 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
     frozenset(
-        {"doorbell", "events", "generation", "leader", "limit", "link", "lock", "override", "stats"}
+        {"doorbell", "events", "facts", "generation", "hotkeys", "leader", "limit", "link", "lock"}
+        | {"override", "stats"}
     ),
     frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read", "version"}),
