@@ -12,13 +12,25 @@ import sys
 from typing import TYPE_CHECKING
 
 from accelerator import __version__
-from accelerator.cli import demo, doctor, flights, gc, hash_, listener, stats, top, unlink, web
+from accelerator.cli import (
+    demo,
+    doctor,
+    flights,
+    gc,
+    hash_,
+    listener,
+    probe,
+    stats,
+    top,
+    unlink,
+    web,
+)
 from accelerator.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (doctor, stats, top, web, listener, flights, hash_, gc, unlink, demo)
+COMMANDS = (doctor, stats, top, web, listener, probe, flights, hash_, gc, unlink, demo)
 
 
 def parser() -> argparse.ArgumentParser:
