@@ -279,6 +279,38 @@ class Segment:
         counters as in COUNTERS (local_hit without the hits on objects), and the histograms of
         loads and of calls of the second level, each as _latencies().
         """
+    def tables(self, processes: bool = True) -> dict[str, Any]:
+        """
+        Tables: what is held and counted, summed up, without a walk over the values::
+
+            {"areas": [(name, entries, bytes, watched, in_step_for, counters, loads, l2), ...],
+             "processes": {incarnation: (counters, loads, l2, blocks), ...},
+             "segment": {...}}          # those of stats()["segment"] that change
+
+        Areas once for each name, in the order of their names; entries and bytes as last measured.
+        counters as in COUNTERS (local_hit with the hits on objects), histograms as _latencies().
+        *blocks* is another number when the process counts in other blocks: one that was taken over
+        from a dead process comes with what that had counted.  Without *processes* there are none.
+        """
+    def hot_keys(self, limit: int = 20) -> list[tuple[str, int, float]]:
+        """
+        The keys that all processes read most: area, hash as key_hash() gives it, reads a second.
+
+        The hottest first.  Of the last 30 to 60 seconds, from one read in 1024: what was read n
+        times in them is told to within about 32 * sqrt(n).
+        """
+    def hot_total(self) -> float:
+        """Reads a second of all keys, from the same reads."""
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> None:
+        """
+        Keep how an area is configured: at most 30 numbers of 32 bits, of which Python knows the
+        meaning.  KeyError: no such area.  OSError: the segment was opened read-only.
+        """
+    def area_facts(self) -> dict[str, tuple[int, ...]]:
+        """
+        What was last written, by area: 30 numbers, and then how often a write said something else
+        than what was there.  An area whose numbers do not verify is left out.
+        """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
     def area_extend(self, area: str, until: float) -> None:

@@ -16,7 +16,7 @@ from accelerator.durations import seconds
 from accelerator.entry import CacheMode
 from accelerator.errors import BackendError, SerializationError
 from accelerator.local import UNSET
-from accelerator.observability import oplog
+from accelerator.observability import facts, oplog
 from accelerator.steps import Steps, adrive, drive
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Binding(local.AreaBase):
     """Of a view: how objects are kept for it."""
     _whole_config: AreaConfig | None = None
     """Of a view with a life of its own: the configuration where there is one tier."""
+    _area_config: AreaConfig | None = None
+    """Of a view: the configuration of the area itself, which is what people are shown."""
     _local_limit: float | None = None
     """The same: where there are two, the longest life in the segment."""
 
@@ -132,6 +134,7 @@ class Binding(local.AreaBase):
             variant=codec.fingerprint_of(config.version),
             key_converter=self._converter,
         )
+        memory.area_facts_write(config.area, facts.encode(self._area_config or config, self._mode))
 
     def _flags(self) -> int:
         config = self._config

@@ -381,6 +381,7 @@ class LevelCache(AsyncTwins[K, V]):
         options = {field.name: getattr(config, field.name) for field in fields(config)}
         view = kind.__new__(kind)
         view._begin_as(AreaConfig.build(**{**options, **overrides}))
+        view._area_config = self._area_config or config
         view._converter = self._converter
         view._path = self._path
         view._told = self._told

@@ -178,6 +178,21 @@ class LocalMemory(Protocol):
     def stats(self) -> dict[str, Any]:
         """Everything there is to see: segment, areas, processes, link, leader."""
 
+    def tables(self, processes: bool = ...) -> dict[str, Any]:
+        """What is held and counted: areas, processes, and what changes of the segment."""
+
+    def hot_keys(self, limit: int = ...) -> list[tuple[str, int, float]]:
+        """The most read keys: area, hash, reads a second."""
+
+    def hot_total(self) -> float:
+        """Reads a second of all keys."""
+
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> None:
+        """Keep how an area is configured."""
+
+    def area_facts(self) -> dict[str, tuple[int, ...]]:
+        """How areas are configured, and how often that was changed."""
+
     def check(self) -> list[str]:
         """Violated invariants; empty when sound."""
 

@@ -75,8 +75,10 @@
     load_error: "a load failed",
     load_timeout: "a load took longer than loader_timeout",
     load_refused: "a read was refused a load of its own, as max_loads of them ran",
-    l2_error: "a call of Redis failed",
-    l2_timeout: "a call of Redis took longer than redis_timeout",
+    ...Object.fromEntries(["get", "fill", "set", "del", "atomic"].flatMap((op) => [
+      [`l2_error_${op}`, "a call of Redis failed"],
+      [`l2_timeout_${op}`, "a call of Redis took longer than redis_timeout"],
+    ])),
     l2_undecodable: "a value in Redis could not be read",
     store_rejected_size: "a value was too large to be stored",
     store_rejected_encode: "a value could not be encoded",

@@ -255,13 +255,15 @@ class ProcessLocalArea:
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
             return self._miss(key, default, options, read_options)
-        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
+        encoded = binding.encoded(key)
+        found = self.__read_object(binding, encoded, mark=True, stale=False)
         if found is not None:
-            self.__count_hit(binding, found[1])
+            self.__count_hit(binding, *found[:2])
             self.__watch_life(binding, key, found[0].life)
             return found[1]
         if binding.flags & PLAIN_MISS:
             binding.add(LOCAL_MISS)
+            binding.segment.count_read(binding.area, encoded)
             return default
         return self._miss(key, default, None, {})
 
@@ -278,7 +280,7 @@ class ProcessLocalArea:
             and expire_at - binding.segment.now() < binding.refresh_window
         ):
             return UNSET  # whoever is asked next finds it again, and has it refreshed
-        self.__count_hit(binding, found[1])
+        self.__count_hit(binding, *found[:2])
         return found[1]
 
     def mget(
@@ -325,11 +327,13 @@ class ProcessLocalArea:
             if plain:  # options may forbid what a plain hit returns
                 found = self.__read_object(binding, encoded, mark=True, stale=False)
             if found is not None:
-                self.__count_hit(binding, found[1])
+                self.__count_hit(binding, *found[:2])
                 result[key] = found[1]
             elif key not in result:
                 result[key] = default
                 missing.append(key)
+                if plain and binding.flags & PLAIN_MISS:
+                    binding.segment.count_read(binding.area, encoded)
         if not told_apart:
             raise ValueError(
                 "mget() answers with a dict, in which some of these keys are equal though they are "
@@ -463,9 +467,10 @@ class ProcessLocalArea:
         if within is not None and not within >= 0:
             raise ValueError("_read: within must be None or not less than 0 seconds")
         binding = self.__ready()
-        found = self.__read_object(
-            binding, binding.encoded(key), mark=touch, stale=stale, within=within
-        )
+        encoded = binding.encoded(key)
+        if touch and not stale:
+            binding.segment.count_read(binding.area, encoded)
+        found = self.__read_object(binding, encoded, mark=touch, stale=stale, within=within)
         if found is None:
             return None
         item, value, is_fresh = found
@@ -705,8 +710,9 @@ class ProcessLocalArea:
         return item, value
 
     @staticmethod
-    def __count_hit(binding: _Binding, value: Any) -> None:
+    def __count_hit(binding: _Binding, item: Item, value: Any) -> None:
         binding.add(LOCAL_HIT)
+        binding.segment.count_read(item.area, item.place[1])
         if value is None:
             binding.add(NEGATIVE_HIT)
 

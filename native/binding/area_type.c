@@ -1,5 +1,5 @@
 /* The type that LevelCache inherits: its state, and how it is bound to a segment. */
-#include "state.h"
+#include "hot.h"
 
 #include <math.h>
 
@@ -276,6 +276,9 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     self->refresh_window = refresh_window > 0 ? acc_clock_after(0, refresh_window) : 0;
     self->jitter = (uint32_t)(jitter * 65536.0);
     self->random = acc_clock_ns() * 0x9e3779b97f4a7c15ull | 1;
+    if (self->hot.left == 0) {
+        hot_draw(self);
+    }
     Py_XDECREF(former);
     Py_RETURN_NONE;
 }

@@ -9,6 +9,7 @@
 
 #include "accelerator.h"
 #include "freshness.h"
+#include "hotkeys.h"
 
 #if defined(Py_GIL_DISABLED) && !defined(ACC_NO_GIL)
 #error "the core must know that threads do not take turns: -DACC_NO_GIL, as native/meson.build says"
@@ -205,6 +206,7 @@ typedef struct {
     uint32_t jitter;                      /* of 2^16: how much of a configured life may go */
     uint32_t refresh_window; /* a hit with less than this left tells Python; 0: none does */
     uint32_t sample;         /* reads, for the sampled value check */
+    struct acc_hot_draw hot; /* ... and for the table of hot keys */
     uint64_t random;
 } AreaObject;
 
@@ -381,6 +383,14 @@ PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
 
 PyObject *segment_areas(PyObject *op, PyObject *unused);
 PyObject *segment_blocks(PyObject *op, PyObject *unused);
+PyObject *segment_tables(PyObject *op, PyObject *args, PyObject *kwargs);
+
+/* --- segment_shown.c -------------------------------------------------------------------------- */
+
+PyObject *segment_hot_keys(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_hot_total(PyObject *op, PyObject *unused);
+PyObject *segment_area_facts_write(PyObject *op, PyObject *args);
+PyObject *segment_area_facts(PyObject *op, PyObject *unused);
 
 /* --- segment_outbox.c ------------------------------------------------------------------------- */
 

@@ -5,6 +5,8 @@
  *   ...      processes    one slot per attached process
  *   ...      areas        name, generation and gauges of each area
  *   ...      statistics   counter blocks, one per process and area
+ *   ...      facts        how each area is configured
+ *   ...      hot keys     which keys are read most
  *   ...      flights      one record per miss load that runs, in groups per shard
  *   ...      turns        who may load without being coordinated
  *   ...      link         what this host knows of the second level, and who listens to it
@@ -27,7 +29,7 @@
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
 /* Raise by hand when a field changes its meaning but not its place. */
-#define ACC_LAYOUT_VERSION 5u
+#define ACC_LAYOUT_VERSION 6u
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
@@ -128,7 +130,7 @@ _Static_assert(sizeof(struct acc_area_slot) == 4 * ACC_LINE, "whole lines");
 _Static_assert(offsetof(struct acc_area_slot, replication) == 3 * ACC_LINE,
                "what the listener stores shares no line with what every read loads");
 
-#define ACC_STATS_SLOTS 55u
+#define ACC_STATS_SLOTS 63u
 #define ACC_LATENCY_SLOTS 16u /* buckets, and behind them the sum in microseconds */
 
 /* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next
@@ -140,8 +142,40 @@ struct acc_stats {
     uint64_t load_latency[ACC_LATENCY_SLOTS];
     uint64_t l2_latency[ACC_LATENCY_SLOTS];
 };
-_Static_assert(sizeof(struct acc_stats) == 11 * ACC_LINE,
+_Static_assert(sizeof(struct acc_stats) == 12 * ACC_LINE,
                "whole lines, so that no two processes share one");
+
+#define ACC_FACTS 30u
+
+/* How an area is configured, as last written by a process that has bound it (facts.c). */
+struct acc_facts {
+    uint32_t fact[ACC_FACTS];
+    uint32_t check;   /* mix of them and of the area; stored last */
+    uint32_t changed; /* +1 when something else was written than what was there */
+};
+_Static_assert(sizeof(struct acc_facts) == 2 * ACC_LINE, "whole lines");
+
+#define ACC_HOT_WAYS 5u
+
+/* Where a key's reads are counted; changed as hotkeys.c says. */
+struct acc_hot_entry {
+    uint64_t count; /* check 12 | window 12 | before 20 | now 20; 0: free */
+    uint64_t hash;  /* of the key in its area */
+    uint64_t area;  /* check 32 | area 32 */
+};
+
+struct acc_hot_bucket {
+    struct acc_hot_entry entry[ACC_HOT_WAYS];
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct acc_hot_bucket) == 2 * ACC_LINE, "whole lines");
+
+struct acc_hot_head {
+    uint64_t since; /* ms, CLOCK_MONOTONIC, when the first read was counted; 0: none was */
+    uint64_t total; /* window 12 | before 26 | now 26: of all keys */
+    uint64_t reserved[6];
+};
+_Static_assert(sizeof(struct acc_hot_head) == ACC_LINE, "one line");
 
 /* One miss load.  Claimed, taken over and marked as overtaken with the lock of its key's shard held;
  * ended by its owner with a CAS, from whatever thread.

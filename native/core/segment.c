@@ -34,6 +34,8 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_process),
         (uint32_t)sizeof(struct acc_area_slot),
         (uint32_t)sizeof(struct acc_stats),
+        (uint32_t)sizeof(struct acc_facts),
+        (uint32_t)sizeof(struct acc_hot_bucket),
         (uint32_t)sizeof(struct acc_flight),
         (uint32_t)sizeof(struct acc_turn),
         (uint32_t)sizeof(struct acc_link),
@@ -107,6 +109,7 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->processes = (uint32_t)clamp(size >> 16, 64, 4096);
     g->areas = (uint32_t)clamp(size >> 16, 64, 4096);
     g->stats = (uint32_t)clamp(size >> 15, 64, 16384);
+    g->hot = (uint32_t)clamp(size >> 17, ACC_HOT_MIN, ACC_HOT_MAX);
     uint64_t flights = clamp(size >> 14, 256, 65536);
     g->flight_groups =
         (uint32_t)clamp(flights / ACC_FLIGHT_GROUP / g->shards, 1, ACC_FLIGHT_GROUPS);
@@ -121,6 +124,9 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->process_at = place(&end, g->processes, sizeof(struct acc_process));
     g->area_at = place(&end, g->areas, sizeof(struct acc_area_slot));
     g->stats_at = place(&end, g->stats, sizeof(struct acc_stats));
+    g->facts_at = place(&end, g->areas, sizeof(struct acc_facts));
+    g->hot_at = place(&end, 1, sizeof(struct acc_hot_head));
+    (void)place(&end, g->hot, sizeof(struct acc_hot_bucket)); /* right behind its head */
     g->flight_at = place(&end, (uint64_t)g->shards * g->flight_groups * ACC_FLIGHT_GROUP,
                          sizeof(struct acc_flight));
     g->turn_at = place(&end, g->turns, sizeof(struct acc_turn));

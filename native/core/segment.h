@@ -14,6 +14,8 @@
 #define ACC_SHARDS_MAX 256u
 #define ACC_OUTBOX_MIN 256u
 #define ACC_OUTBOX_MAX 65536u
+#define ACC_HOT_MIN 16u
+#define ACC_HOT_MAX 256u
 #define ACC_TAG_SLOTS_MIN 256u
 #define ACC_TAG_SLOTS_MAX (1u << 20)
 
@@ -31,6 +33,7 @@ struct acc_geometry {
     uint32_t processes;
     uint32_t areas;
     uint32_t stats;
+    uint32_t hot;           /* buckets of hot keys */
     uint32_t flight_groups; /* per shard */
     uint32_t turns;
     uint32_t outbox; /* slots, a power of two */
@@ -39,8 +42,8 @@ struct acc_geometry {
         entries_max; /* per shard: the load at which two buckets of seven still take almost all */
     uint32_t ring_units[2]; /* per shard */
     uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
-    uint64_t process_at, area_at, stats_at, flight_at, turn_at, link_at, outbox_at, generation_at,
-        tag_at, shard_at, index_at, ghost_at, ring_at;
+    uint64_t process_at, area_at, stats_at, facts_at, hot_at, flight_at, turn_at, link_at,
+        outbox_at, generation_at, tag_at, shard_at, index_at, ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
@@ -168,6 +171,19 @@ static inline uint32_t acc_area_base(const struct acc_segment *seg, uint32_t are
 
 static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
+}
+
+static inline struct acc_facts *acc_facts_row(const struct acc_segment *seg, uint32_t area) {
+    return (struct acc_facts *)(seg->base + seg->geometry.facts_at) + area;
+}
+
+static inline struct acc_hot_head *acc_hot_head(const struct acc_segment *seg) {
+    return (struct acc_hot_head *)(seg->base + seg->geometry.hot_at);
+}
+
+/* Behind the head. */
+static inline struct acc_hot_bucket *acc_hot_bucket(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_hot_bucket *)(acc_hot_head(seg) + 1) + i;
 }
 
 static inline struct acc_flight *acc_flight_record(const struct acc_segment *seg, uint32_t i) {

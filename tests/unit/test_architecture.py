@@ -52,7 +52,7 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"accelerator", "atomic", "layout", "status"}),
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
-    frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
+    frozenset({"doorbell", "facts", "generation", "hotkeys", "leader", "link", "lock", "stats"}),
     frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read", "version"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
