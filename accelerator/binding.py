@@ -202,6 +202,7 @@ class Binding(local.AreaBase):
             key_converter=self._converter,
             overrides=seen,
         )
+        self._tell_facts(memory)
 
     def _tell_overrides(self, rows: Sequence[Row]) -> None:
         """Log what an operator has set for the area, or that it has ended: once per process."""
@@ -220,7 +221,6 @@ class Binding(local.AreaBase):
             f" {told}" if told else "",
             extra={"area": area, "op": "override", "result": "ok" if given else "ended"},
         )
-        self._tell_facts(memory)
 
     def _tell_facts(self, memory: local.Segment) -> None:
         """Tell how the area is configured; that others said something else is an event."""
