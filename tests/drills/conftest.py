@@ -389,7 +389,9 @@ def in_step() -> Callable[[Shop], Shop]:
 def wait_in_step(shop: Shop) -> Shop:
     """Have every worker use the cache, and wait until what it has may be believed."""
     used: set[int] = set()
-    until(lambda: used.add(shop.ask("/pid", key="first")) or len(used) >= WORKERS, shop.tail)
+    while len(used) < WORKERS:
+        asked = [shop.meanwhile("/pid", key="first") for _ in range(4 * WORKERS)]
+        used |= {each.result(PATIENCE) for each in asked}
     until(lambda: shop.diagnostics()["areas"]["prices"]["in_step"], shop.tail)
     return shop
 

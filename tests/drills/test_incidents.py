@@ -103,10 +103,10 @@ def test_loader_timeout(shop: Any, drill: Drills) -> None:
         exercise.symptoms()
         exercise.run("Quick checks")
         exercise.run_next("Mitigation")
-        began = time.monotonic()
         assert "value of old" == shop.ask("/get", key="old")
-        assert time.monotonic() - began < 0.35  # it is stale, and did not wait for the load
+        assert 1 <= counter(shop, "stale_fallback")
         exercise.run("Mitigation")
+        shop.ask("/get", key="before")  # while it runs, what began before the override ends
         before = counter(shop, "load_timeout")
         assert "value of late" == shop.ask("/get", key="late")
         assert before == counter(shop, "load_timeout")
@@ -148,7 +148,7 @@ def test_segment_full(open_shop: Shops, drill: Drills) -> None:
     exercise.symptoms()
     exercise.run("Quick checks")
     exercise.run_next("Mitigation")
-    assert 0 == counter(shop, "entries", "pages")
+    until(lambda: 0 == counter(shop, "entries", "pages"))
     shop.environment["ACCELERATOR_SIZE"] = "64MiB"
     exercise.run("Mitigation")
     shop.wait()
