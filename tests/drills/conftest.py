@@ -1,6 +1,4 @@
-"""What a drill has: a real application under Gunicorn, a real Redis, and the runbook's own words."""
-
-from __future__ import annotations
+"""What drills have: a real application under Gunicorn, a real Redis, the runbook's own words."""
 
 import contextlib
 import functools
@@ -20,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import promql
 import pytest
@@ -93,7 +91,7 @@ class Shop:
 
     # --- the service ---
 
-    def start(self) -> Shop:
+    def start(self) -> Self:
         """Start it, and wait until every worker has answered."""
         gunicorn = f"{sys.executable} -m gunicorn --no-control-socket --daemon --pid master"
         _script(self.folder / "start", f"#!/bin/sh\nexec {gunicorn} --log-file log shop:app\n")
@@ -103,7 +101,7 @@ class Shop:
         assert 0 == done.returncode, done.stdout
         return self.wait()
 
-    def wait(self) -> Shop:
+    def wait(self) -> Self:
         """Wait until it serves with all of its workers."""
         until(lambda: len(self.pids()) >= WORKERS, self.tail)
         return self
