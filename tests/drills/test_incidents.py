@@ -28,12 +28,6 @@ Drills = Callable[..., Any]
 Shops = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def _tools() -> None:
-    for program in ("sh", "kill", "df", "grep"):
-        assert shutil.which(program), f"a drill types {program}"
-
-
 def test_is_it_the_cache(shop: Any, drill: Drills) -> None:
     """The three commands of the first minute, on a host on which all is well."""
     shop.ask("/get", key="a")
@@ -186,9 +180,10 @@ def test_dev_shm_too_small(open_shop: Shops, drill: Drills, mounts: tuple[str, .
 def mounts() -> tuple[str, ...]:
     """How to get a namespace of mounts of one's own."""
     for command in (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user")):
-        probe = [*command, "sh", "-c", "mount -t tmpfs tmpfs /dev/shm"]
-        if shutil.which("nsenter") and subprocess.run(probe, check=False, capture_output=True):
-            return command
+        if shutil.which("unshare") and shutil.which("nsenter"):
+            probe = [*command, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+            if subprocess.run(probe, check=False, capture_output=True).returncode == 0:
+                return command
     pytest.skip("no file system can be mounted here, not even in a namespace of one's own")
 
 
