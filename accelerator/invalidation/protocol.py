@@ -65,6 +65,7 @@ from accelerator.message import (
     CLEAR,
     EXPIRE,
     EXPIRE_TAGS,
+    FORGET,
     FORGET_TAGS,
     PROBE,
     SET,
@@ -403,12 +404,13 @@ class Follower:
         Note own messages as heard; give the keys that are to be dropped all the same.
 
         A delete is done again: its sender may have died between Redis and its second drop.  A set
-        is not if the copy here is the very one that it stored; nor is a delete by tag if its note
-        tells of the second drop.
+        is not if the copy here is the very one that it stored, be it told as a delete, as Redis was
+        not asked at first: whatever came before has been applied, so that copy is newer; nor is a
+        delete by tag if its note tells of the second drop.
         """
         late = [note != 0 and self._memory.outbox_given_up(note) for note in message.notes]
         heard = [note != 0 and self._memory.outbox_heard(note) for note in message.notes]
-        if message.kind not in {SET, FORGET_TAGS, EXPIRE_TAGS}:
+        if message.kind not in {SET, FORGET, FORGET_TAGS, EXPIRE_TAGS}:
             return message.keys
         if message.kind == SET and any(late):
             # A connection that was given up carried it on: maybe past a delete that was done since.

@@ -207,16 +207,21 @@ class TestMode:
         operator.set(mode=None)
         assert 2 == cache.get("key")
 
-    def test_both(self, make: Make, operator: Operator, redis_only: None) -> None:
+    def test_both(self, make: Make, memory: Any, operator: Operator, redis_only: None) -> None:
         """An area that keeps values in Redis only can have them on this host as well."""
+        memory.segment.link_confirm(time.monotonic())
         cache = make(mode="remote")
         cache.set("key", 1)
         operator.set(mode=CacheMode.BOTH)
         assert 1 == cache.get("key")
         assert "local" == cache.get_entry("key").tier
 
-    def test_own_local(self, make: Make, operator: Operator, local_only: None) -> None:
+    def test_own_local(
+        self, make: Make, memory: Any, operator: Operator, local_only: None
+    ) -> None:
         """Values in an object of the application's are not read either, nor believed later."""
+        if memory.kind == "process":
+            pytest.skip("the class for it is made for one kind of memory in a process")
         own = Own()
         cache = make("own", local=own)
         cache.set("key", 1)
@@ -304,12 +309,12 @@ class TestInTheMiddle:
 
         def changing(*arguments: Any) -> Any:
             operator.set(mode=second)
-            cache.peek("nothing")  # binds anew, as another thread would
+            cache._begin()  # binds anew, as another thread would
             return ask(*arguments)
 
         async def achanging(*arguments: Any) -> Any:
             operator.set(mode=second)
-            cache.peek("nothing")
+            cache._begin()
             return await aask(*arguments)
 
         asked.ask, asked.aask = changing, achanging
@@ -358,6 +363,7 @@ class TestLives:
         self, make: Make, memory: Any, operator: Operator, redis_only: None
     ) -> None:
         """A copy that Redis has lives no longer on this host."""
+        memory.segment.link_confirm(time.monotonic())
         cache = make()
         cache.set("key", 1)
         operator.set(ttl=5.0)
@@ -410,12 +416,9 @@ class TestLoads:
         """Of what is loaded alone no more runs at a time than that."""
         cache = make(loader=str, max_loads=1)
         operator.set(max_loads=2)
-        first, second = (cache._enter_alone(n, 30, cache._config.max_loads) for n in range(2))
-        assert 1 == cache._config.max_loads
         cache.peek("nothing")
-        assert 2 == cache._config.max_loads
-        assert first is not None
-        assert second is None
+        alone = [cache._enter_alone(n, 30, cache._config.max_loads) for n in range(3)]
+        assert [True, True, False] == [each is not None for each in alone]
 
     def test_allow_stale(self, make: Make, operator: Operator, clock: Any) -> None:
         """Values past their lives are given to readers that have not asked for them."""
