@@ -67,10 +67,12 @@ class Writing(Looking):
         change = self._changing(op, since)
         if change is not None:
             found = yield from change.deleting(keys, on_error)
+        elif len(keys) == 1:
+            found = int(self._delete(keys[0]))
         else:
             found = sum(map(self._delete, keys))
         if keys:
-            result = "ok" if op.startswith("m") else "found" if found else "absent"
+            result = "ok" if op == "mdel" else "found" if found else "absent"
             self._forgot(op, result, since, change, keys)
         return found
 
@@ -122,10 +124,10 @@ class Writing(Looking):
         keys: Sequence[Any] = (),
     ) -> None:
         """Note what was forgotten on purpose; what Redis does not know yet has been noted."""
-        if change is not None and change.is_queued:
-            return
-        key_hash = self._hash(keys[0]) if len(keys) == 1 else 0
-        oplog.recorded(self._config.area, op, result, since, key_hash, len(keys) or 1)
+        if change is None or not change.is_queued:
+            count = len(keys) or 1
+            key_hash = self._hash(keys[0]) if keys and count == 1 else 0
+            oplog.recorded(self._config.area, op, result, since, key_hash, count)
 
     # --- after a load ---------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ INTERVAL: Final = 1.0
 """Seconds between two lines about the same kind of failure."""
 NO_ERROR: Final = "none"
 """What stands for the kind of an error where there is none."""
+started: Final = time.monotonic
+"""Begin of an operation, for the functions below.  Itself, as each of its calls is in some path."""
 _NEVER: Final = 3600.0
 """An INTERVAL for what may be counted as left out, but not logged."""
 
@@ -77,11 +79,6 @@ def use(memory: Ring | None) -> None:
     _memory = memory
 
 
-def started() -> float:
-    """Begin of an operation, for the functions below."""
-    return time.monotonic()
-
-
 # --- what went well -----------------------------------------------------------------------------
 
 
@@ -117,7 +114,7 @@ def recorded(  # noqa: PLR0917  called for much of what is no hit
         memory: Where to note it; None: where this process does.
         level: Of the line.
     """
-    took = time.monotonic() - since
+    took = started() - since
     ring = _memory if memory is None else memory
     if ring is not None:
         try:  # noqa: SIM105  suppress() costs more than the event

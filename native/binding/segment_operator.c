@@ -187,56 +187,91 @@ static uint32_t count_of(long long n) {
     return n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-static bool put_result(PyObject *result, PyObject *kind, double seconds, struct acc_event *out) {
-    return put_text(result, out->result, sizeof out->result) &&
+/* The arguments of a method, which may be named; those not given are NULL.  By hand, as parsing them
+ * by a format costs more than the event.  False with an exception. */
+static bool take(const char *method, const char *const *names, Py_ssize_t needed,
+                 PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **out) {
+    Py_ssize_t most = 0, named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    while (names[most] != NULL) {
+        out[most] = most < nargs ? args[most] : NULL;
+        most++;
+    }
+    bool fits = nargs <= most;
+    for (Py_ssize_t i = 0; fits && i < named; i++) {
+        Py_ssize_t at = 0;
+        while (at < most &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), names[at]) != 0) {
+            at++;
+        }
+        fits = at < most && out[at] == NULL;
+        if (fits) {
+            out[at] = args[nargs + i];
+        }
+    }
+    for (Py_ssize_t i = 0; fits && i < needed; i++) {
+        fits = out[i] != NULL;
+    }
+    if (!fits) {
+        PyErr_Format(PyExc_TypeError, "%s: wrong arguments", method);
+    }
+    return fits;
+}
+
+/* NULL: one. */
+static bool put_count(PyObject *object, struct acc_event *out) {
+    long long count = object == NULL ? 1 : PyLong_AsLongLong(object);
+    if (count == -1 && PyErr_Occurred()) {
+        return false;
+    }
+    out->count = count_of(count);
+    return true;
+}
+
+static bool put_result(PyObject *result, PyObject *kind, PyObject *took, struct acc_event *out) {
+    double seconds = PyFloat_AsDouble(took);
+    return !(seconds == -1.0 && PyErr_Occurred()) &&
+           put_text(result, out->result, sizeof out->result) &&
            put_text(kind, out->error_kind, sizeof out->error_kind) && put_seconds(seconds, out);
 }
 
-PyObject *segment_event(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"area", "op", "result", "error_kind", "seconds", "hash", "count", NULL};
+PyObject *segment_event(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"area",    "op",   "result", "error_kind",
+                                        "seconds", "hash", "count",  NULL};
     struct acc_segment *seg = seg_of(op);
-    PyObject *area, *text, *result, *kind, *hash = NULL;
-    double seconds;
-    long long count = 1;
+    PyObject *of[7];
     struct acc_event event = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOd|OL:event", names, &area, &text, &result,
-                                     &kind, &seconds, &hash, &count) ||
-        !put_area(seg, area, &event) || !put_text(text, event.op, sizeof event.op) ||
-        !put_result(result, kind, seconds, &event) || !put_hash(hash, &event) || !writable(seg)) {
+    if (!take("event", names, 5, args, nargs, kwnames, of) || !put_area(seg, of[0], &event) ||
+        !put_text(of[1], event.op, sizeof event.op) || !put_result(of[2], of[3], of[4], &event) ||
+        !put_hash(of[5], &event) || !put_count(of[6], &event) || !writable(seg)) {
         return NULL;
     }
-    event.count = count_of(count);
     acc_event_add(seg, &event);
     Py_RETURN_NONE;
 }
 
-PyObject *segment_event_begin(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"area", "op", "hash", "count", NULL};
+PyObject *segment_event_begin(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames) {
+    static const char *const names[] = {"area", "op", "hash", "count", NULL};
     struct acc_segment *seg = seg_of(op);
-    PyObject *area, *text, *hash = NULL;
-    long long count = 1;
+    PyObject *of[4];
     struct acc_event event = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OL:event_begin", names, &area, &text, &hash,
-                                     &count) ||
-        !put_area(seg, area, &event) || !put_text(text, event.op, sizeof event.op) ||
-        !put_hash(hash, &event) || !writable(seg)) {
+    if (!take("event_begin", names, 2, args, nargs, kwnames, of) || !put_area(seg, of[0], &event) ||
+        !put_text(of[1], event.op, sizeof event.op) || !put_hash(of[2], &event) ||
+        !put_count(of[3], &event) || !writable(seg)) {
         return NULL;
     }
-    event.count = count_of(count);
     return PyLong_FromUnsignedLongLong(acc_event_begin(seg, &event));
 }
 
-PyObject *segment_event_end(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"number", "result", "error_kind", "seconds", NULL};
+PyObject *segment_event_end(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames) {
+    static const char *const names[] = {"number", "result", "error_kind", "seconds", NULL};
     struct acc_segment *seg = seg_of(op);
-    PyObject *given, *result, *kind;
-    double seconds;
+    PyObject *of[4];
     uint64_t number;
     struct acc_event event = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOd:event_end", names, &given, &result, &kind,
-                                     &seconds) ||
-        !number_from(given, &number) || !put_result(result, kind, seconds, &event) ||
-        !writable(seg)) {
+    if (!take("event_end", names, 4, args, nargs, kwnames, of) || !number_from(of[0], &number) ||
+        !put_result(of[1], of[2], of[3], &event) || !writable(seg)) {
         return NULL;
     }
     acc_event_end(seg, number, &event);

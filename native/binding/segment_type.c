@@ -555,6 +555,8 @@ static PyGetSetDef segment_getset[] = {
 #define WITH_KEYWORDS(function)                                                                    \
     (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef segment_methods[] = {
     {"private", segment_private, METH_VARARGS | METH_CLASS, NULL},
     {"register", segment_register, METH_NOARGS, NULL},
@@ -606,9 +608,9 @@ static PyMethodDef segment_methods[] = {
     {"overrides", segment_overrides, METH_NOARGS, NULL},
     {"overrides_print", segment_overrides_print, METH_NOARGS, NULL},
     {"overrides_seen", segment_overrides_seen, METH_NOARGS, NULL},
-    {"event", WITH_KEYWORDS(segment_event), NULL},
-    {"event_begin", WITH_KEYWORDS(segment_event_begin), NULL},
-    {"event_end", WITH_KEYWORDS(segment_event_end), NULL},
+    {"event", FAST(segment_event), NULL},
+    {"event_begin", FAST(segment_event_begin), NULL},
+    {"event_end", FAST(segment_event_end), NULL},
     {"events", WITH_KEYWORDS(segment_events), NULL},
     {"log_allowed", WITH_KEYWORDS(segment_log_allowed), NULL},
     {"outbox_settle", segment_outbox_settle, METH_VARARGS, NULL},

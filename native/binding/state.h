@@ -385,9 +385,11 @@ PyObject *segment_override(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *segment_overrides(PyObject *op, PyObject *unused);
 PyObject *segment_overrides_print(PyObject *op, PyObject *unused);
 PyObject *segment_overrides_seen(PyObject *op, PyObject *unused);
-PyObject *segment_event(PyObject *op, PyObject *args, PyObject *kwargs);
-PyObject *segment_event_begin(PyObject *op, PyObject *args, PyObject *kwargs);
-PyObject *segment_event_end(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_event(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *segment_event_begin(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+PyObject *segment_event_end(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames);
 PyObject *segment_events(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *segment_log_allowed(PyObject *op, PyObject *args, PyObject *kwargs);
 

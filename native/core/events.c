@@ -85,6 +85,16 @@ static uint64_t unix_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Of this very process: a child's page is empty. */
+static uint32_t own_pid(const struct acc_segment *seg) {
+    uint32_t pid = acc_load_relaxed(&seg->self->pid);
+    if (acc_unlikely(pid == 0)) {
+        pid = (uint32_t)getpid();
+        acc_store_relaxed(&seg->self->pid, pid);
+    }
+    return pid;
+}
+
 /* The slot of a new number; false: the ring has come round before this writer was here. */
 static bool claim(struct acc_segment *seg, uint64_t *number) {
     uint64_t *next = &acc_event_head(seg)->next;
@@ -104,7 +114,7 @@ static void write_begin(struct acc_segment *seg, struct acc_event_slot *slot, ui
                         const struct acc_event *event) {
     slot->time_ns = unix_ns();
     slot->hash = event->hash;
-    acc_store_relaxed(&slot->pid, (uint32_t)getpid());
+    acc_store_relaxed(&slot->pid, own_pid(seg));
     slot->incarnation = acc_incarnation(seg);
     slot->area = event->area;
     slot->count = event->count;
@@ -134,7 +144,7 @@ void acc_event_end(struct acc_segment *seg, uint64_t number, const struct acc_ev
     struct acc_event_slot *slot = slot_of(seg, number);
     /* If this is another's pid, the slot is another's, or a child was forked meanwhile. */
     if (seg->readonly || number == 0 || number > NUMBER_MASK ||
-        acc_load_relaxed(&slot->pid) != (uint32_t)getpid() ||
+        acc_load_relaxed(&slot->pid) != own_pid(seg) ||
         !acc_cas64(&slot->control, control_of(number, BEGUN), control_of(number, ENDING))) {
         return;
     }

@@ -84,6 +84,8 @@ struct acc_self {
                        learns of both at the price of one */
     uint32_t
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
+    uint32_t pid; /* getpid(), asked once for all events: a system call each would cost as much
+                            as the event; 0: not yet */
     uint32_t has_left;   /* it was registered before: what a private memory holds is its own */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */

@@ -169,13 +169,14 @@ class TestLoads:
             assert ("load", "running", "") in told()
             return key
 
-        assert "key" == asyncio.run(make(loader=load, loader_timeout=0.001).aget("key"))
+        assert "key" == asyncio.run(make(loader=load, loader_timeout=0.2).aget("key"))
         assert [("load", "late", "timeout"), ("get", "error", "timeout")] == told()
 
     @pytest.mark.parametrize("batch", [False, True], ids=["aget", "amget"])
     def test_timeout(self, make: Any, told: Any, batch: bool) -> None:
         """An async loader that is stopped when its time has passed."""
-        cache = make(loader=Never(), loader_timeout=0.01, batch_timeout=0.01, error_ttl=0.001)
+        # So long that the second level has answered by then.
+        cache = make(loader=Never(), loader_timeout=0.2, batch_timeout=0.2, error_ttl=0.001)
         with pytest.raises(LoaderTimeout):
             asyncio.run(cache.amget(["a", "b"]) if batch else cache.aget("a"))
         op = "mget" if batch else "get"

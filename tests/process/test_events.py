@@ -208,8 +208,9 @@ class TestSignals:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
-        assert {"load", "del", "set"} <= {each["op"] for each in shared.memory.events()}
-        assert not any(each["running"] for each in shared.memory.events())
+        found = shared.memory.events()  # the ring has come round many times
+        assert 200 < len(found) < found[0]["number"]
+        assert not any(each["running"] for each in found)
 
 
 def follow(shared: testing.Isolated, *arguments: str) -> Any:
