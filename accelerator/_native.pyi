@@ -447,6 +447,17 @@ class Segment:
 
         None: any key may be one.
         """
+    def outbox_owe(self, area: str, /) -> None:
+        """
+        Have the leader clear an area in the second level, and so on all hosts.
+
+        Until it has, no reader of this host is given what the second level has of the area.  Wants
+        a writable mapping, and no register().
+
+        Raises:
+            KeyError: No such area.
+            ValueError: The segment was opened read-only.
+        """
     def outbox_owed(self) -> list[str]:
         """Names of the areas that owe a clear, because entries were overwritten unsent."""
     def outbox_paid(self, area: str, /) -> None:

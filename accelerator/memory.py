@@ -327,6 +327,9 @@ class LocalMemory(Protocol):
     def outbox_unsent(self, area: str, /) -> frozenset[bytes] | None:
         """Encoded keys of an area whose change is queued; None: it may be any of them."""
 
+    def outbox_owe(self, area: str, /) -> None:
+        """Have an area owe a clear."""
+
     def outbox_owed(self) -> list[str]:
         """Areas that owe a clear."""
 

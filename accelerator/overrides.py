@@ -112,6 +112,19 @@ def in_force(rows: Iterable[Row], area: str) -> InForce:
     return {**host, **own} if host or own else NONE
 
 
+def sentence(rows: Iterable[Row], area: str) -> str:
+    """Write what is set for an area in one line: ``max_loads=2 mode=local for 600 s``."""
+    chosen: dict[str, Override] = {}
+    for each in listed(rows):  # the host's first, so that the area's own come behind
+        if each.area in {HOST, area}:
+            chosen[each.option] = each
+    return " ".join(
+        f"{name}={written(name, each.value)}"
+        + ("" if each.left is None else f" for {max(each.left, 0):.0f} s")
+        for name, each in sorted(chosen.items())
+    )
+
+
 # --- as people write them -----------------------------------------------------------------------
 
 

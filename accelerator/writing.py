@@ -16,6 +16,7 @@ from accelerator.observability import oplog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from accelerator.binding import Tiers
     from accelerator.changing import Item
     from accelerator.policy import Lives
     from accelerator.steps import Steps
@@ -24,17 +25,28 @@ if TYPE_CHECKING:
 class Writing(Looking):
     """Each operation that changes something, as steps."""
 
-    def _changing(self, op: str, since: float) -> ExplicitChange | None:
-        """Begin a change of both tiers; None: there is one only."""
-        return None if self._second is None else ExplicitChange(self, self._second, op, since)
+    def _changing(
+        self, op: str, since: float, tiers: Tiers | None = None
+    ) -> ExplicitChange | None:
+        """Begin a change that Redis hears of, now or later; None: there is one tier only."""
+        mode, second, held = self._tiers if tiers is None else tiers
+        if second is not None:
+            return ExplicitChange(self, second, op, since)
+        return None if held is None else ExplicitChange(self, held, op, since, is_held=True)
 
     # --- set ------------------------------------------------------------------------------------
 
     def _setting(
-        self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
+        self,
+        op: str,
+        items: Sequence[Item],
+        since: float,
+        *,
+        tiers: Tiers,
+        broadcast: bool | None = None,
     ) -> Steps[bool]:
-        """Store; whether all of it is done, here and in Redis."""
-        change = self._changing(op, since)
+        """Store; whether all of it is done, here and in Redis.  *tiers*: those of the lives."""
+        change = self._changing(op, since, tiers)
         if change is not None:
             is_done = yield from change.setting(items, broadcast)
         else:
@@ -127,11 +139,14 @@ class Writing(Looking):
 
     def _adding(self, key: Any, value: Any, ttl: Any, tagged: tuple[bytes, ...]) -> Steps[bool]:
         since = self._begin()
-        lives = self._lives(value, ttl, jitter=False)
+        tiers = self._tiers
+        lives = self._lives(value, ttl, jitter=False, tiers=tiers)
         encoded = self._encode("add", key, value, since)
+        change = self._changing("add", since, tiers)
+        if change is not None:
+            change.check_decidable()
         if encoded is None or lives == policy.NOWHERE:
             return (yield from self._finding(key)) is None
-        change = self._changing("add", since)
         if change is not None:
             return (yield from change.adding(key, encoded, lives.remote, tagged))
         life, stale_life = lives.local, self._config.stale_life
@@ -144,10 +159,12 @@ class Writing(Looking):
 
     def _touching(self, key: Any, ttl: Any) -> Steps[bool]:
         since = self._begin()
+        tiers = self._tiers
         found = self._read(key, touch=False)
-        lives = self._lives(None if found is None else found[0], ttl, jitter=False)
-        change = self._changing("touch", since)
+        lives = self._lives(None if found is None else found[0], ttl, jitter=False, tiers=tiers)
+        change = self._changing("touch", since, tiers)
         if change is not None:
+            change.check_decidable()
             if lives.remote == 0:
                 return (yield from self._deleting("touch", [key])) > 0
             return (yield from change.touching(key, lives.remote))
@@ -165,11 +182,13 @@ class Writing(Looking):
         self, op: str, key: Any, delta: int, default: int | None, ttl: Any
     ) -> Steps[int | None]:
         since = self._begin()
-        lives = self._lives(delta, ttl, jitter=False)
-        change = self._changing(op, since)
+        tiers = self._tiers
+        lives = self._lives(delta, ttl, jitter=False, tiers=tiers)
+        change = self._changing(op, since, tiers)
         is_kept = lives != policy.NOWHERE
         initial = default if is_kept else None
         if change is not None:
+            change.check_decidable()
             life, own = lives.remote, self._own_tags
             value = yield from change.incrementing(key, delta, initial, life, own)
         else:

@@ -17,9 +17,12 @@ from accelerator.cli import (
     doctor,
     events,
     flights,
+    flush,
     gc,
     hash_,
     listener,
+    probe,
+    set_,
     stats,
     top,
     unlink,
@@ -30,7 +33,22 @@ from accelerator.errors import CacheError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (doctor, stats, top, web, listener, flights, events, hash_, gc, unlink, demo)
+COMMANDS = (
+    doctor,
+    stats,
+    top,
+    web,
+    listener,
+    probe,
+    flights,
+    events,
+    flush,
+    set_,
+    hash_,
+    gc,
+    unlink,
+    demo,
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import itertools
 import logging
 import os
 import random
+import socket
 import sys
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from accelerator import message
 from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, HEARD_MESSAGE
 from accelerator.errors import CacheError, RemoteError
 from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
@@ -51,6 +54,8 @@ DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life after which a connection is given up."""
 OUTBOX_EVERY: Final = 0.1
 """Seconds between two looks into the outbox."""
+ANSWERS: Final = 10
+"""Probes that are answered in a second at most, and so many at once: more of them are a flood."""
 COMPLAINT_EVERY: Final = 10.0
 RECHECK_EVERY: Final = 60.0
 """Seconds between two looks whether the server has begun anew."""
@@ -257,6 +262,9 @@ class _Leadership:
         self._outbox_at = 0.0
         self._reading = False
         """Whether there is more of a log to be read."""
+        self._answers_left = float(ANSWERS)
+        self._answers_at = time.monotonic()
+        """How many probes may be answered, and when that was so."""
         self._complaints: dict[str, float] = {}
         """What was warned of, and when."""
         self._is_heard = False
@@ -304,6 +312,7 @@ class _Leadership:
         self._beat()
         self._listen()
         self._follower.flush()
+        self._answer()
         self._replay()
         self._send()
 
@@ -523,6 +532,36 @@ class _Leadership:
         self._complain(
             f"{self._remote.title} does not take heartbeats ({why}), so that it is not read"
         )
+
+    # --- probes ---
+
+    def _answer(self) -> None:
+        """
+        Answer the probes to which this host has come; those of a flood get none.
+
+        One answer tells of all areas that somebody asks about, as far as they are due.
+        """
+        asked: dict[bytes, list[tuple[str, int]]] = {}
+        for probe in self._follower.probes():
+            asked.setdefault(probe.nonce, []).append((probe.area, probe.seq))
+        for nonce, applied in itertools.islice(asked.items(), self._answers_now(len(asked))):
+            self._prove()
+            said = message.answer(self._memory.origin, os.getpid(), socket.gethostname(), applied)
+            try:
+                self._remote.answer(nonce, said)
+            except RemoteError as error:
+                self._complain(f"{self._remote.title} does not take answers ({error.reason})")
+                return  # the others would fail, too, each after its time limit
+
+    def _answers_now(self, wanted: int) -> int:
+        """Take so many of the answers of this second, or those that are left."""
+        now = time.monotonic()
+        earned = (now - self._answers_at) * ANSWERS
+        self._answers_left = min(float(ANSWERS), self._answers_left + earned)
+        self._answers_at = now
+        granted = min(wanted, int(self._answers_left))
+        self._answers_left -= granted
+        return granted
 
     # --- what was missed, here and there ---
 

@@ -41,6 +41,12 @@ drops in any case.  To apply one twice kills what was loaded between; so an own 
 its note says that its sender has dropped a second time behind Redis.  Until it says so the message
 is applied: the sender may have died, or be stopped, just before.
 
+**Probes** make nothing old.  They are numbered like all others, and an answer to one with number n
+says that all up to n has been applied here: it is given when n <= *known* and nothing is left
+gathered.  It stands on no heartbeat, so what it says holds for the history that this host takes to
+go on: whether it has ended is known half a second later.  One whose history has ended gets no
+answer, nor does one whose leader is killed in between: whoever asked asks again.
+
 **Killed anywhere.**  The next leader starts from ``area_state``.  It is written after the drops
 that it speaks of and before the extension that stands on it, so it is never too high either.  One
 that is too low costs a replay, whose drops do no harm.
@@ -52,6 +58,7 @@ until which an area may be served is only ever raised, by leaders that each may.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from accelerator.message import (
@@ -59,6 +66,7 @@ from accelerator.message import (
     EXPIRE,
     EXPIRE_TAGS,
     FORGET_TAGS,
+    PROBE,
     SET,
     MessageError,
     parse,
@@ -82,6 +90,8 @@ BATCH: Final = 4_096
 """Keys that are gathered before they are dropped."""
 REPAIR_SECONDS: Final = 10.0
 """Own writes of so long ago may be missing in what a failover made the truth."""
+MOST_PROBES: Final = 256
+"""Probes that wait for an answer; of more, the oldest get none."""
 MOST_BEATS: Final = 64
 """Heartbeats that are remembered; older ones would extend nothing any more."""
 _LAST: Final = 2**63 - 1
@@ -107,6 +117,14 @@ class Replay(NamedTuple):
     first: int
     last: int
     limit: int
+
+
+class Probe(NamedTuple):
+    """A probe that may be answered."""
+
+    nonce: bytes
+    area: str
+    seq: int
 
 
 class _Area:
@@ -214,6 +232,8 @@ class Follower:
         # Two leaders hear each other's heartbeats, and must not take them for their own.
         self._number = term << 32
         self._dirty: set[_Area] = set()
+        # As many as anybody likes to send come, and some may never be answered.
+        self._probes: deque[Probe] = deque(maxlen=MOST_PROBES)
         self.eager = False
         """Whether a heartbeat sent now would extend what the last one did not."""
 
@@ -292,6 +312,7 @@ class Follower:
     def _start_over(self) -> None:
         """The history that is known has ended: no number of it says anything any more."""
         self._repair()
+        self._probes.clear()  # their numbers are of the history that has ended
         for area in self._areas.values():
             area.replication = 0
 
@@ -321,6 +342,8 @@ class Follower:
             self.unreadable(name, now)
             return
         if area.replication and message.seq <= area.known:
+            if message.kind == PROBE:
+                self._note_probe(area, message)  # what was given up was not looked at
             return  # a replay was faster
         # It is done whatever number it has, as a drop too many does no harm; what it proves
         # depends on the number.
@@ -356,6 +379,10 @@ class Follower:
     def _take(self, area: _Area, message: Invalidation) -> None:
         """Drop what a message names, but not what its own sender has stored here."""
         area.received += 1
+        if message.kind == PROBE:
+            self._note_probe(area, message)
+            self._dirty.add(area)
+            return
         keys = message.keys
         if message.origin == self._origin:
             keys = self._own(area, message)
@@ -393,6 +420,23 @@ class Follower:
         if len(keys) < len(message.keys):
             self._count(area.name, "own_skipped", len(message.keys) - len(keys))
         return keys
+
+    def _note_probe(self, area: _Area, message: Invalidation) -> None:
+        self._probes.append(Probe(message.keys[0], area.name, message.seq))
+
+    def probes(self) -> list[Probe]:
+        """Give the probes up to which all has been applied here, each once: to be answered now."""
+        if not self._probes:
+            return []
+        self.flush()
+        waiting = [probe for probe in self._probes if not self._has_come_to(probe)]
+        due = [probe for probe in self._probes if self._has_come_to(probe)]
+        self._probes = deque(waiting, MOST_PROBES)
+        return due
+
+    def _has_come_to(self, probe: Probe) -> bool:
+        area = self._areas[probe.area]
+        return area.replication != 0 and probe.seq <= area.known
 
     def flush(self) -> None:
         """Do what was gathered.  To be called after each part of the stream."""

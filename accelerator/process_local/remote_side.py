@@ -319,6 +319,13 @@ class RemoteSide(ABC):
             known = self._areas.get(area)
             return frozenset() if known is None else self._outbox.unsent(known)
 
+    def outbox_owe(self, area: str) -> None:
+        """Have an area owe a clear."""
+        with self.lock():
+            if area not in self._areas:
+                raise KeyError(f"outbox_owe: no such area: {area}")
+            self._outbox.owe(self._areas[area])
+
     def outbox_owed(self) -> list[str]:
         """List the areas that owe a clear, as entries were lost."""
         with self.lock():

@@ -617,6 +617,7 @@ static PyMethodDef segment_methods[] = {
     {"outbox_heard", segment_outbox_heard, METH_O, NULL},
     {"outbox_given_up", segment_outbox_given_up, METH_O, NULL},
     {"outbox_unsent", segment_outbox_unsent, METH_O, NULL},
+    {"outbox_owe", segment_outbox_owe, METH_O, NULL},
     {"outbox_owed", segment_outbox_owed, METH_NOARGS, NULL},
     {"outbox_paid", segment_outbox_paid, METH_O, NULL},
     {NULL, NULL, 0, NULL},

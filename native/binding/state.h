@@ -412,6 +412,7 @@ PyObject *segment_outbox_recent(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_heard(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_given_up(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_unsent(PyObject *op, PyObject *arg);
+PyObject *segment_outbox_owe(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_owed(PyObject *op, PyObject *unused);
 PyObject *segment_outbox_paid(PyObject *op, PyObject *arg);
 PyObject *area_note(PyObject *op, PyObject *args);
