@@ -509,7 +509,7 @@ class TestWarnings:
             "overrides_seen": [1, 1],
             "hot_keys": [],
             "degraded": None,
-            "segment": {"resets": 0, "stats_lost": 0, "process_slots": 64},
+            "segment": {"resets": 0, "stats_lost": 0, "process_slots": 64, "created": 0.0},
             "processes": [process],
             "flights": [],
             "areas": {"users": area},
@@ -525,8 +525,8 @@ class TestWarnings:
         ("more", "level", "said"),
         [
             ({"degraded": "no room"}, "bad", "caches alone"),
-            ({"segment": {"resets": 2, "stats_lost": 0}}, "bad", "2 rings did not verify"),
-            ({"segment": {"resets": 0, "stats_lost": 2}}, "warn", "no room for their counters"),
+            ({"segment": {"resets": 2, "stats_lost": 0, "created": 0.0}}, "bad", "2 rings did not verify"),
+            ({"segment": {"resets": 0, "stats_lost": 2, "created": 0.0}}, "warn", "no room for their counters"),
             ({"processes": []}, "warn", "No process uses"),
             (
                 {"processes": [{"pid": 9, "alive": True, "state": "T", "listens": True}]},
@@ -747,6 +747,13 @@ class TestWarnings:
         assert warned == bool(found)
         said = "One key has 50% of all reads: 00000000000000ff of area users, 2,000/s."
         assert [said] * warned == [it.what for it in found]
+
+    def test_hot_key_unsure(self) -> None:
+        """One sample of a segment that was just made says nothing."""
+        key = {"area": "users", "hash": "00000000000000ff", "rate": 2000.0, "share": 1.0}
+        for age, number in ((2.0, 0), (9.0, 0), (11.0, 1)):
+            segment = {"resets": 0, "stats_lost": 0, "created": 1000.0 - age}
+            assert number == len(list(warn.of(self.shown(hot_keys=[key], segment=segment))))
 
     def test_configurations(self) -> None:
         """Two processes that say different things by turns; a deploy or an override is neither."""

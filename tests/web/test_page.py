@@ -163,11 +163,12 @@ class TestStates:
         memory.override("", overrides.OPTIONS.index("allow_stale"), 1)
         for _ in range(12):
             memory.event(HOSTILE, "load", "error", "loader", 0.25, 0xABC)
-        assert 0 < memory.event_begin("users", "mload", 0, 7)
+        memory.event("", "listen", "elected", "none", 0.0)
         _, url = serve(shared.name)
         for number in range(200_000):
             users.get(number % 40 if number % 4 else 7)
         assert 9.0 == users._config.loader_timeout
+        assert 0 < memory.event_begin("users", "mload", 0, 7)
         with browser.tab(width=width, scheme=scheme) as tab:
             tab.open(url)
             tab.looks(1)
@@ -195,7 +196,7 @@ class TestStates:
         kinds = {(row[0], row[1], row[2]): row[3] for row in tab.run(f"{TABLE}('kinds-title')")}
         assert "12" == kinds[HOSTILE, "load", "error: loader"]
         assert "7" == kinds["users", "mload", "running"]
-        assert ("the host", "attach", "ok") in kinds
+        assert ("the host", "listen", "elected") in kinds
         newest = tab.run(f"{TABLE}('events-title')")[0]
         assert ["users", "mload", "running", "\u2013", "7", "\u2013"] == newest[1:7]
         button = "document.querySelector('button.small')"
