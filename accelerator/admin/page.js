@@ -695,13 +695,12 @@
     now.hot_keys.length ? "sampled; the hash says accelerator hash" : "");
   };
 
-  const MEASURED = { loader_timeout: seconds, ttl: seconds, max_loads: count };
   const fillOverrides = (now) => {
     tables.overrides.node.hidden = !now.overrides.length;
     const [acting, all] = now.overrides_seen || [null, null];
-    tables.overrides.fill(now.overrides.map(({ area, option, value, left }) => [
+    tables.overrides.fill(now.overrides.map(({ area, option, text, left }) => [
       area === "" ? "all areas" : area, option,
-      MEASURED[option] ? MEASURED[option](value) : typeof value === "boolean" ? yes(value) : value,
+      text,
       some(left) ? seconds(left) : "until it is reset"]),
     some(all) ? `${acting} of ${plural(all, "process", "processes")} ${
       acting === 1 ? "acts" : "act"} on them` : "");

@@ -51,6 +51,10 @@ _HOT: Final = 0.5
 """Share of all reads that one key may have,"""
 _BUSY: Final = 1000.0
 """where there are so many a second: below, it harms nobody."""
+_SURE: Final = 20_000
+"""Reads of it that the sampled rate must rest on: about 20 samples,"""
+_WINDOW: Final = 30.0
+"""of so many seconds, or of those since the segment was made."""
 _TURNS: Final = 600.0
 """Seconds in which processes that configure an area differently are found out."""
 
@@ -308,7 +312,7 @@ def _until(found: Sequence[Mapping[str, Any]]) -> str:
     if None in left:
         return ", until it is reset"
     most = max(left)
-    return f", for {most:.0f} s" if most < 120 else f", for {ceil(most / 60)} min"
+    return f", for {most:.0f} s" if most < 120 else f", for {most / 60:.0f} min"
 
 
 def _acting(seen: Sequence[int]) -> str:
@@ -434,8 +438,10 @@ def _failures(shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> 
 
 
 def _hot_key(shown: Mapping[str, Any]) -> Iterator[Warning_]:
+    counted = min(_WINDOW, shown["time"] - shown["segment"]["created"])
     for key in shown["hot_keys"][:1]:
-        if key["share"] is not None and key["share"] >= _HOT and key["rate"] >= _BUSY:
+        is_sure = key["share"] is not None and key["rate"] * counted >= _SURE
+        if is_sure and key["share"] >= _HOT and key["rate"] >= _BUSY:
             yield Warning_(
                 "warn",
                 f"One key has {key['share']:.0%} of all reads: {key['hash']} of area "
