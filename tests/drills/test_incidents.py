@@ -16,6 +16,7 @@ import pytest
 import runbook
 
 from accelerator import local
+from accelerator.demo.fault_proxy import FaultProxy
 from accelerator.demo.redis_server import RedisServer
 
 pytestmark = [
@@ -59,29 +60,43 @@ def test_redis_unreachable(linked: Any, server: RedisServer, drill: Drills) -> N
 def test_invalidation_broadcast_failure(
     open_shop: Shops, server: RedisServer, drill: Drills, in_step: Callable[[Any], Any]
 ) -> None:
-    """The user in Redis loses the right to publish: two hosts, one of which changes something."""
+    """Two hosts: one is cut off from Redis; then the user there loses the right to publish."""
     for words in rights("drill"):
         server.command(*words)
-    links = {
-        "ACCELERATOR_REDIS": server.tcp_url.replace("//", "//drill:secret@"),
-        "ACCELERATOR_NAMESPACE": "drill",
-        "REDIS_ADMIN": server.tcp_url,
-        "REDIS_USER": "drill",
-    }
-    here, there = (open_shop(name, **links).start() for name in ("here", "there"))
-    for shop in (here, there):
-        in_step(shop)
-        assert "value of key" == shop.ask("/get", key="key")
-    exercise = drill("invalidation-broadcast-failure", here)
-    server.command("ACL", "SETUSER", "drill", "-publish")
-    here.truth(key="new")
-    there.truth(key="new")
-    assert here.ask("/delete", key="key") is True
-    exercise.symptoms()
-    exercise.run("Quick checks")
-    exercise.run("Mitigation")
-    exercise.is_over()
-    assert ["new", "new"] == [shop.ask("/get", key="key") for shop in (here, there)]
+    with FaultProxy(server.socket) as proxy:
+        urls = (url.replace("//", "//drill:secret@") for url in (server.tcp_url, proxy.url))
+        admin = {"REDIS_ADMIN": server.tcp_url, "REDIS_USER": "drill"}
+        here, there = (
+            open_shop(name, ACCELERATOR_REDIS=url, ACCELERATOR_NAMESPACE="drill", **admin).start()
+            for name, url in zip(("here", "there"), urls, strict=True)
+        )
+        for shop in (here, there):
+            in_step(shop)
+            assert "value of key" == shop.ask("/get", key="key")
+        exercise = drill("invalidation-broadcast-failure", here)
+        proxy.mode("stall")
+        changed = change((here, there), key="new")
+        exercise.run_next("Quick checks")
+        until(lambda: "new" == there.ask("/get", key="key"))
+        assert time.monotonic() - changed < 10.0  # the probe took most of it
+        proxy.mode("pass")
+        in_step(there)
+        assert ["new"] * 2 == [shop.ask("/get", key="key") for shop in (here, there)]
+        server.command("ACL", "SETUSER", "drill", "-publish")
+        change((here, there), key="newer")
+        exercise.symptoms()
+        exercise.run("Quick checks")
+        exercise.run("Mitigation")
+        exercise.is_over()
+        assert ["newer"] * 2 == [shop.ask("/get", key="key") for shop in (here, there)]
+
+
+def change(shops: tuple[Any, Any], key: str) -> float:
+    """Change the row for all hosts, and have the first one forget it; when that was."""
+    for shop in shops:
+        shop.truth(key=key)
+    assert shops[0].ask("/delete", key="key") is True
+    return time.monotonic()
 
 
 def test_loader_timeout(shop: Any, drill: Drills) -> None:
