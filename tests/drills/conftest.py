@@ -249,8 +249,28 @@ class Drill:
         self._unseen = [*incident.symptoms, *incident.ends]
 
     def symptoms(self, *places: str) -> None:
-        """See every symptom that the page names, or those of some places."""
+        """
+        See every symptom that the page names, or those of some places.
+
+        All of them: and the three commands of the first minute lead here.
+        """
         self._see([each for each in self.incident.symptoms if each.place in (places or PLACES)])
+        if not places:
+            until(lambda: self.unsaid() == [], self.unsaid)
+
+    def unsaid(self) -> list[str]:
+        """What the commands of the first minute should say now, and do not."""
+        first = the_runbook()["is-it-the-cache"]
+        typed = {each.text.split()[1]: each.text for it in first.blocks for each in it.commands}
+        unsaid = []
+        for answer in runbook.answers(first).get(self.incident.anchor, ()):
+            lines = self.shop.shell(typed[answer.command]).stdout.splitlines()
+            found = [
+                runbook.pattern(phrase).search(line) for phrase in answer.phrases for line in lines
+            ]
+            if answer.phrases and not any(found):
+                unsaid.append(f"{answer.command}: {answer.phrases}")
+        return unsaid
 
     def is_over(self, act: Callable[[], object] = lambda: None) -> None:
         """

@@ -127,6 +127,23 @@ def _symptoms(text: str) -> list[Symptom]:
     return found
 
 
+@dataclass
+class Answer:
+    """What one of the commands of the first minute says: one of these."""
+
+    command: str
+    phrases: list[str]
+
+
+def answers(first: Incident) -> dict[str, list[Answer]]:
+    """What the commands of the first minute say, by the incident that they lead to."""
+    found: dict[str, list[Answer]] = {}
+    for cell, anchor in re.findall(r"^\| (.*?) \|.*\]\(#([\w-]+)\) \|$", first.text, re.MULTILINE):
+        said = re.findall(r"`(doctor|top|events)`: ((?:[^;`]|`[^`]*`)*)", cell)
+        found[anchor] = [Answer(command, re.findall(r"`([^`]+)`", rest)) for command, rest in said]
+    return found
+
+
 def pattern(what: str) -> re.Pattern[str]:
     """What a shown line is searched by: ``*`` for anything, any number of blanks for blanks."""
     words = (".*".join(map(re.escape, word.split("*"))) for word in what.split())

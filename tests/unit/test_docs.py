@@ -454,6 +454,23 @@ class TestProtocols:
         assert [] == [each for each in excerpts if each.partition("\n")[2] not in source]
 
 
+class TestTerminology:
+    WORDS = (
+        *("area", "local", "remote", "miss load", "loader", "write-back", "warmup", "lease"),
+        *("negative cache", "refresh-ahead", "stale fallback", "singleflight", "leader", "joined"),
+        *("invalidation", "broadcast", "listener", "generation", "segment", "outbox", "flight"),
+        *("probe", "event", "override", "flush", "hot key", "hash", "top", "doctor", "drill"),
+    )
+
+    def test_words(self) -> None:
+        """Each has one row, in one of the tables."""
+        rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|", read(DOCS / "terminology.md"), re.MULTILINE)
+        listed = [word.strip() for row in rows for word in row.split(",")]
+        listed = [word for word in listed if word != "word" and set(word) - set("- ")]
+        assert [] == [word for word in self.WORDS if word not in listed]
+        assert sorted(set(listed)) == sorted(listed)
+
+
 class TestMetrics:
     PAGE = "reference/metrics.md"
 
