@@ -248,10 +248,8 @@ def _judged(memory: local.Segment, orders: Sequence[Order], patience: float) -> 
         print(f"{each.option} is another by now: somebody else has set it, or its time is over")
     seen, living = memory.overrides_seen()
     if not is_done:
-        print(
-            f"set, and {living - seen} of {words.plural(living, 'process', 'processes')} have not "
-            f"noticed after {words.seconds(patience)}: are they stopped?  They will when they run"
-        )
+        print(f"set, and {living - seen} of {words.plural(living, 'process', 'processes')} have not "
+              f"noticed after {words.seconds(patience)}: are they stopped?  They will when they run")
     elif living:
         print(f"in force: {words.plural(living, 'process acts', 'processes act')} on it")
     else:

@@ -504,7 +504,9 @@ class TestTold:
         yield
         said.clear()
 
-    def test_once(self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+    def test_once(
+        self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Each process says once what is in force, and once that it is no more."""
         caplog.set_level(logging.INFO, "accelerator.ops")
         caches = [make(), make(), make().namespace("n")]

@@ -114,9 +114,7 @@ class TestReading:
         assert ["metric", "log", "log"] == [each.place for each in incident.symptoms]
         assert [runbook.Symptom("log", "over")] == incident.ends
         [block] = incident.blocks
-        assert [("echo one two", 0), ("false", 1)] == [
-            (it.text, it.status) for it in block.commands
-        ]
+        assert [("echo one two", 0), ("false", 1)] == [(it.text, it.status) for it in block.commands]
         assert ["one *wo"] == block.printed
 
     @pytest.mark.parametrize(
@@ -160,8 +158,7 @@ class TestDrill:
         shell = open_shop().shell
         kind = request.getfixturevalue("drill_class")
         return lambda page: kind(
-            runbook.read(page)["an-incident"],
-            FakeShop(tmp_path, shell),  # type: ignore[arg-type]
+            runbook.read(page)["an-incident"], FakeShop(tmp_path, shell)  # type: ignore[arg-type]
         )
 
     def test_well(self, exercise: Any) -> None:
@@ -256,8 +253,7 @@ state 2
         assert expected == sorted(promql.evaluate(expression, before, after).values())
 
     @pytest.mark.parametrize(
-        "expression",
-        ["", "rate(calls_total)", "sum by (area calls_total", "state ==", "a b", "1 ~ 2"],
+        "expression", ["", "rate(calls_total)", "sum by (area calls_total", "state ==", "a b", "1 ~ 2"]
     )
     def test_wrong(self, expression: str) -> None:
         """What is none is refused."""

@@ -185,8 +185,7 @@ class TestApply:
         for config in map(lambda it: AreaConfig(**it), configs):
             for chosen in itertools.product(*choices):
                 given = {
-                    name: value
-                    for name, value in zip(values, chosen, strict=True)
+                    name: value for name, value in zip(values, chosen, strict=True)
                     if value is not None
                 }
                 found = overrides.apply(config, given)
