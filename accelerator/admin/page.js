@@ -486,16 +486,18 @@
     show() {
       const { now, minute } = this;
       const name = this.choice.value, area = now.areas[name];
-      const forced = new Set(now.overrides.filter((each) => each.area === name || !each.area)
-        .map(({ option }) => option));
+      // The host's come first, so that those of the area take their place.
+      const forced = new Map(now.overrides.filter((each) => each.area === name || !each.area)
+        .map(({ option, text }) => [option, text]));
       this.note.textContent = forced.size ? "with overrides, as it is in force" : "as it is in force";
       const groups = [["Values", VALUES], ["Loads", LOADS], ["Stale reads and Redis", STALE]];
       const seen = this.seen(area, minute && minute[name], now.latency_bounds);
       this.groups.replaceChildren(...groups.map(([title, options]) => make("div", {},
         make("h3", {}, title), make("dl", { class: "facts" },
           ...Object.entries(options).flatMap(([option, written]) => {
-            const value = written(area.config[option], area.config);
-            const shown = forced.has(option) ? tag("warn", `${value}, overridden`) : value;
+            // An area that nobody has used since has not told that it is overridden.
+            const shown = forced.has(option) ? tag("warn", `${forced.get(option)}, overridden`)
+              : written(area.config[option], area.config);
             return [[option, shown], ...(seen[option] || [])];
           }).map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value)))))));
     }
@@ -510,7 +512,7 @@
         loader_timeout: [
           ["its loads, last minute", some(p99) && some(limit) && p99 >= limit / 2
             ? tag("warn", recent) : recent],
-          ["its loads, since it began", both(area.load_p50, area.load_p99)]],
+          ["its loads, all time", both(area.load_p50, area.load_p99)]],
         allow_stale: [
           ["answered with a stale value", count(area.stale_fallback)],
           ...(some(area.stale_allowed)

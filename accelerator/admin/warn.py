@@ -12,8 +12,8 @@ from collections import Counter
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from accelerator.errors import LoaderError, LoaderTimeout
-from accelerator.observability.events import KILLED, is_failure, outcome
+from accelerator.errors import BackendError, LoaderError, LoaderTimeout
+from accelerator.observability.events import CALL, KILLED, is_failure, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -374,9 +374,10 @@ _FAILED: Final[Mapping[str, _Failures]] = {
         "loader-timeout",
     ),
     "redis": _Failures(
-        "call of Redis has failed",
-        "calls of Redis have failed",
-        "No request fails because of that: reads are loaded, changes wait in the outbox.",
+        "operation has done without Redis",
+        "operations have done without Redis",
+        "Redis answers, but not always, or not in time: what it did not answer is loaded, what it "
+        "did not take waits in the outbox.",
         "redis-unreachable",
     ),
     "listen": _Failures(
@@ -397,15 +398,16 @@ _SAID_BY_LOADS: Final = frozenset({LoaderError.kind, LoaderTimeout.kind})
 
 
 def _family(event: Mapping[str, Any]) -> str | None:
-    """Which kind of failure it is; None: another event tells it."""
+    """Which kind of failure it is; None: another event, of the load or the operation, tells it."""
     op = event["op"]
     if op in _LOADS:
         return "load"
-    if op.startswith("l2_"):
-        return "redis"
     if op == "listen":
         return "listen"
-    return None if event["error_kind"] in _SAID_BY_LOADS else "else"
+    if event["error_kind"] == BackendError.kind:
+        return "redis"
+    is_told = event["error_kind"] in _SAID_BY_LOADS or op.startswith(CALL)
+    return None if is_told else "else"
 
 
 def _failures(shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Iterator[Warning_]:
@@ -419,6 +421,8 @@ def _failures(shown: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> 
             # A batch that failed is one failure, whatever the number of its keys.
             number = 1 if each["op"] in _LOADS else each["count"]
             kinds.setdefault(family, Counter())[where] += number
+    if shown["remote"] is not None and shown["remote"]["breaker"] != "closed":
+        kinds.pop("redis", None)  # the breaker says it
     for family, found in kinds.items():
         number, known = found.total(), _FAILED[family]
         if number >= _MANY:

@@ -525,8 +525,16 @@ class TestWarnings:
         ("more", "level", "said"),
         [
             ({"degraded": "no room"}, "bad", "caches alone"),
-            ({"segment": {"resets": 2, "stats_lost": 0, "created": 0.0}}, "bad", "2 rings did not verify"),
-            ({"segment": {"resets": 0, "stats_lost": 2, "created": 0.0}}, "warn", "no room for their counters"),
+            (
+                {"segment": {"resets": 2, "stats_lost": 0, "created": 0.0}},
+                "bad",
+                "2 rings did not verify",
+            ),
+            (
+                {"segment": {"resets": 0, "stats_lost": 2, "created": 0.0}},
+                "warn",
+                "no room for their counters",
+            ),
             ({"processes": []}, "warn", "No process uses"),
             (
                 {"processes": [{"pid": 9, "alive": True, "state": "T", "listens": True}]},
@@ -702,7 +710,7 @@ class TestWarnings:
         ("op", "kind", "section", "said"),
         [
             ("load", "loader", "loader-timeout", "12 loads have failed in the last minute: load"),
-            ("l2_get", "timeout", "redis-unreachable", "12 calls of Redis have failed"),
+            ("get", "backend", "redis-unreachable", "12 operations have done without Redis"),
             ("listen", "decode", "invalidation-broadcast-failure", "12 messages have not been"),
             ("set", "serialization", "wrong-data-suspected", "12 operations have failed"),
         ],
@@ -727,6 +735,17 @@ class TestWarnings:
         read = self.event("get", "error", LoaderError.kind, count=50)
         late = self.event("mget", "error", LoaderTimeout.kind, count=50)
         assert [] == self.told(read, late)
+        call = self.event(
+            "l2_get", "error", "timeout", count=50
+        )  # the read has an event of its own
+        assert [] == self.told(call)
+
+    def test_failures_while_open(self) -> None:
+        """A breaker that is open says that Redis is done without: once is enough."""
+        failed = self.event("get", "error", "backend", count=50)
+        assert 1 == len(self.told(failed))
+        [found] = self.told(failed, remote={"breaker": "open", "open_for": 3.0})
+        assert "Redis does not answer (asked again in 3 s)." == found.what
 
     def test_killed(self) -> None:
         """One load that was cut off is enough, as somebody killed a process."""
