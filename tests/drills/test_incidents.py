@@ -321,7 +321,7 @@ def used_by_another(path: Path) -> Any:
 
 
 def user_of(mounts: tuple[str, ...]) -> tuple[str, ...]:
-    return ("--user",) if "--map-root-user" in mounts else ()
+    return ("--user", "--preserve-credentials") if "--map-root-user" in mounts else ()
 
 
 def counter(shop: Any, name: str, area: str = "prices") -> int:
