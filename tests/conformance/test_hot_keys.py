@@ -1,4 +1,4 @@
-"""Which keys are read most: found, by the hash that other commands show, in every kind of memory."""
+"""Which keys are read most: found by the hash that other commands show, in each kind of memory."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ class TestHotKeys:
             row[:2] for row in others
         }
         total = memory.segment.hot_total()
-        assert total == pytest.approx(first[2] + sum(rate for _, _, rate in others))
+        assert total == pytest.approx(first[2] + sum(rate for _, _, rate in others), rel=0.05)
         assert 0.45 < first[2] / total < 0.9  # two thirds, of 135 that were drawn
 
     def test_limit(self, memory: Any, make: Any) -> None:
@@ -44,9 +44,10 @@ class TestHotKeys:
         cache.mset({n: n for n in range(8)})
         for n in range(4 * READS):
             cache.get(n % 8)
-        assert 8 == len(memory.segment.hot_keys())
-        assert memory.segment.hot_keys()[:3] == memory.segment.hot_keys(3)
-        assert memory.segment.hot_keys()[:3] == memory.segment.hot_keys(limit=3)
+        found = [row[1] for row in memory.segment.hot_keys()]
+        assert 8 == len(found)
+        assert found[:3] == [row[1] for row in memory.segment.hot_keys(3)]
+        assert found[:3] == [row[1] for row in memory.segment.hot_keys(limit=3)]
         assert [] == memory.segment.hot_keys(0)
         assert 8 == len(memory.segment.hot_keys(1 << 40))
         with pytest.raises(ValueError, match="limit"):
