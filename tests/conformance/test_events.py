@@ -428,6 +428,23 @@ class TestHandlers:
         told = {(each["op"], each["result"]) for each in memory.segment.events()}
         assert {("set", "error"), ("add", "error"), ("del", "absent")} == told
 
+    def test_counted(self, memory: Any, make: Any, handler: Any, clock: Any, caplog: Any) -> None:
+        """What fails in a handler has no line, and is told by the next one that has."""
+        cache = make()
+
+        def fail(method: Any) -> None:
+            with contextlib.suppress(CacheError):
+                method("key", object())
+
+        handler.act = lambda: fail(cache.add)
+        for _ in range(3):
+            fail(cache.set)
+            clock.advance(2)
+        handler.act = int
+        fail(cache.add)
+        assert "suppressed=2" in caplog.messages[-1]
+        assert 4 == sum(each["count"] for each in memory.segment.events() if each["op"] == "add")
+
     def test_raises(self, make: Any, handler: Any) -> None:
         """One that raises does not keep an operation from being done."""
 
