@@ -216,9 +216,7 @@ class TestMode:
         assert 1 == cache.get("key")
         assert "local" == cache.get_entry("key").tier
 
-    def test_own_local(
-        self, make: Make, memory: Any, operator: Operator, local_only: None
-    ) -> None:
+    def test_own_local(self, make: Make, memory: Any, operator: Operator, local_only: None) -> None:
         """Values in an object of the application's are not read either, nor believed later."""
         if memory.kind == "process":
             pytest.skip("the class for it is made for one kind of memory in a process")
@@ -507,9 +505,7 @@ class TestTold:
         yield
         said.clear()
 
-    def test_once(
-        self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_once(self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
         """Each process says once what is in force, and once that it is no more."""
         caplog.set_level(logging.INFO, "accelerator.ops")
         caches = [make(), make(), make().namespace("n")]
