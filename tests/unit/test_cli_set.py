@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,7 +163,7 @@ class TestAsking:
     )
     def test_nobody(self, shop: str, capsys: Capture, monkeypatch: Any, words: list[str]) -> None:
         """Without a terminal, and without --yes, nothing is done."""
-        with open(os.devnull, encoding="ascii") as nothing:
+        with Path(os.devnull).open(encoding="ascii") as nothing:
             monkeypatch.setattr(sys, "stdin", nothing)
             assert 2 == run(shop, *words)
         assert "give --yes" in capsys.readouterr().err
@@ -191,7 +192,7 @@ class TestAsking:
 class TestKilled:
     @pytest.mark.parametrize("after", [0, 1, 2])
     def test_set(self, shop: str, after: int) -> None:
-        """Killed between two of its stores, each option is set or is not; and it can be repeated."""
+        """Killed between two of its stores, each option is set or is not; it can be repeated."""
         pid = os.fork()
         if pid == 0:
             set_and_die(shop, after)
