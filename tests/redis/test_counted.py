@@ -37,7 +37,6 @@ class TestFailures:
             (("area.set", 1, "x"), "set"),
             (("area.delete", 1), "del"),
             (("area.mdelete", [1, 2]), "del"),
-            (("area.set", 1, "x"), "set"),
             (("area.clear",), "del"),
         ],
         ids=lambda it: it if isinstance(it, str) else it[0],
