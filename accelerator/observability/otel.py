@@ -6,9 +6,9 @@ collects.  One look serves all instruments of a collection.
 
 **One process of the host reports**, or sums over processes would count each number once for each
 worker.  It is the one that listens for the host, which is elected; where nobody listens, as there
-is no Redis, the living process that entered first.  Both are read from the segment at each collection,
-so that a process that is killed is followed by another one at the next.  For a moment two may
-report, or none: what they tell are totals since the segment was made, so nothing is lost by that.
+is no Redis, the living process that entered first.  Both are read from the segment at each
+collection, so that a process that is killed is followed by another one at the next.  For a moment
+two may report, or none: what they tell are totals since the segment was made, so nothing is lost.
 
 **Histograms.**  The API has no observable histogram: it wants each duration, in the process that
 reports, and ours are counted in all processes.  (The SDK's way to bring ready histograms, a

@@ -33,7 +33,6 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("operation", "purpose"),
         [
-            (("area.get", 1), "get"),
             (("area.set", 1, "x"), "set"),
             (("area.delete", 1), "del"),
             (("area.mdelete", [1, 2]), "del"),
@@ -54,6 +53,13 @@ class TestFailures:
         host.call(*operation)
         assert 1 <= failures(host)[purpose]
         assert {purpose} == {name for name, n in failures(host).items() if n}
+
+    def test_read(self, server: RedisServer, make_host: Callable[..., Any]) -> None:
+        """A read that Redis refuses; the host goes on hearing from it."""
+        host = make_host(redis=server.url)
+        server.command("ACL", "SETUSER", "default", "-mget")
+        assert None is host.call("area.get", 1)
+        assert {"get"} == {name for name, n in failures(host).items() if n}
 
     def test_atomic(self, server: RedisServer, make_host: Callable[..., Any]) -> None:
         """What Redis decides fails for the caller."""

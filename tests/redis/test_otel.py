@@ -1,5 +1,6 @@
 """OpenTelemetry with real processes and its SDK: one process of a host reports, and tells all."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,24 @@ class TestReporter:
         else:
             assert host.leader()["pid"] == reporter.pid
 
+    def test_listener(self, make_host: Callable[..., Any]) -> None:
+        """The listener reports, also when it is not the oldest; one that is stopped does not."""
+        made = make_host({"area": {}}, workers=2)
+        for worker in made.workers:
+            worker.call(start)
+        former = made.leading_worker()
+        former.signal(signal.SIGSTOP)
+        other = next(worker for worker in made.workers if worker is not former)
+        hosts.until(lambda: other.call(hosts.leader)["pid"] == other.pid)
+        assert other.call(collect)
+        former.signal(signal.SIGCONT)
+        assert [other.pid] == [worker.pid for worker in reporters(made)]
+        # Of two that take turns one at least is younger than the other, and has been the listener.
+        other.signal(signal.SIGSTOP)
+        hosts.until(lambda: former.call(hosts.leader)["pid"] == former.pid)
+        other.signal(signal.SIGCONT)
+        assert [former.pid] == [worker.pid for worker in reporters(made)]
+
     def test_killed(self, host: Any) -> None:
         """When it is killed another one reports, and tells no less than it did."""
         for worker in host.workers:
@@ -133,6 +152,7 @@ class TestReporter:
         before = first.call(collect)
         first.kill()
         host.workers.remove(first)
+        assert reporters(host)  # at once: not before somebody listens again
         second = one_reporter(host)
         after = second.call(collect)
         assert first.pid != second.pid
