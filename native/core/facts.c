@@ -48,7 +48,9 @@ void acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *fac
                      uint32_t count) {
     struct acc_facts *row = acc_facts_row(seg, area);
     uint32_t wanted[ACC_FACTS] = {0}, seen[ACC_FACTS], changed;
-    memcpy(wanted, facts, (count < ACC_FACTS ? count : ACC_FACTS) * sizeof *facts);
+    for (uint32_t i = 0; i < count && i < ACC_FACTS; i++) {
+        wanted[i] = facts[i];
+    }
     uint32_t check = check_of(area, wanted);
     bool known = acc_facts_read(seg, area, seen, &changed);
     if (known && memcmp(seen, wanted, sizeof seen) == 0) {

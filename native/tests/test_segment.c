@@ -22,6 +22,8 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                            g.process_at,
                            g.area_at,
                            g.stats_at,
+                           g.facts_at,
+                           g.hot_at,
                            g.flight_at,
                            g.turn_at,
                            g.link_at,
@@ -36,6 +38,8 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                                g.processes * sizeof(struct acc_process),
                                g.areas * sizeof(struct acc_area_slot),
                                g.stats * sizeof(struct acc_stats),
+                               g.areas * sizeof(struct acc_facts),
+                               sizeof(struct acc_hot_head) + g.hot * sizeof(struct acc_hot_bucket),
                                (uint64_t)g.shards * g.flight_groups * ACC_FLIGHT_GROUP *
                                    sizeof(struct acc_flight),
                                g.turns * sizeof(struct acc_turn),
@@ -53,7 +57,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     }
     CHECK(g.ring_at + g.shards * g.shard_ring_bytes <= size);
     CHECK_EQ(0, g.shard_ring_bytes % ACC_LINE);
-    CHECK(g.ring_at * 100 <= size * 15);
+    CHECK(g.ring_at * 100 <= size * 16);
     CHECK(g.outbox >= 256 && g.outbox == 1u << g.outbox_bits);
     CHECK((uint64_t)g.outbox * sizeof(struct acc_outbox_slot) <= size / 64);
     for (int ring = 0; ring < 2; ring++) {

@@ -44,6 +44,7 @@ from accelerator.remote.names import Names
 
 hosts: Any = sys.modules["hosts"]  # beside this file, loaded by conftest.py
 until = hosts.until
+failed_calls = hosts.failed_calls
 
 GONE = "gone"
 OTHER = bytes(range(16))

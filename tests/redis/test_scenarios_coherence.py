@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not local.NATIVE, reason="processes share throug
 hosts: Any = sys.modules["hosts"]  # beside this file, loaded by conftest.py
 until = hosts.until
 cache = hosts.cache
+failed_calls = hosts.failed_calls
 
 MakeHost = Callable[..., Any]
 Load = Callable[[str], Any]
