@@ -421,11 +421,11 @@ static inline bool miss_due_next(AreaObject *self) {
     if ((self->flags & AREA_PLAIN_MISS) == 0) {
         return false;
     }
-    if (acc_unlikely(self->hot.left <= 1)) {
-        return true;
+    bool due = hot_due(self);
+    if (due) {
+        self->hot.left = 1; /* there */
     }
-    self->hot.left--;
-    return false;
+    return due;
 }
 
 /* The caller has asked objects_usable().  A hit is counted. */

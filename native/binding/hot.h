@@ -5,14 +5,15 @@
 #include "state.h"
 
 /* This read is the one.  All that a hit pays for it: a decrement and a branch, on a line that it has
- * anyway.  (Without a GIL threads may lose each other's decrements: then the next one is later.) */
+ * anyway.  (Asked for 0 alone, as that is one instruction with the decrement, and what is asked for
+ * below 0 is four.  Without a GIL threads may lose each other's decrements, and pass it.) */
 static inline bool hot_due(AreaObject *self) {
 #ifdef ACC_NO_GIL
     int32_t left = acc_load_relaxed(&self->hot.left) - 1;
     acc_store_relaxed(&self->hot.left, left);
     return acc_unlikely(left <= 0);
 #else
-    return acc_unlikely(--self->hot.left <= 0);
+    return acc_unlikely(--self->hot.left == 0);
 #endif
 }
 

@@ -153,8 +153,8 @@ static void count_key(struct acc_segment *seg, const struct owner *key, uint64_t
             return;
         }
     }
-    uint64_t word;
-    uint32_t size;
+    uint64_t word = 0;
+    uint32_t size = 0;
     struct acc_hot_entry *entry = least(seg, bucket, window, &word, &size);
     uint32_t chance = (uint32_t)(acc_remix(ns, 0x589965cc75374cc3ull) >> 32);
     if (acc_range(chance, size + 1) == 0) {

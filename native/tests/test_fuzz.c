@@ -7,6 +7,8 @@
  * operation over a second, no value of another key and none that is torn and still passes its sum.
  * Names of areas are left alone: two names on one slot are beyond what a cache can notice. */
 #include "doorbell.h"
+#include "facts.h"
+#include "hotkeys.h"
 #include "leader.h"
 #include "link.h"
 #include "loads.h"
@@ -411,6 +413,20 @@ static void heal_link(struct fuzz *f) {
     }
 }
 
+/* What people are shown, and what is counted for it. */
+static void show(struct fuzz *f, uint64_t hash) {
+    struct acc_hot_key keys[8];
+    uint32_t facts[ACC_FACTS] = {1}, changed;
+    acc_hot_count(f->seg, f->area.id, hash);
+    uint32_t n = acc_hot_top(f->seg, keys, 8);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(keys[i].area < f->seg->geometry.areas && keys[i].rate >= 0);
+    }
+    CHECK(acc_hot_total(f->seg) >= 0);
+    acc_facts_read(f->seg, f->area.id, facts, &changed);
+    acc_facts_write(f->seg, f->area.id, facts, ACC_FACTS);
+}
+
 static void operate(struct fuzz *f) {
     uint32_t number = random_below(&f->chance, KEYS);
     struct test_key key;
@@ -418,7 +434,7 @@ static void operate(struct fuzz *f) {
     uint32_t later = acc_now(f->seg) + 1000;
     int64_t out, initial = 1;
     uint64_t began = acc_clock_ns();
-    switch (random_below(&f->chance, 19)) {
+    switch (random_below(&f->chance, 20)) {
     case 0: acc_delete(&f->area, &key.key); break;
     case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
     case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
@@ -435,6 +451,7 @@ static void operate(struct fuzz *f) {
     case 12:
     case 13: load_something(f, number); break;
     case 14: look_at_load(f, &key.key); break;
+    case 18: show(f, key.key.hash); break;
     case 15:
     case 16:
         f->written = number;

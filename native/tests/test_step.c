@@ -9,6 +9,8 @@
  * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
  * 0): what has been deleted stays so. */
 #include "evict.h"
+#include "facts.h"
+#include "hotkeys.h"
 #include "leader.h"
 #include "link.h"
 #include "loads.h"
@@ -41,6 +43,8 @@ enum command {
     OPEN_AREA,
     OPEN_VERSION,
     COUNT,
+    COUNT_READ,
+    TELL_FACTS,
     LEAD,
     LEAD_ALONE,
     FINISH,
@@ -95,6 +99,7 @@ struct stepper {
     uint64_t item_size;
     bool of_tags;             /* so is who goes by the area's tag_epoch */
     uint64_t epoch;           /* of that, before the operation */
+    bool of_shown;            /* what is shown to people is audited too */
     bool of_link;             /* the outbox is audited too */
     uint32_t unsent;          /* entries of ours in it that are to be found, or owed */
     bool damaged;             /* a ring is garbage until the operation has mended it */
@@ -218,6 +223,12 @@ static void tags_in_child(struct acc_area *area, struct shared *shared, uint8_t 
     }
 }
 
+static void facts_of(uint64_t version, uint32_t facts[ACC_FACTS]) {
+    for (uint32_t i = 0; i < ACC_FACTS; i++) {
+        facts[i] = (uint32_t)version;
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -256,6 +267,13 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
         shared->status = acc_incr(area, &key.key, 1, &initial, 0, 0, ACC_LOCK_BUDGET_NS, &out);
         break;
     case CLEAR: acc_area_clear(area); break;
+    case COUNT_READ: acc_hot_count(seg, area->base, shared->number); break;
+    case TELL_FACTS: {
+        uint32_t facts[ACC_FACTS];
+        facts_of(shared->version, facts);
+        acc_facts_write(seg, area->id, facts, ACC_FACTS);
+        break;
+    }
     case ENTER:
         acc_process_leave(seg);
         shared->status = acc_process_enter(seg, NULL);
@@ -646,6 +664,34 @@ static void audit_link(struct stepper *s) {
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
 }
 
+enum { HOT_KEYS = 40, HOT_NEW = 30 }; /* hashes, all of one bucket */
+
+/* The copy: nothing is shown that nobody counted or wrote, and both tables serve. */
+static void audit_shown(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    struct acc_hot_key keys[2 * ACC_HOT_WAYS];
+    uint32_t facts[ACC_FACTS], changed;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    uint32_t n = acc_hot_top(audit, keys, 2 * ACC_HOT_WAYS);
+    CHECK(n >= ACC_HOT_WAYS - 1 && n <= ACC_HOT_WAYS);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(keys[i].hash < HOT_KEYS);
+        CHECK_EQ(s->area.base, keys[i].area);
+    }
+    for (int i = 0; i < 200; i++) {
+        acc_hot_count(audit, s->area.base, HOT_KEYS);
+    }
+    CHECK(acc_hot_top(audit, keys, 1) == 1 && keys[0].hash == HOT_KEYS);
+    if (acc_facts_read(audit, s->area.id, facts, &changed)) {
+        for (uint32_t i = 1; i < ACC_FACTS; i++) {
+            CHECK_EQ(facts[0], facts[i]);
+        }
+    }
+    facts_of(1, facts);
+    acc_facts_write(audit, s->area.id, facts, ACC_FACTS);
+    CHECK(acc_facts_read(audit, s->area.id, facts, &changed) && facts[0] == 1);
+}
+
 static uint64_t word_of(struct acc_segment *seg, const struct acc_area *area, uint64_t number) {
     struct test_key key;
     struct acc_found found;
@@ -729,6 +775,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             audit_image(s, must_be_there, wanted);
             if (s->of_link) {
                 audit_link(s);
+            }
+            if (s->of_shown) {
+                audit_shown(s);
             }
             if (s->of_tags) {
                 audit_tags(s);
@@ -1265,6 +1314,25 @@ static void outbox(void) {
     end_stepper(s);
 }
 
+/* A read is counted of a key that is in the table, and of ever new ones, of which some take the place
+ * of another; areas are bound with other options each time. */
+static void shown_to_people(void) {
+    struct stepper *s = new_stepper();
+    for (uint64_t hash = 0; hash < ACC_HOT_WAYS; hash++) {
+        acc_hot_count(s->seg, s->area.base, hash);
+    }
+    s->of_shown = true;
+    for (uint64_t hash = HOT_NEW; hash < HOT_KEYS; hash++) {
+        s->shared->number = hash;
+        walk(s, COUNT_READ, false);
+        s->shared->number = 0;
+        walk(s, COUNT_READ, false);
+        walk(s, TELL_FACTS, false);
+    }
+    CHECK(s->images > 3 * (HOT_KEYS - HOT_NEW));
+    end_stepper(s);
+}
+
 static void leader_and_link(void) {
     struct stepper *s = new_stepper();
     s->of_link = true;
@@ -1607,6 +1675,7 @@ int main(int argc, char **argv) {
         TEST(version_opened),
         TEST(outbox),
         TEST(leader_and_link),
+        TEST(shown_to_people),
         TEST(ring_comes_round_beside),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
