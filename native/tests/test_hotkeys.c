@@ -256,9 +256,61 @@ static void half_taken(void) {
     entry->hash = 42;
     entry->area = area + 1; /* of another area, with the check of this one */
     CHECK(rate_of(seg, 42) == 0);
+    entry->area = area ^ 1ull << 40; /* of this area, with the check of none */
+    CHECK(rate_of(seg, 42) == 0);
     acc_hot_count(seg, 1, 44);
     CHECK_EQ(44, entry->hash);
     CHECK(rate_of(seg, 44) > 0);
+    acc_segment_close(seg);
+}
+
+static void fill_bucket(struct acc_segment *seg, uint32_t counts) {
+    for (uint64_t hash = 1; hash <= ACC_HOT_WAYS; hash++) {
+        acc_hot_count(seg, 1, hash);
+        acc_hot_bucket(seg, 0)->entry[hash - 1].count += counts - 1;
+    }
+}
+
+/* What has become hot gets into a bucket that is full of what is less so. */
+static void comes_in(void) {
+    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    begin_window(seg);
+    fill_bucket(seg, 2);
+    for (int i = 0; i < 100; i++) {
+        acc_hot_count(seg, 1, 42);
+    }
+    struct acc_hot_key keys[SHOWN];
+    CHECK_EQ(ACC_HOT_WAYS, acc_hot_top(seg, keys, SHOWN));
+    CHECK_EQ(42, keys[0].hash);
+    CHECK(rate_of(seg, 42) > 10 * keys[1].rate);
+    acc_segment_close(seg);
+}
+
+/* What is read once does not push out what is hot, not even the least of it. */
+static void stays(void) {
+    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    begin_window(seg);
+    fill_bucket(seg, 500000);
+    for (uint64_t hash = 100; hash < 150; hash++) {
+        acc_hot_count(seg, 1, hash);
+    }
+    for (uint64_t hash = 1; hash <= ACC_HOT_WAYS; hash++) {
+        CHECK(rate_of(seg, hash) > 0);
+    }
+    acc_segment_close(seg);
+}
+
+/* Two who took places for one key at once: it is shown once, with what both have counted. */
+static void taken_twice(void) {
+    struct acc_segment *seg = new_segment(2 * MIB, 64 << 10);
+    begin_window(seg);
+    acc_hot_count(seg, 1, 42);
+    double once = rate_of(seg, 42);
+    struct acc_hot_bucket *bucket = acc_hot_bucket(seg, 0);
+    bucket->entry[3] = bucket->entry[0];
+    struct acc_hot_key keys[SHOWN];
+    CHECK_EQ(1, acc_hot_top(seg, keys, SHOWN));
+    CHECK(keys[0].rate == 2 * once);
     acc_segment_close(seg);
 }
 
@@ -305,11 +357,14 @@ static void read_only(void) {
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {TEST(finds_the_top), TEST(finds_the_top_in_a_small_segment),
-                                        TEST(drawn_alike),   TEST(forgets),
-                                        TEST(bounded),       TEST(garbage),
-                                        TEST(half_taken),    TEST(areas_are_apart),
-                                        TEST(saturates),     TEST(read_only)};
+    static const struct test tests[] = {
+        TEST(finds_the_top),   TEST(finds_the_top_in_a_small_segment),
+        TEST(drawn_alike),     TEST(forgets),
+        TEST(bounded),         TEST(garbage),
+        TEST(half_taken),      TEST(taken_twice),
+        TEST(comes_in),        TEST(stays),
+        TEST(areas_are_apart), TEST(saturates),
+        TEST(read_only)};
     make_zipf();
     return run_tests(tests, sizeof tests / sizeof *tests, 60, argc, argv);
 }
