@@ -8,8 +8,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-import accelerator
-from accelerator import local
+from accelerator import LevelCache, local, testing
 from accelerator.observability import otel
 from accelerator.observability.metrics import PREFIX
 from accelerator.observability.reading import Reader, Reading
@@ -86,9 +85,9 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
 class TestReporter:
     def test_own_memory(self) -> None:
         """Memory of one process has one process that reports."""
-        accelerator.LevelCache("alone").get(1)
-        memory = accelerator.runtime.current().memory
-        assert otel.is_reporter(memory)
+        with testing.isolated() as own:
+            LevelCache("alone").get(1)
+            assert otel.is_reporter(own.memory)
 
     def test_without_sdk(self) -> None:
         """With the API alone the instruments do nothing, and import nothing more."""
