@@ -270,6 +270,12 @@ def current() -> Attachment:
             return _degrade(error)
 
 
+def entered() -> Attachment | None:
+    """What this process is attached to; None: to nothing.  Attaches nothing, unlike current()."""
+    attachment = _runtime.attachment
+    return attachment if attachment is not None and attachment.entered else None
+
+
 def spare_memory() -> local.Segment:
     """Memory of this process for areas that the segment has no room for in its table."""
     with _runtime.lock.held():

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import itertools
 import logging
 import os
 import random
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from accelerator import message
 from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, HEARD_MESSAGE
 from accelerator.errors import CacheError, RemoteError
-from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
+from accelerator.invalidation.protocol import MOST_PROBES, REPAIR_SECONDS, Follower
 from accelerator.invalidation.resend import Deposed, Resender
 from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
 from accelerator.message import MessageError
@@ -55,7 +54,9 @@ DEAD_AFTER: Final = 3
 OUTBOX_EVERY: Final = 0.1
 """Seconds between two looks into the outbox."""
 ANSWERS: Final = 10
-"""Probes that are answered in a second at most, and so many at once: more of them are a flood."""
+"""Answers to probes in a second at most, in the long run: more of them are a flood."""
+ANSWERS_AT_ONCE: Final = message.MOST_PROBED
+"""As many as somebody gets who asks about all areas, if each is answered by itself."""
 COMPLAINT_EVERY: Final = 10.0
 RECHECK_EVERY: Final = 60.0
 """Seconds between two looks whether the server has begun anew."""
@@ -262,7 +263,9 @@ class _Leadership:
         self._outbox_at = 0.0
         self._reading = False
         """Whether there is more of a log to be read."""
-        self._answers_left = float(ANSWERS)
+        self._asked: dict[bytes, list[tuple[str, int]]] = {}
+        """Areas and numbers that are to be told, by the nonce of who asked."""
+        self._answers_left = float(ANSWERS_AT_ONCE)
         self._answers_at = time.monotonic()
         """How many probes may be answered, and when that was so."""
         self._complaints: dict[str, float] = {}
@@ -537,27 +540,33 @@ class _Leadership:
 
     def _answer(self) -> None:
         """
-        Answer the probes to which this host has come; those of a flood get none.
+        Answer the probes to which this host has come: at once, unless they are a flood.
 
         One answer tells of all areas that somebody asks about, as far as they are due.
         """
-        asked: dict[bytes, list[tuple[str, int]]] = {}
         for probe in self._follower.probes():
-            asked.setdefault(probe.nonce, []).append((probe.area, probe.seq))
-        for nonce, applied in itertools.islice(asked.items(), self._answers_now(len(asked))):
+            areas = self._asked.setdefault(probe.nonce, [])
+            if len(areas) < message.MOST_PROBED:
+                areas.append((probe.area, probe.seq))
+        while len(self._asked) > MOST_PROBES:
+            del self._asked[next(iter(self._asked))]
+        for _ in range(self._answers_now(len(self._asked))):
+            nonce = next(iter(self._asked))
+            applied = self._asked.pop(nonce)
             self._prove()
             said = message.answer(self._memory.origin, os.getpid(), socket.gethostname(), applied)
             try:
                 self._remote.answer(nonce, said)
             except RemoteError as error:
                 self._complain(f"{self._remote.title} does not take answers ({error.reason})")
-                return  # the others would fail, too, each after its time limit
+                self._asked.clear()  # the others would fail, too, each after its time limit
+                return
 
     def _answers_now(self, wanted: int) -> int:
-        """Take so many of the answers of this second, or those that are left."""
+        """Take so many of the answers that may be given, or those that are left."""
         now = time.monotonic()
         earned = (now - self._answers_at) * ANSWERS
-        self._answers_left = min(float(ANSWERS), self._answers_left + earned)
+        self._answers_left = min(float(ANSWERS_AT_ONCE), self._answers_left + earned)
         self._answers_at = now
         granted = min(wanted, int(self._answers_left))
         self._answers_left -= granted

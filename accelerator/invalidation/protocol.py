@@ -47,6 +47,20 @@ gathered.  It stands on no heartbeat, so what it says holds for the history that
 go on: whether it has ended is known half a second later.  One whose history has ended gets no
 answer, nor does one whose leader is killed in between: whoever asked asks again.
 
+**Violations** are counted where something is so that no fault makes so: neither a lost message, nor
+a failover, a restart, an eviction, a kill at any point.  What is left is a mistake of ours, or
+somebody else's hand on what is ours in Redis or in the segment.  They are three, each only as long
+as the history has a name and keeps it:
+
+- Redis says a lower number than this host has applied, or than the segment says that it has.
+- A number is heard a second time on one connection, or a lower one.  A failover of the server that
+  gives them may do that on a cluster, so it counts when a heartbeat sent later tells that there was
+  none.
+- An entry of the log holds a message of another number.
+
+What is done about them is what is done about a counter, or a log, that was lost; so they cost no
+correctness that this host could keep.
+
 **Killed anywhere.**  The next leader starts from ``area_state``.  It is written after the drops
 that it speaks of and before the extension that stands on it, so it is never too high either.  One
 that is too low costs a replay, whose drops do no harm.
@@ -72,12 +86,13 @@ from accelerator.message import (
     MessageError,
     parse,
     parse_heartbeat,
+    replication_hash,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from accelerator.message import Invalidation
+    from accelerator.message import Heartbeat, Invalidation
 
 GARBAGE_PAUSE: Final = 1.0
 """Seconds between two replays of an area that are asked for by bytes nobody can read."""
@@ -96,6 +111,8 @@ MOST_PROBES: Final = 256
 MOST_BEATS: Final = 64
 """Heartbeats that are remembered; older ones would extend nothing any more."""
 _LAST: Final = 2**63 - 1
+_UNNAMED: Final = replication_hash(b"?")
+"""Of all histories where the server does not tell their names: any of them may be another one."""
 
 
 class Memory(Protocol):
@@ -136,6 +153,7 @@ class _Area:
         "batch",
         "confirmed",
         "expired",
+        "heard",
         "known",
         "name",
         "proof",
@@ -144,6 +162,7 @@ class _Area:
         "suspect",
         "suspect_at",
         "target",
+        "twice_at",
         "written",
     )
 
@@ -166,6 +185,10 @@ class _Area:
         """Not before then is something unreadable a reason to ask for a replay again."""
         self.again_at = 0.0
         """Not before then is a replay asked for."""
+        self.heard = 0
+        """The highest number heard on the present connection, in the present history."""
+        self.twice_at = 0
+        """The heartbeat sent last before a number was heard again there; 0: none was."""
         self.received = 0
         """Messages that were taken, and not yet counted."""
         self.batch: list[bytes] = []
@@ -257,6 +280,7 @@ class Follower:
         self._beats.clear()
         for area in self._areas.values():
             area.confirmed = False
+            area.heard = area.twice_at = 0
 
     def confirmed(self, name: str) -> bool:
         """Redis has confirmed the subscription of an area; False: it was known, or is not ours."""
@@ -302,6 +326,8 @@ class Follower:
             for asked, seq in zip(beat.asked, heard.seqs, strict=True)
             if asked.confirmed
         ]
+        for asked, seq in answers:
+            self._check(asked, seq, heard)
         if any(_history_ended(asked, seq, heard.replication) for asked, seq in answers):
             self._start_over()
         settled = self._settled()
@@ -309,6 +335,18 @@ class Follower:
             if self._judge(asked.area, heard.replication, seq, heard.number) and settled:
                 self._memory.area_extend(asked.area.name, beat.sent + self._bound)
         return True
+
+    def _check(self, asked: _Asked, seq: int, heard: Heartbeat) -> None:
+        """Count what nothing but a mistake or somebody's hand can have done: see Violations."""
+        area = asked.area
+        is_named = heard.replication != _UNNAMED
+        if is_named and asked.replication == area.replication == heard.replication:
+            if asked.known > seq:
+                self._count(area.name, "consistency_violation", 1)
+            if area.twice_at and heard.number > area.twice_at:
+                self._count(area.name, "consistency_violation", 1)
+        if heard.number > area.twice_at:
+            area.twice_at = 0
 
     def _start_over(self) -> None:
         """The history that is known has ended: no number of it says anything any more."""
@@ -320,6 +358,7 @@ class Follower:
     def _judge(self, area: _Area, replication: int, seq: int, number: int) -> bool:
         """Compare what Redis has given with what is known here; True: it is all done."""
         if not area.replication:
+            area.heard = area.twice_at = 0  # numbers of this history, from now on
             # The first heartbeat since its subscription: whatever was stored before it was may
             # have missed a message.
             self._clear(area, replication, seq)
@@ -342,6 +381,9 @@ class Follower:
         except MessageError:
             self.unreadable(name, now)
             return
+        if area.replication and message.seq <= area.heard:
+            area.twice_at = area.twice_at or max(1, self._number)
+        area.heard = max(area.heard, message.seq)
         if area.replication and message.seq <= area.known:
             if message.kind == PROBE:
                 self._note_probe(area, message)  # what was given up was not looked at
@@ -513,6 +555,8 @@ class Follower:
                 self._count_unreadable(area.name)
                 area.again_at = area.suspect_at = now + GARBAGE_PAUSE
                 message = None
+            if message is not None and message.seq != seq:
+                self._count(area.name, "consistency_violation", 1)
             if message is None or message.seq != seq or seq != area.known + 1:
                 self._give_up(area, max(area.target, entries[-1][0]))
                 return

@@ -218,8 +218,10 @@ METRICS: Final[Sequence[Metric]] = (
         "reads of a key that was not there, or not fresh, which would have taken a stale value",
     ),
     _counter(
-        "consistency_violation",
-        "values found to be other than what this host had been told of them; above 0: report it",
+        "consistency_violations",
+        "what no fault can do, only a bug, or somebody's hand: numbers of changes that go back or "
+        "come twice, a log of other numbers than its entries say; above 0: report it",
+        of="consistency_violation",
     ),
     _counter("lock_giveup", "writes given up after 20 ms"),
     _counter("corrupt_item", "items dropped because they did not verify or could not be decoded"),

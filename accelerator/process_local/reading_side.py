@@ -119,7 +119,7 @@ class ReadingSide(OperatorSide):
             areas = [self._row(area, stats["areas"][name]) for name, area in self._areas.items()]
             return {
                 "areas": sorted(areas, key=lambda row: row[0]),
-                "processes": {self.incarnation: self._sums()} if processes else {},
+                "processes": {self.incarnation: self._sums()} if processes and areas else {},
                 "segment": stats["segment"],
             }
 

@@ -624,6 +624,8 @@ def check(make: Callable[..., Any], events: Events, *, era: int = ERA) -> World:
         raise Violation(f"out of step at {world.now}, though nothing is wrong any more")
     if world.memory.value != world.current:
         raise Violation("in step, and holds what is old")
+    if era == ERA and world.memory.counts.get("consistency_violation"):
+        raise Violation("a fault is taken for what no fault can do")
     return world
 
 

@@ -69,6 +69,7 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "gevent": frozenset({"flight"}),
     "gunicorn": frozenset({"demo"}),
     "msgpack": frozenset({"codec", "message"}),
+    "opentelemetry": frozenset({"observability"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
     "prometheus_client": frozenset({"observability"}),

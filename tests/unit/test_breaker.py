@@ -52,8 +52,8 @@ class Case:
         self.words, self.meter = Words(answer), Meter()
         self.guard = Guard(self.words, 2.0)
 
-    def call(self, *, reading: bool = True) -> Any:
-        return self.guard.call(self.meter, "users", "get", reading=reading)
+    def call(self, *, reading: bool = True, operation: str = "get", counts_as: str = "") -> Any:
+        return self.guard.call(self.meter, "users", operation, reading=reading, counts_as=counts_as)
 
     def fail(self, error: BaseException, *, reading: bool = True) -> None:
         with pytest.raises(type(error)), self.call(reading=reading):
@@ -103,6 +103,38 @@ class TestGuard:
         case.fail(RemoteError("away", reason=reason))
         assert [("failed", probe)] == case.words.told
         assert [counter] == case.meter.counted
+
+    @pytest.mark.parametrize(
+        ("operation", "counts_as", "purpose"),
+        [
+            ("get", "", "get"),
+            ("lease", "", "fill"),
+            ("fill", "", "fill"),
+            ("write", "", "set"),
+            ("write", "del", "del"),
+            ("expire", "", "del"),
+            ("clear", "", "del"),
+            ("mark_tags", "", "del"),
+            ("tell", "", "del"),
+            ("add", "", "atomic"),
+            ("touch", "", "atomic"),
+            ("incr", "", "atomic"),
+        ],
+    )
+    def test_purpose(self, operation: str, counts_as: str, purpose: str) -> None:
+        """A failure is counted by what the call was for; its error names the call itself."""
+        case = Case()
+        for reason, kind in (("timeout", "timeout"), ("connection", "error")):
+            error = RemoteError("away", reason=reason)
+            with (
+                pytest.raises(RemoteError),
+                case.call(operation=operation, counts_as=counts_as),
+            ):
+                raise error
+            assert f"l2_{kind}_{purpose}" == case.meter.counted[-1]
+        last = case.guard.last_error()
+        assert last is not None
+        assert operation == last["operation"]
 
     def test_of_this_command(self) -> None:
         """An error that is about one key or command: Redis is there."""

@@ -265,6 +265,7 @@ COMMANDS = (
     "stats",
     "top",
     "listener",
+    "probe",
     "flights",
     "events",
     "hash",

@@ -355,6 +355,102 @@ class TestPrecision:
         assert before < peace.memory.token
 
 
+class TestViolations:
+    """What no fault does is counted; that none of them is, the schedules above show."""
+
+    @staticmethod
+    def counted(seen: Any) -> int:
+        found: int = seen.memory.counts.get("consistency_violation", 0)
+        return found
+
+    def test_number_goes_back(self) -> None:
+        """Somebody writes a lower number into Redis: once, and the host is in step again."""
+        peace = world.World(Follower)
+        for _ in range(5):
+            peace.do_other()
+        peace.run(2, {})
+        peace.server.counter -= 3
+        peace.run(4, {})
+        assert 1 == self.counted(peace)
+        assert peace.now <= peace.memory.fresh_until
+
+    def test_applied_is_ahead(self) -> None:
+        """So is what a segment says that it has applied of what was never written."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        replication, seq = peace.memory.state
+        peace.memory.state = (replication, seq + 1000)
+        peace.do_die()
+        peace.run(3, {})
+        assert 1 == self.counted(peace)
+
+    def test_number_heard_twice(self) -> None:
+        """A message that somebody has made up, with a number that was given before."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        _, data = peace.server.log[-1]
+        peace.server.publish("message", data)
+        peace.run(3, {})
+        assert 1 == self.counted(peace)
+
+    def test_number_heard_twice_in_a_failover(self) -> None:
+        """The same where the history turns out to be another one: that is a failover."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        follower = peace.leaders[0].follower
+        seq, data = peace.server.log[-1]
+        follower.message(world.AREA, data, peace.now)
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, "history-2", [seq]))
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, "history-2", [seq]))
+        assert 0 == self.counted(peace)
+
+    def test_before_the_heartbeat(self) -> None:
+        """A heartbeat sent before the number was heard again proves nothing."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        follower = peace.leaders[0].follower
+        number, _ = follower.sending(peace.now)
+        seq, data = peace.server.log[-1]
+        follower.message(world.AREA, data, peace.now)
+        history = peace.server.name
+        follower.heartbeat(message.heartbeat(number, history, [seq]))
+        assert 0 == self.counted(peace)
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, history, [seq]))
+        assert 1 == self.counted(peace)
+
+    def test_log_of_other_numbers(self) -> None:
+        """An entry of the log that holds a message of another number drops the area."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_cut()
+        peace.do_other()
+        seq, data = peace.server.log[-1]
+        peace.server.log[-1] = (seq, data.replace(b" %d " % seq, b" %d " % (seq + 7)))
+        peace.run(5, {})
+        assert 1 == self.counted(peace)
+        assert 1 == peace.memory.counts["flush"]
+
+    def test_without_a_name(self) -> None:
+        """Where the server does not tell its history, a number that goes back may be a failover."""
+        peace = world.World(Follower)
+        peace.server.name = "?"
+        for _ in range(5):
+            peace.do_other()
+        peace.run(2, {})
+        peace.server.counter -= 3
+        peace.run(4, {})
+        assert 0 == self.counted(peace)
+
+
 # --- the mutants --------------------------------------------------------------------------------
 
 MUTANTS: dict[str, tuple[str, str]] = {
@@ -435,6 +531,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "keeps a number of the history before": (
         "            area.replication = 0\n",
         "            pass\n",
+    ),
+    "takes numbers that begin anew for a violation": (
+        "            area.heard = area.twice_at = 0  # numbers of this history, from now on\n",
+        "",
     ),
 }
 """What is replaced by what in the source of the protocol."""
