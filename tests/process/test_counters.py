@@ -1,0 +1,424 @@
+"""
+Counters against the truth, under Gunicorn whose workers are recycled and killed.
+
+What the application does it writes into a ledger, before and after each operation, and what that
+has added to the counters follows from what the operation returned (``counted_app``).  In the end
+each counter is the sum of that, exactly, but for what was in flight when a worker was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accelerator import local, segment
+from accelerator.demo.redis_server import RedisServer
+from accelerator.observability import metrics, reading
+
+pytestmark = [
+    pytest.mark.skipif(not local.NATIVE, reason="workers share through the native part"),
+    pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn"),
+]
+
+WORKERS, THREADS = 4, 3
+CONFIG = f"""
+import accelerator
+workers = {WORKERS}
+worker_class = "gthread"
+threads = {THREADS}
+max_requests = 60
+max_requests_jitter = 30
+timeout = 60
+graceful_timeout = 30
+post_worker_init = accelerator.attach
+child_exit = accelerator.on_child_exit
+"""
+
+APP = Path(__file__).parent.parent / "support"
+SHM = Path("/dev/shm")
+SAMPLE = re.compile(r"accelerator_cache_(\w+)\{(.*)\} (\d+)$")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+class Server:
+    """Gunicorn over ``counted_app``."""
+
+    def __init__(self, folder: Path, name: str, **environment: str) -> None:
+        (folder / "gunicorn.conf.py").write_text(CONFIG)
+        self.ledger = folder / "ledger"
+        self.log = folder / "log"
+        self.killed: list[int] = []
+        self._socket = folder / "socket"
+        self._name = name
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "--no-control-socket"),
+                    *("--bind", f"unix:{self._socket}", "--pythonpath", str(APP)),
+                    "counted_app:app",
+                ],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "LEDGER": str(self.ledger),
+                    "ACCELERATOR_NAME": name,
+                    **environment,
+                },
+                stdout=log,
+                stderr=log,
+            )
+
+    def ask(self, path: str, argument: str = "") -> bytes | None:
+        """Ask any worker; None: it was killed meanwhile, or there is none just now."""
+        try:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as plain:
+                plain.settimeout(60)
+                plain.connect(str(self._socket))
+                connection = http.client.HTTPConnection("localhost")
+                connection.sock = plain
+                connection.request("GET", f"/{path}?{urllib.parse.quote(argument)}")
+                response = connection.getresponse()
+                body = response.read()
+                return body if response.status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def must(self, path: str) -> bytes:
+        """Ask until there is an answer."""
+        deadline = time.monotonic() + 60
+        while (body := self.ask(path)) is None:
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            assert self._process.poll() is None, self.log.read_text()[-4000:]
+            time.sleep(0.02)
+        return body
+
+    def workers(self) -> list[int]:
+        """Pids of the workers that run now."""
+        pid = self._process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill_one(self, rng: random.Random) -> None:
+        """SIGKILL for some worker, whatever it does."""
+        pids = self.workers()
+        if pids:
+            victim = rng.choice(pids)
+            self.killed.append(victim)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
+    def file(self) -> segment.SegmentFile:
+        """The segment's."""
+        return segment.own_file(self._name)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a server, with a segment of its own."""
+    name = f"test-counters-{os.getpid()}"
+    servers: list[Server] = []
+
+    def start(**environment: str) -> Server:
+        servers.append(Server(tmp_path, name, **environment))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+    for path in SHM.glob(f"accelerator.*.{name}.*"):
+        path.unlink()
+
+
+class Watcher:
+    """Reads all counters again and again; none may ever be less than it was."""
+
+    def __init__(self, server: Server) -> None:
+        self._reader = reading.Reader(segment.inspect(server.file()))
+        self._last: dict[str, dict[str, int]] = {}
+        self.looks = 0
+
+    def look(self) -> None:
+        """Read once."""
+        for name, area in self._reader.read(processes=False).areas.items():
+            now = numbers_of(area)
+            before = self._last.get(name, {})
+            less = {each: (before[each], now[each]) for each in before if now[each] < before[each]}
+            assert not less, f"{name} went back: {less}"
+            self._last[name] = now
+        self.looks += 1
+
+    @property
+    def counted(self) -> dict[str, dict[str, int]]:
+        """All of it, as last read."""
+        return self._last
+
+
+def numbers_of(area: reading.Area) -> dict[str, int]:
+    """Give the counters of an area, and how much its histograms have counted."""
+    totals = area.totals
+    counters = dict(totals.counters)
+    counters["load_total"] = counters.pop("load")
+    counters["load_latency"] = sum(totals.loads[:-1])
+    counters["l2_latency"] = sum(totals.l2[:-1])
+    return counters
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def storm(server: Server, seconds: float, *, seed: int, pause: float) -> Watcher:
+    """Ask for operations from many clients at once, and kill workers meanwhile."""
+    server.must("show")
+    watcher = Watcher(server)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def client(number: int) -> None:
+        for n in range(10**9):
+            if stop.is_set():
+                return
+            if server.ask("run", f"{seed}-{number}-{n}") is None:
+                stop.wait(0.01)
+
+    def one_of_pair(name: str) -> None:
+        server.ask("pair", name)
+
+    def both() -> None:
+        for n in range(10**9):
+            if stop.is_set():
+                return
+            two = [threading.Thread(target=one_of_pair, args=[f"pair {seed} {n}"]) for _ in "ab"]
+            for thread in two:
+                thread.start()
+            for thread in two:
+                thread.join()
+
+    def look() -> None:
+        try:
+            while not stop.wait(0.05):
+                watcher.look()
+        except BaseException as error:  # the test's to see
+            failures.append(error)
+
+    clients = [threading.Thread(target=client, args=[n]) for n in range(5)]
+    everybody = [*clients, threading.Thread(target=both), threading.Thread(target=look)]
+    for thread in everybody:
+        thread.start()
+    rng = random.Random(seed)
+    end_at = time.monotonic() + seconds
+    while time.monotonic() < end_at:
+        time.sleep(rng.uniform(0.3, 1.7) * pause)
+        server.kill_one(rng)
+    stop.set()
+    for thread in everybody:
+        thread.join()
+    if failures:
+        raise failures[0]
+    server.must("show")
+    watcher.look()
+    return watcher
+
+
+# --- the ledger ---------------------------------------------------------------------------------
+
+
+class Truth:
+    """What the ledger says: by area, and within that by counter."""
+
+    def __init__(self, ledger: Path) -> None:
+        lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+        self.begun = {line["begun"]: line for line in lines if "begun" in line}
+        self.done = {line["done"]: line for line in lines if "done" in line}
+        self.failures = [line["failure"] for line in lines if line.get("failure")]
+        self.lost = [line for number, line in self.begun.items() if number not in self.done]
+        self.least: dict[str, Counter[str]] = {}
+        self.most: dict[str, Counter[str]] = {}
+        for number, line in self.begun.items():
+            end = self.done.get(number)
+            least, most = ({}, line["most"]) if end is None else self._bounds(line, end)
+            self.least.setdefault(line["area"], Counter()).update(least)
+            self.most.setdefault(line["area"], Counter()).update(most)
+        self.joined = 0
+        self._judge_pairs()
+
+    @staticmethod
+    def _bounds(line: dict[str, Any], end: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+        did = Counter(end["did"])
+        if end["took"] < 0.9 or "load_success" not in did or "pair" in end:
+            return did, did
+        # A loader that is quick was as long as one that is late: the machine was busy.
+        either = Counter({name: did[name] for name in did.keys() - {"load_success"}})
+        return either, did + Counter({"load_timeout": did["load_success"]})
+
+    def _judge_pairs(self) -> None:
+        """Add what a pair can have counted besides, where one of the two was lost or too late."""
+        pairs: dict[str, list[dict[str, Any]]] = {}
+        for end in self.done.values():
+            if "pair" in end:
+                pairs.setdefault(end["pair"], []).append(end)
+        for ends in pairs.values():
+            roles = sorted(end["role"] for end in ends)
+            together = all(end.get("joined", True) for end in ends)
+            if roles == ["followed", "led"] and together:
+                self.joined += 1
+                continue
+            # The other one was killed, or came when it was too late to join.
+            extra = Counter(local_hit=1, object_hit=1, load_joined=1, load_taken_over=1)
+            for end in ends:
+                self.most["pairs"].update(extra if end["role"] == "led" else {"local_hit": 1})
+                if end["role"] == "followed":
+                    self.least["pairs"].subtract(end["did"])
+
+    def check(self, server: Server) -> None:
+        """Check that it is a ledger of what was to be tried."""
+        assert not self.failures, self.failures[0]
+        assert {line["pid"] for line in self.lost} <= set(server.killed)
+        # One operation a thread, and one within its loader.
+        assert len(self.lost) <= 2 * THREADS * len(server.killed)
+        assert self.joined > 0
+
+
+# What happens on a machine that is too busy: a lock was not had in time.  It changes what an
+# operation does, and is itself counted.
+BUSY = ("lock_giveup", "load_crowded")
+NOT_ASKED = {"bytes", "entries", "dead_owner_takeover", *BUSY}
+
+
+def compare(
+    truth: Truth, counted: dict[str, dict[str, int]], *, besides: set[str] = frozenset()
+) -> None:
+    """Compare each counter of each area with the ledger."""
+    wrong = []
+    for area, most in truth.most.items():
+        busy = sum(counted[area][name] for name in BUSY)
+        assert busy <= 10, f"{area}: the machine is too busy for this test"
+        for name, number in counted[area].items():
+            least = truth.least[area][name]
+            if name in NOT_ASKED | besides:
+                continue
+            if not least - busy <= number <= most[name] + busy:
+                wrong.append(f"{area} {name}: {least} to {most[name]} in truth, {number} counted")
+    assert not wrong, "\n".join(wrong)
+
+
+def shown(server: Server) -> dict[str, dict[str, dict[str, int]]]:
+    """What each way of asking shows, by its name, area and counter."""
+    _, answer = json.loads(server.must("show"))
+    command = [sys.executable, "-m", "accelerator", "stats", "--name", server.file().name]
+    run = {"check": True, "capture_output": True, "text": True}
+    as_json = json.loads(subprocess.run([*command, "--json"], **run).stdout)
+    return {
+        "metrics_snapshot": {name: each["metrics"] for name, each in answer["areas"].items()},
+        "diagnostic_snapshot": {name: each["diagnostic"] for name, each in answer["areas"].items()},
+        "stats --json": as_json["areas"],
+        "diagnostics": answer["diagnostics"]["areas"],
+        "otel_metric_points": {
+            name: of_points(each["points"]) for name, each in answer["areas"].items()
+        },
+        "/metrics": of_text(server.must("metrics").decode()),
+    }
+
+
+SOURCES = {
+    (metric.name, value): source
+    for metric in metrics.METRICS
+    for value, source in metric.sources.items()
+    if metric.kind == "counter"
+}
+"""What counters are called in METRICS, by name and the label that is not ``area``."""
+
+
+def labelled(name: str, labels: dict[str, str], number: int) -> dict[str, int]:
+    """Give a sample as metrics_snapshot() calls it; nothing if it is no counter of areas."""
+    more = [value for label, value in labels.items() if label != "area"]
+    source = SOURCES.get((name, more[0] if more else ""))
+    return {} if source is None or "area" not in labels else {source: number}
+
+
+def of_points(points: list[dict[str, Any]]) -> dict[str, int]:
+    """Counters of data points."""
+    found = {}
+    for point in points:
+        found.update(labelled(point["name"], point["attributes"], point["value"]))
+    return found
+
+
+def of_text(text: str) -> dict[str, dict[str, int]]:
+    """Counters of a text for Prometheus, by area."""
+    found: dict[str, dict[str, int]] = {}
+    for name, written, number in filter(None, map(parsed, text.splitlines())):
+        labels = dict(LABEL.findall(written))
+        found.setdefault(labels.get("area", ""), {}).update(labelled(name, labels, int(number)))
+    return found
+
+
+def parsed(line: str) -> tuple[str, str, str] | None:
+    """Name, labels and value of a line that is an integer sample with labels."""
+    found = SAMPLE.match(line)
+    return found and (f"accelerator_cache_{found[1]}", found[2], found[3])
+
+
+class TestCounters:
+    @pytest.mark.slow
+    @pytest.mark.watchdog(240)  # 12 s of operations, behind whatever else the machine does
+    def test_killed_and_recycled(self, serve: Callable[..., Server]) -> None:
+        """Four workers, recycled and killed: every counter is what the ledger says."""
+        check_run(serve(), seconds=12, seed=1, pause=1.0)
+
+    @pytest.mark.nightly
+    @pytest.mark.watchdog(1200)  # four minutes of operations
+    def test_killed_and_recycled_for_long(self, serve: Callable[..., Server]) -> None:
+        """The same for long, with many more kills."""
+        check_run(serve(), seconds=240, seed=random.randrange(10**6), pause=0.5)
+
+
+def check_run(server: Server, *, seconds: float, seed: int, pause: float) -> None:
+    """Run it, and compare."""
+    print("seed", seed)
+    watcher = storm(server, seconds, seed=seed, pause=pause)
+    truth = Truth(server.ledger)
+    truth.check(server)
+    counted = watcher.counted
+    compare(truth, counted)
+    assert watcher.looks > 10
+    assert 0 == sum(area["evictions"] for area in counted.values())
+    assert len({line["pid"] for line in truth.begun.values()}) > WORKERS + len(server.killed)
+    check_shown(server, counted)
+
+
+def check_shown(server: Server, counted: dict[str, dict[str, int]]) -> None:
+    """Check that whoever asks is shown the same."""
+    names = list(metrics.counters_of_area())
+    expected = {area: [numbers[name] for name in names] for area, numbers in counted.items()}
+    for way, areas in shown(server).items():
+        found = {area: [areas[area][name] for name in names] for area in counted}
+        assert expected == found, way
