@@ -6,11 +6,10 @@ has added to the counters follows from what the operation returned (``counted_ap
 each counter is the sum of that, exactly, but for what was in flight when a worker was killed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -30,7 +29,6 @@ from typing import Any
 import pytest
 
 from accelerator import local, segment
-from accelerator.demo.redis_server import RedisServer
 from accelerator.observability import metrics, reading
 
 pytestmark = [
@@ -195,57 +193,67 @@ def numbers_of(area: reading.Area) -> dict[str, int]:
 # --- the run ------------------------------------------------------------------------------------
 
 
-def storm(server: Server, seconds: float, *, seed: int, pause: float) -> Watcher:
-    """Ask for operations from many clients at once, and kill workers meanwhile."""
-    server.must("show")
-    watcher = Watcher(server)
-    stop = threading.Event()
-    failures: list[BaseException] = []
+class Storm:
+    """
+    Asks for operations from many clients at once, and kills workers meanwhile.
 
-    def client(number: int) -> None:
-        for n in range(10**9):
-            if stop.is_set():
+    Args:
+        server: Of the workers.
+        seed: Of what is chosen at random.
+    """
+
+    def __init__(self, server: Server, seed: int) -> None:
+        self._server = server
+        self._seed = seed
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        server.must("show")
+        self.watcher = Watcher(server)
+
+    def run(self, seconds: float, pause: float) -> Watcher:
+        """Let it rage, with *pause* seconds from one kill to the next on average."""
+        works = [self._work] * 5 + [self._pairs, self._look]
+        threads = [threading.Thread(target=work, args=[n]) for n, work in enumerate(works)]
+        for thread in threads:
+            thread.start()
+        rng = random.Random(self._seed)
+        end_at = time.monotonic() + seconds
+        while time.monotonic() < end_at:
+            time.sleep(rng.uniform(0.3, 1.7) * pause)
+            self._server.kill_one(rng)
+        self._stop.set()
+        for thread in threads:
+            thread.join()
+        if self._failures:
+            raise self._failures[0]
+        self._server.must("show")
+        self.watcher.look()
+        return self.watcher
+
+    def _work(self, number: int) -> None:
+        for n in itertools.count():
+            if self._stop.is_set():
                 return
-            if server.ask("run", f"{seed}-{number}-{n}") is None:
-                stop.wait(0.01)
+            if self._server.ask("run", f"{self._seed}-{number}-{n}") is None:
+                self._stop.wait(0.01)
 
-    def one_of_pair(name: str) -> None:
-        server.ask("pair", name)
-
-    def both() -> None:
-        for n in range(10**9):
-            if stop.is_set():
+    def _pairs(self, _: int) -> None:
+        for n in itertools.count():
+            if self._stop.is_set():
                 return
-            two = [threading.Thread(target=one_of_pair, args=[f"pair {seed} {n}"]) for _ in "ab"]
+            name = f"pair {self._seed} {n}"
+            two = [threading.Thread(target=self._server.ask, args=["pair", name]) for _ in "ab"]
             for thread in two:
                 thread.start()
             for thread in two:
                 thread.join()
 
-    def look() -> None:
+    def _look(self, _: int) -> None:
         try:
-            while not stop.wait(0.05):
-                watcher.look()
+            while not self._stop.wait(0.05):
+                self.watcher.look()
         except BaseException as error:  # the test's to see
-            failures.append(error)
-
-    clients = [threading.Thread(target=client, args=[n]) for n in range(5)]
-    everybody = [*clients, threading.Thread(target=both), threading.Thread(target=look)]
-    for thread in everybody:
-        thread.start()
-    rng = random.Random(seed)
-    end_at = time.monotonic() + seconds
-    while time.monotonic() < end_at:
-        time.sleep(rng.uniform(0.3, 1.7) * pause)
-        server.kill_one(rng)
-    stop.set()
-    for thread in everybody:
-        thread.join()
-    if failures:
-        raise failures[0]
-    server.must("show")
-    watcher.look()
-    return watcher
+            self._failures.append(error)
 
 
 # --- the ledger ---------------------------------------------------------------------------------
@@ -334,8 +342,7 @@ def shown(server: Server) -> dict[str, dict[str, dict[str, int]]]:
     """What each way of asking shows, by its name, area and counter."""
     _, answer = json.loads(server.must("show"))
     command = [sys.executable, "-m", "accelerator", "stats", "--name", server.file().name]
-    run = {"check": True, "capture_output": True, "text": True}
-    as_json = json.loads(subprocess.run([*command, "--json"], **run).stdout)
+    as_json = json.loads(subprocess.check_output([*command, "--json"]))
     return {
         "metrics_snapshot": {name: each["metrics"] for name, each in answer["areas"].items()},
         "diagnostic_snapshot": {name: each["diagnostic"] for name, each in answer["areas"].items()},
@@ -404,7 +411,7 @@ class TestCounters:
 def check_run(server: Server, *, seconds: float, seed: int, pause: float) -> None:
     """Run it, and compare."""
     print("seed", seed)
-    watcher = storm(server, seconds, seed=seed, pause=pause)
+    watcher = Storm(server, seed).run(seconds, pause)
     truth = Truth(server.ledger)
     truth.check(server)
     counted = watcher.counted
