@@ -187,6 +187,7 @@ functions: LevelCache[Any, Any] = LevelCache("functions", **HERE)
 far: LevelCache[str, Any] = LevelCache(
     "far", local_ttl="1h" if not WITH_REDIS else 600, remote_ttl="1h", ttl_jitter_ratio=None
 )
+decided: LevelCache[str, int] = LevelCache("decided", local_ttl="1h")
 brief: LevelCache[str, Any] = LevelCache(
     "brief", **({"local_ttl": 0.05, "remote_ttl": "1h"} if WITH_REDIS else HERE)
 )
@@ -695,18 +696,18 @@ def op_far_writes(rng: random.Random) -> None:
 def op_far_decided(rng: random.Random) -> None:
     """Have Redis decide."""
     key = fresh("decided")
-    with Step("far", "add", **TOLD):
-        assert far.add(key, 10**6)
-    with Step("far", "add of what is there", **CALL):
-        assert not far.add(key, 1)
-    with Step("far", "incr", **TOLD):
-        assert 10**6 + 1 == far.incr(key)
-    with Step("far", "incr of what is not there", **CALL):
-        assert far.incr(fresh("nowhere"), default=None) is None
-    with Step("far", "touch", **TOLD):
-        assert far.touch(key, 600)
-    with Step("far", "touch of what is not there", **CALL):
-        assert not far.touch(fresh("nowhere"), 60)
+    with Step("decided", "add", **TOLD):
+        assert decided.add(key, 10**6)
+    with Step("decided", "add of what is there", **CALL):
+        assert not decided.add(key, 1)
+    with Step("decided", "incr", **TOLD):
+        assert 10**6 + 1 == decided.incr(key)
+    with Step("decided", "incr of what is not there", **CALL):
+        assert decided.incr(fresh("nowhere"), default=None) is None
+    with Step("decided", "touch", **TOLD):
+        assert decided.touch(key, 600)
+    with Step("decided", "touch of what is not there", **CALL):
+        assert not decided.touch(fresh("nowhere"), 60)
     del rng
 
 
@@ -769,7 +770,7 @@ def pair(name: str) -> None:
 def show() -> dict[str, Any]:
     """Show the counters in every way that a worker can."""
     caches = [plain, nulls, numbers, loads, aloads, threads, batches, ahead, alone, pairs]
-    caches += [functions, far, brief, farloads]
+    caches += [functions, far, decided, brief, farloads]
     return {
         "diagnostics": accelerator.diagnostics(),
         "areas": {
