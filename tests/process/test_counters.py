@@ -30,6 +30,7 @@ from typing import Any, Self
 import pytest
 from redis import Redis
 
+import accelerator
 from accelerator import local, segment
 from accelerator.demo.redis_server import RedisServer
 from accelerator.observability import metrics, reading
@@ -321,6 +322,7 @@ class Truth:
 # What happens on a machine that is too busy: a lock was not had in time.  It changes what an
 # operation does, and is itself counted.
 BUSY = ("lock_giveup", "load_crowded")
+CALLS = {"remote_hit", "remote_miss", "l2_latency"}
 NOT_ASKED = {"bytes", "entries", "dead_owner_takeover", *BUSY}
 
 
@@ -338,17 +340,18 @@ def compare(
         truth: The ledger.
         counted: By area and name.
         besides: Counters that it does not know.
-        slack: How many operations of an area went otherwise than the ledger thinks.
+        slack: By area: how far CALLS may be off, as some were not made.
     """
     wrong = []
     for area, most in truth.most.items():
-        busy = sum(counted[area][name] for name in BUSY) + slack.get(area, 0)
+        busy = sum(counted[area][name] for name in BUSY)
         assert busy <= 10, f"{area}: the machine is too busy for this test"
         for name, number in counted[area].items():
             least = truth.least[area][name]
             if name in NOT_ASKED or name in besides:
                 continue
-            if not least - busy <= number <= most[name] + busy:
+            more = busy + (slack.get(area, 0) if name in CALLS else 0)
+            if not least - more <= number <= most[name] + more:
                 wrong.append(f"{area} {name}: {least} to {most[name]} in truth, {number} counted")
     assert not wrong, "\n".join(wrong)
 
@@ -434,9 +437,7 @@ class TestCounters:
     def test_with_redis_for_long(self, serve: Callable[..., Server]) -> None:
         """The same for long."""
         with RedisServer() as redis:
-            check_redis_run(
-                serve, redis, seconds=180, seed=random.randrange(10**6), pause=1.0
-            )
+            check_redis_run(serve, redis, seconds=180, seed=random.randrange(10**6), pause=1.0)
 
 
 def check_redis_run(
@@ -458,11 +459,21 @@ def check_redis_run(
     counted = {name: dict(numbers) for name, numbers in watcher.counted.items()}
     for numbers in counted.values():  # what was fetched is stored, unless a delete overtakes it
         numbers["set"] += numbers["store_rejected_race"]
-    # A load may be overtaken by what a new listener does.
-    slack = {name: numbers["load_lease_lost"] for name, numbers in counted.items()}
-    besides = {*OF_THE_LISTENER, "store_rejected_race", "load_lease_lost"}
+    # A load may be overtaken by what a new listener does, and what a killed worker has noted and
+    # not sent is not read from Redis, eight keys at a time at most.
+    slack = {
+        name: numbers["load_lease_lost"] + 8 * numbers["l2_skipped"]
+        for name, numbers in counted.items()
+    }
+    besides = {*OF_THE_LISTENER, "store_rejected_race", "load_lease_lost", "l2_skipped"}
     compare(truth, counted, besides=besides, slack=slack)
-    print({name: {k: counted[name][k] for k in (*OF_THE_LISTENER,"invalidation_publish")} for name in messages}, messages)
+    assert sum(messages.values()) > 500
+    for name, number in messages.items():
+        # A listener that was killed may have done, and counted, a few that the next one did again.
+        heard = counted[name]["invalidation_receive"]
+        assert number <= heard <= number + 20 * len(server.killed), name
+        told = truth.least[name]["invalidation_publish"], truth.most[name]["invalidation_publish"]
+        assert told[0] <= number <= told[1], name
     check_shown(server, watcher.counted)
 
 
@@ -501,9 +512,16 @@ class Told:
 
 
 def settled(watcher: Watcher, messages: Counter[str]) -> None:
-    """Wait until the host has heard all messages."""
-    time.sleep(2)
-    watcher.look()
+    """Wait until the host has heard all messages, and until this process has."""
+    deadline = time.monotonic() + 60
+    before: Counter[str] = Counter()
+    while before != messages or any(
+        watcher.counted[name]["invalidation_receive"] < number for name, number in before.items()
+    ):
+        assert time.monotonic() < deadline
+        before = messages.copy()
+        time.sleep(0.3)  # nothing tells that there is nothing more to come
+        watcher.look()
 
 
 def check_run(server: Server, *, seconds: float, seed: int, pause: float) -> None:
@@ -527,3 +545,43 @@ def check_shown(server: Server, counted: dict[str, dict[str, int]]) -> None:
     for way, areas in shown(server).items():
         found = {area: [areas[area][name] for name in names] for area in counted}
         assert expected == found, way
+
+
+class TestBlocks:
+    def test_no_room(self, fork: Callable[..., Any], name: str) -> None:
+        """What finds no block of counters is not seen, and is counted: it, and nothing else."""
+        areas, processes = 40, 4
+
+        def count(meet: Callable[..., Any]) -> None:
+            accelerator.attach(name=name, size="4MiB")
+            for number in range(areas):
+                accelerator.LevelCache(f"area {number}").get("nowhere")
+            meet()
+            meet()  # it lives until everybody has counted
+
+        children = [fork(count) for _ in range(processes)]
+        for child in children:
+            child.meet()
+        found = reading.Reader(segment.inspect(segment.own_file(name))).read()
+        blocks = 4 * 32  # one for each 32 KiB
+        missed = sum(area.totals.counters["local_miss"] for area in found.areas.values())
+        assert (blocks, areas * processes - blocks) == (missed, found.segment["stats_lost"])
+
+    def test_continued(self, fork: Callable[..., Any], name: str) -> None:
+        """Whoever comes next goes on with the blocks of the killed: nothing is lost."""
+
+        def count(meet: Callable[..., Any]) -> None:
+            accelerator.attach(name=name, size="4MiB")
+            cache: Any = accelerator.LevelCache("area")
+            for _ in range(100):
+                cache.get("nowhere")
+            meet(cache.metrics_snapshot()["local_miss"])
+
+        seen = []
+        for _ in range(140):  # more than there are blocks
+            child = fork(count)
+            seen.append(child.meet())
+            child.kill()
+        assert list(range(100, 14_100, 100)) == seen
+        found = reading.Reader(segment.inspect(segment.own_file(name))).read()
+        assert 0 == found.segment["stats_lost"]
