@@ -276,11 +276,18 @@ class Truth:
         self.most: dict[str, Counter[str]] = {}
         for number, line in self.begun.items():
             end = self.done.get(number)
-            least, most = ({}, line["most"]) if end is None else self._bounds(line, end)
+            least, most = self._in_flight(line) if end is None else self._bounds(line, end)
             self.least.setdefault(line["area"], Counter()).update(least)
             self.most.setdefault(line["area"], Counter()).update(most)
         self.joined = 0
         self._judge_pairs()
+
+    @staticmethod
+    def _in_flight(line: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+        most = Counter(line["most"])
+        if most["invalidation_publish"]:
+            most["invalidation_publish"] += 1  # what it had noted is told by the listener
+        return {}, most
 
     @staticmethod
     def _bounds(line: dict[str, Any], end: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
