@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import aflight, background, flight, local
 from accelerator.binding import COUNTER
-from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
+from accelerator.errors import LoaderTimeout
+from accelerator.loading import CANCELLED, REFRESH_ATTEMPTS, Job, Load
+from accelerator.observability import oplog
 
 if TYPE_CHECKING:
     from accelerator.joining import Wanted
@@ -103,6 +105,7 @@ class TaskJob(Job):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._asked = False
+        self._begun: oplog.Begun | None = None
         self._in_thread = False
         self._answered = False
         self._expired = False
@@ -222,36 +225,43 @@ class TaskJob(Job):
         context = load.context(self.group)
         cache._count(_LOAD)
         self._asked = True
-        started = time.monotonic()
+        begun = self._begun = load.begun(self.group)
+        try:
+            await self._ask_loader(context, begun)
+        finally:
+            begun.end("error", CANCELLED)  # unless it has ended otherwise
+
+    async def _ask_loader(self, context: LoadContext | BatchContext, begun: oplog.Begun) -> None:
+        load, cache = self.load, self.load.cache
         try:
             answer = await self._call(context)
         except Exception as error:
-            if self._is_of_use(started):
+            if self._is_of_use(begun):
                 if self._expired:
-                    load.ended(started)
-                load.failed(self.group, error, started, counted=self._expired)
+                    load.ended(begun)
+                load.failed(self.group, error, begun, counted=self._expired)
             return
         except BaseException:
-            self._count_broken(started)
+            self._count_broken(begun)
             raise
-        if self._is_of_use(started):
+        if self._is_of_use(begun):
             self._answered = True
             counted = self._expired
-            await cache._ado(load.answered(self.group, answer, context, started, counted=counted))
+            await cache._ado(load.answered(self.group, answer, context, begun, counted=counted))
 
-    def _is_of_use(self, started: float) -> bool:
+    def _is_of_use(self, begun: oplog.Begun) -> bool:
         """Judge whether what a loader says still counts: not if it was stopped, or is late."""
         if self._stopped:
-            self._count_broken(started)  # as if it had ended when it was cancelled
+            self._count_broken(begun)  # as if it had ended when it was cancelled
             return False
         return self._in_thread or not self._expired
 
-    def _count_broken(self, started: float) -> None:
+    def _count_broken(self, begun: oplog.Begun) -> None:
         """Count a load whose end nobody hears of; that it was late has been counted."""
         if not self._expired:
-            self.load.broken(started)
+            self.load.broken(begun)
         elif self._in_thread:
-            self.load.ended(started)
+            self.load.ended(begun)
 
     async def _call(self, context: LoadContext | BatchContext) -> Any:
         call, argument = self.load.call, self.load.argument(self.group)
@@ -285,8 +295,11 @@ class TaskJob(Job):
             return
         if not self._asked:
             self.load.cache._count(_LOAD)  # its time has passed before the loader was reached
+        if self._begun is not None:
+            self._begun.end("error", LoaderTimeout.kind)
         limit = self.load.limit() or 0.0
-        self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
+        since = oplog.Begun(time.monotonic() - limit)
+        self.load.failed(self.group, TimeoutError(), since, timeout=True)
         self._cancel()
         self._end()
 

@@ -203,6 +203,8 @@ class Joining:
                 raise unkept
             finally:
                 del unkept
+        if self.refreshes:  # and was waited for: what a hit has begun is not asked for its answers
+            oplog.recorded(self.config.area, self.op, "ok", self.since, count=len(self.wanted))
         return [one.found for one in self.wanted]
 
     # --- entering ---

@@ -54,8 +54,8 @@ class Reads(Operations[K, V]):
 
     @property
     def config(self) -> AreaConfig:
-        """The options of this area, durations in seconds."""
-        return self._config
+        """The options of this area as the application gave them, durations in seconds."""
+        return self._own_config
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Reads(Operations[K, V]):
             degraded=runtime.current().degraded,
             stats=self._memory.stats(),
             load=diagnostics.latency(local.LATENCY_BOUNDS, latencies),
-            remote=None if self._second is None else self._second.describe(self),
+            remote=None if self._tiers.known is None else self._tiers.known.describe(self),
         )
 
     def otel_metric_points(self) -> list[MetricPoint]:
@@ -287,7 +287,7 @@ class Reads(Operations[K, V]):
             area,
             stats=self._memory.stats(),
             load=metrics.distribution(local.LATENCY_BOUNDS, latencies),
-            remote=None if self._second is None else self._second.describe(self),
+            remote=None if self._tiers.known is None else self._tiers.known.describe(self),
         )
         return metrics.points(area, shown)
 
@@ -458,15 +458,18 @@ class Reads(Operations[K, V]):
         """Read what *options* allow without a load, in both tiers, and count it."""
         known: dict[Any, Reading | None] = {}
         tokens = {}
+        is_asked = self._second is not None  # for all of this read: see binding
         for key in keys:
-            if self._second is not None:
+            if is_asked:
                 tokens[key] = self._token(key)  # before either tier is asked
             known[key] = self._read(key, within=options.max_staleness)
             self._count_local(known[key])
         missing = [key for key, found in known.items() if found is None]
         if not missing:
             return known
-        copies = yield from self._fetched(missing, options.max_staleness)
+        copies: Sequence[Copy | None] = [None] * len(missing)
+        if is_asked:
+            copies = yield from self._fetched(missing, options.max_staleness)
         for key, copy in zip(missing, copies, strict=True):
             if copy is not None and copy.is_fresh:
                 self._keep_fetched(key, copy, tokens[key])

@@ -18,7 +18,7 @@ from accelerator.breaker import Guard
 from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
-from accelerator.observability import diagnostics
+from accelerator.observability import diagnostics, events
 from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
@@ -141,7 +141,7 @@ class SecondLevel:
             **known,
             "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
-            "last_error": self._guard.last_error(),
+            "last_error": self._guard.last_error() or events.last_error(self._memory.events()),
         }
         return cast("RemoteSnapshot", shown)
 

@@ -16,10 +16,14 @@ from accelerator.cli import (
     common,
     demo,
     doctor,
+    events,
     flights,
+    flush,
     gc,
     hash_,
     listener,
+    probe,
+    set_,
     stats,
     top,
     unlink,
@@ -30,7 +34,22 @@ from accelerator.errors import CacheError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-COMMANDS = (doctor, stats, top, web, listener, flights, hash_, gc, unlink, demo)
+COMMANDS = (
+    doctor,
+    stats,
+    top,
+    web,
+    listener,
+    probe,
+    flights,
+    events,
+    flush,
+    set_,
+    hash_,
+    gc,
+    unlink,
+    demo,
+)
 
 READS_ONLY = "Reads only."
 """What the description of a command says that changes nothing anywhere."""

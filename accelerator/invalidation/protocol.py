@@ -41,6 +41,12 @@ drops in any case.  To apply one twice kills what was loaded between; so an own 
 its note says that its sender has dropped a second time behind Redis.  Until it says so the message
 is applied: the sender may have died, or be stopped, just before.
 
+**Probes** make nothing old.  They are numbered like all others, and an answer to one with number n
+says that all up to n has been applied here: it is given when n <= *known* and nothing is left
+gathered.  It stands on no heartbeat, so what it says holds for the history that this host takes to
+go on: whether it has ended is known half a second later.  One whose history has ended gets no
+answer, nor does one whose leader is killed in between: whoever asked asks again.
+
 **Killed anywhere.**  The next leader starts from ``area_state``.  It is written after the drops
 that it speaks of and before the extension that stands on it, so it is never too high either.  One
 that is too low costs a replay, whose drops do no harm.
@@ -52,13 +58,16 @@ until which an area may be served is only ever raised, by leaders that each may.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from accelerator.message import (
     CLEAR,
     EXPIRE,
     EXPIRE_TAGS,
+    FORGET,
     FORGET_TAGS,
+    PROBE,
     SET,
     MessageError,
     parse,
@@ -82,6 +91,8 @@ BATCH: Final = 4_096
 """Keys that are gathered before they are dropped."""
 REPAIR_SECONDS: Final = 10.0
 """Own writes of so long ago may be missing in what a failover made the truth."""
+MOST_PROBES: Final = 256
+"""Probes that wait for an answer; of more, the oldest get none."""
 MOST_BEATS: Final = 64
 """Heartbeats that are remembered; older ones would extend nothing any more."""
 _LAST: Final = 2**63 - 1
@@ -107,6 +118,14 @@ class Replay(NamedTuple):
     first: int
     last: int
     limit: int
+
+
+class Probe(NamedTuple):
+    """A probe that may be answered."""
+
+    nonce: bytes
+    area: str
+    seq: int
 
 
 class _Area:
@@ -217,6 +236,8 @@ class Follower:
         # Two leaders hear each other's heartbeats, and must not take them for their own.
         self._number = term << 32
         self._dirty: set[_Area] = set()
+        # As many as anybody likes to send come, and some may never be answered.
+        self._probes: deque[Probe] = deque(maxlen=MOST_PROBES)
         self.eager = False
         """Whether a heartbeat sent now would extend what the last one did not."""
 
@@ -295,6 +316,7 @@ class Follower:
     def _start_over(self) -> None:
         """The history that is known has ended: no number of it says anything any more."""
         self._repair()
+        self._probes.clear()  # their numbers are of the history that has ended
         for area in self._areas.values():
             area.replication = 0
 
@@ -324,6 +346,8 @@ class Follower:
             self.unreadable(name, now)
             return
         if area.replication and message.seq <= area.known:
+            if message.kind == PROBE:
+                self._note_probe(area, message)  # what was given up was not looked at
             return  # a replay was faster
         # It is done whatever number it has, as a drop too many does no harm; what it proves
         # depends on the number.
@@ -362,6 +386,10 @@ class Follower:
         is_counted = message.seq in area.early
         area.early.discard(message.seq)
         area.received += not is_counted
+        if message.kind == PROBE:
+            self._note_probe(area, message)
+            self._dirty.add(area)
+            return
         keys = message.keys
         if message.origin == self._origin:
             keys = self._own(area, message, is_counted=is_counted)
@@ -382,12 +410,13 @@ class Follower:
         Note own messages as heard; give the keys that are to be dropped all the same.
 
         A delete is done again: its sender may have died between Redis and its second drop.  A set
-        is not if the copy here is the very one that it stored; nor is a delete by tag if its note
-        tells of the second drop.
+        is not if the copy here is the very one that it stored, be it told as a delete, as Redis was
+        not asked at first: whatever came before has been applied, so that copy is newer; nor is a
+        delete by tag if its note tells of the second drop.
         """
         late = [note != 0 and self._memory.outbox_given_up(note) for note in message.notes]
         heard = [note != 0 and self._memory.outbox_heard(note) for note in message.notes]
-        if message.kind not in {SET, FORGET_TAGS, EXPIRE_TAGS}:
+        if message.kind not in {SET, FORGET, FORGET_TAGS, EXPIRE_TAGS}:
             return message.keys
         if message.kind == SET and any(late):
             # A connection that was given up carried it on: maybe past a delete that was done since.
@@ -399,6 +428,23 @@ class Follower:
         if len(keys) < len(message.keys) and not is_counted:
             self._count(area.name, "own_skipped", len(message.keys) - len(keys))
         return keys
+
+    def _note_probe(self, area: _Area, message: Invalidation) -> None:
+        self._probes.append(Probe(message.keys[0], area.name, message.seq))
+
+    def probes(self) -> list[Probe]:
+        """Give the probes up to which all has been applied here, each once: to be answered now."""
+        if not self._probes:
+            return []
+        self.flush()
+        waiting = [probe for probe in self._probes if not self._has_come_to(probe)]
+        due = [probe for probe in self._probes if self._has_come_to(probe)]
+        self._probes = deque(waiting, MOST_PROBES)
+        return due
+
+    def _has_come_to(self, probe: Probe) -> bool:
+        area = self._areas[probe.area]
+        return area.replication != 0 and probe.seq <= area.known
 
     def flush(self) -> None:
         """Do what was gathered.  To be called after each part of the stream."""

@@ -97,8 +97,8 @@ class Resender:
             self._remote.clear(area, 0, self._origin)
             self._memory.outbox_paid(area)
             LOG.warning(
-                "cleared area %s on all hosts: more of its invalidations than the outbox holds "
-                "could not be sent",
+                "cleared area %s on all hosts: it was flushed, or more of its invalidations than "
+                "the outbox holds could not be sent",
                 area,
             )
         self._send(due, lambda number: self._memory.outbox_settle(number, True))

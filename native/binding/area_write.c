@@ -3,7 +3,7 @@
  *
  * A write first tries the lock with the GIL held (it is free almost always, and held for less than
  * a GIL switch costs); only then it waits, with the GIL released. */
-#include "state.h"
+#include "hot.h"
 
 #include "lock.h"
 
@@ -365,6 +365,9 @@ PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
     struct acc_key key;
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
         return NULL;
+    }
+    if (touch && !stale && hot_due(self)) { /* Python counts this read */
+        hot_count(self, key.hash);
     }
     struct reading reading;
     int found = area_read_object(self, key_object, &key, request, &reading);

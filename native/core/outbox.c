@@ -135,6 +135,12 @@ static void owe(const struct acc_segment *seg, uint32_t area) {
     }
 }
 
+void acc_outbox_owe(struct acc_segment *seg, uint32_t area) {
+    if (!seg->readonly) {
+        owe(seg, area);
+    }
+}
+
 static void owe_all(const struct acc_segment *seg) {
     for (uint32_t i = 0; i < seg->geometry.areas; i++) {
         if (acc_load_acquire(&acc_area_slot(seg, i)->watched) != 0) {

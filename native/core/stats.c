@@ -44,8 +44,16 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "load_wait_timeout",
     "load_refused",
     "load_paused",
-    "l2_error",
-    "l2_timeout",
+    "l2_error_get",
+    "l2_error_fill",
+    "l2_error_set",
+    "l2_error_del",
+    "l2_error_atomic",
+    "l2_timeout_get",
+    "l2_timeout_fill",
+    "l2_timeout_set",
+    "l2_timeout_del",
+    "l2_timeout_atomic",
     "l2_undecodable",
     "l2_fill_refused",
     "l2_skipped",
@@ -59,6 +67,8 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "receive_error_apply",
     "desync_read",
     "tag_delete",
+    "stale_allowed",
+    "consistency_violation",
 };
 
 const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS] = {

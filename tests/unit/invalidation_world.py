@@ -33,7 +33,7 @@ KEY = b"skey"
 TAG = b"tag"
 """Carried by the value of the key, whoever has stored it."""
 
-WRITES = ("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag")
+WRITES = ("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag", "probed")
 FAULTS: Mapping[str, float] = {
     "beat_late": 2.0,
     "beat_lost": 0.0,
@@ -259,8 +259,21 @@ class Leader:
             else:
                 self.follower.heartbeat(data)
             self.world.read()
+        self.answer()
         self.follower.flush()
         self.world.read()
+
+    def answer(self) -> None:
+        """Answer probes; one is answered too early if what came before it is still to be done."""
+        for probe in self.follower.probes():
+            self.world.answers += 1
+            server, value = self.world.probed[probe.nonce]
+            history = message.replication_hash(server.name.encode())
+            # Of a history whose end this host has not heard of, nothing can be said.
+            if self.follower._areas[AREA].replication != history or server is not self.world.server:
+                continue
+            if self.world.memory.value is not None and self.world.memory.value < value:
+                raise Violation(f"at {self.world.now} it answered before it had come so far")
 
     def replay(self) -> None:
         """Read the parts of the log that are asked for."""
@@ -270,6 +283,7 @@ class Leader:
                 continue
             entries = self.world.server.entries(replay.first, replay.last, replay.limit)
             self.follower.replayed(replay, entries, self.world.now)
+            self.answer()
             self.world.read()
 
 
@@ -296,6 +310,9 @@ class World:
         """How much of what has come a leader takes this second."""
         self.repairs = 0
         self.served = 0
+        self.answers = 0
+        self.probed: dict[bytes, tuple[Server, int]] = {}
+        """By the nonce of each probe: where it was sent, and what was true then."""
         self.memory.store(self.current)
         self.leaders: list[Leader] = []
         self.lead()
@@ -382,6 +399,17 @@ class World:
     def do_other(self) -> None:
         """Another host writes another key, which nobody reads here."""
         self.server.write(OTHER, message.FORGET, [0], b"sother")
+
+    def do_probed(self) -> None:
+        """Another host writes, and somebody asks who has heard of it."""
+        self.do_write()
+        self.do_probe()
+
+    def do_probe(self) -> None:
+        """Somebody asks who has come so far."""
+        nonce = len(self.probed).to_bytes(message.NONCE_SIZE, "big")
+        self.probed[nonce] = self.server, self.current
+        self.server.write(OTHER, message.PROBE, [0], nonce)
 
     def do_clear(self) -> None:
         """Another host clears the area."""

@@ -90,7 +90,11 @@ class TestGuard:
 
     @pytest.mark.parametrize(
         ("reason", "counter"),
-        [("timeout", "l2_timeout"), ("connection", "l2_error"), ("refused", "l2_error")],
+        [
+            ("timeout", "l2_timeout_get"),
+            ("connection", "l2_error_get"),
+            ("refused", "l2_error_get"),
+        ],
     )
     @pytest.mark.parametrize(("answer", "probe"), [(GO, False), (PROBE, True)])
     def test_failure(self, reason: str, counter: str, answer: int, probe: bool) -> None:
@@ -104,13 +108,13 @@ class TestGuard:
         """An error that is about one key or command: Redis is there."""
         case = Case(PROBE)
         case.fail(RemoteError("a list, not a value", reason="other"))
-        assert ([("ok", True)], ["l2_error"]) == (case.words.told, case.meter.counted)
+        assert ([("ok", True)], ["l2_error_get"]) == (case.words.told, case.meter.counted)
 
     def test_starved(self) -> None:
         """A timeout that was noticed late is counted, but opens nothing: this thread was slow."""
         case = Case()
         case.fail(RemoteError("late", reason="timeout", late=STARVED))
-        assert ([], ["l2_timeout"]) == (case.words.told, case.meter.counted)
+        assert ([], ["l2_timeout_get"]) == (case.words.told, case.meter.counted)
         case.fail(RemoteError("in time", reason="timeout", late=STARVED - 0.001))
         assert [("failed", False)] == case.words.told
         case.fail(RemoteError("away", reason="connection", late=STARVED))

@@ -260,4 +260,15 @@ class TestCommand:
         assert b"?-??" in result.stdout
 
 
-COMMANDS = ("doctor", "stats", "top", "listener", "flights", "hash", "gc", "unlink", "demo")
+COMMANDS = (
+    "doctor",
+    "stats",
+    "top",
+    "listener",
+    "flights",
+    "events",
+    "hash",
+    "gc",
+    "unlink",
+    "demo",
+)

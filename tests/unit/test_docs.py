@@ -24,12 +24,14 @@ from accelerator import (
     ReadOptions,
     cli,
     keeping,
+    loading,
     local,
     lock,
     looking,
     operations,
     protocols,
     reads,
+    runtime,
     segment,
     testing,
     twins,
@@ -41,7 +43,7 @@ from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
-from accelerator.observability import diagnostics
+from accelerator.observability import diagnostics, events
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -101,6 +103,16 @@ def names_in(cell: str) -> list[str]:
 
 def literal(cell: str) -> Any:
     return ast.literal_eval(cell.strip("`"))
+
+
+def typed(line: str) -> Iterator[list[str]]:
+    """The words of each command in a line for the shell; every variable is a number."""
+    line = re.sub(r"\$\w+", "1", line.replace("DIR", "/nowhere"))
+    words = shlex.split(line, comments=True)
+    while words:
+        end = words.index("|") if "|" in words else len(words)
+        yield words[:end]
+        words = words[end + 1 :]
 
 
 REDIS = "redis://localhost:6379/0"
@@ -184,16 +196,16 @@ class TestCommands:
     )
     def test_exists(self, block: Block, line: str) -> None:
         """What stands in a block for the shell and is ours can be typed."""
-        words = shlex.split(line.replace("DIR", "/nowhere"))
-        program = words[0].rpartition("/")[2]
-        if program == "accelerator":
-            cli.parser().parse_args(words[1:])
-        elif program == "dev":
-            assert f'"{words[1]}": command_{words[1]},' in read(ROOT / "dev")
-        elif program == "python" and words[1].startswith("benchmarks/"):
-            source = read(ROOT / words[1])
-            options = [word for word in words[2:] if word.startswith("--")]
-            assert [] == [option for option in options if f'"{option}"' not in source]
+        for words in typed(line):
+            program = words[0].rpartition("/")[2]
+            if program == "accelerator":
+                cli.parser().parse_args(words[1:])
+            elif program == "dev":
+                assert f'"{words[1]}": command_{words[1]},' in read(ROOT / "dev")
+            elif program == "python" and words[1].startswith("benchmarks/"):
+                source = read(ROOT / words[1])
+                options = [word for word in words[2:] if word.startswith("--")]
+                assert [] == [option for option in options if f'"{option}"' not in source]
 
     def test_table(self) -> None:
         """The table of commands has each command with all its options, and nothing else."""
@@ -266,7 +278,7 @@ class TestOutput:
 
     def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The beginnings of lines."""
-        shown = self.shown("segment shop")
+        shown = self.shown("segment shop  /dev/shm/accelerator.0.shop.58dcd25d\nlistener")
         written = self.written(capsys, "listener", "--name", busy)
         assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
         assert written[6].split() == shown[6].split()
@@ -485,12 +497,14 @@ class TestMetrics:
         """The names of operations in the log."""
         page = prose_of(DOCS / self.PAGE)
         modules = (operations, writing, looking, keeping, reads, twins, lock, listener)
+        modules += (loading, runtime)
         source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
-        logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
-        steps = r"_(?:busy|encode|deleting|decided|incrementing|published|forgetting_tags)\(\s*"
+        logs = r"\b(?:succeeded|failed|recorded|begun)\((?:[\w.]*area|\"\"), "
+        steps = r"_(?:busy|encode|deleting|incrementing|forgetting_tags|forgot)\(\s*"
         calls = rf"(?:{logs}|{steps})\"(\w+)\""
-        actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
+        actual = set(re.findall(calls, source)) | set(re.findall(r'op(?:: str )?="(\w+)"', source))
+        actual |= {"listen", events.BREAKER}
         assert actual == set(names_in(sentence))
 
 

@@ -61,6 +61,10 @@ DIRECTED: tuple[Events, ...] = (
     ((5, "cut"), (5, "write"), (6, "evict_log")),
     # a message missed, and the next one heard
     ((6, "write"), (6, "lose"), (6, "other")),
+    # a message missed, and a probe heard behind it
+    ((6, "write"), (6, "lose"), (6, "probe")),
+    # a probe heard together with what came before it
+    ((6, "probed"),),
     # a long stall, with messages and heartbeats behind one another when it ends
     ((4, "stall"), (6, "write"), (7, "write")),
     # a message lost with its history, and a leader that dies while it drops everything for that
@@ -295,7 +299,7 @@ class TestPrecision:
             follower.message(world.AREA, data, peace.now)
         follower.flush()
         [replay] = follower.replays(peace.now)
-        missed = written(next_seq, message.FORGET)
+        missed = written(next_seq, message.EXPIRE)
         entries = [(next_seq + n, data) for n, data in enumerate([missed, *early])]
         follower.replayed(replay, entries, peace.now)
         follower.message(world.AREA, written(next_seq + 3, message.SET), peace.now)
@@ -304,6 +308,63 @@ class TestPrecision:
         assert (4, 3, 1, 3) == tuple(
             counted[name] for name in ("invalidation_receive", "own_skipped", "gap", "replayed")
         )
+
+    @pytest.mark.parametrize("fault", ["cut", "lose", "stop", "hold", "beat_lost", "evict_log"])
+    def test_probe(self, fault: str) -> None:
+        """A probe is answered, also one that was missed at first; it drops nothing."""
+        seen = world.check(Follower, ((6, "write"), (6, "probe"), (6, fault), (9, "other")))
+        assert 1 <= seen.answers
+        alone = world.check(Follower, ((6, "probe"),))
+        assert (1, 2, 1) == (
+            alone.answers,
+            alone.memory.token,  # as it was before the first heartbeat, and after
+            alone.memory.counts["invalidation_receive"],
+        )
+
+    def test_probe_of_a_history_that_ended(self) -> None:
+        """What waits for a number that will not come any more is not answered by another one."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        seq = peace.server.number() + 2  # one before it is missing
+        nonce = bytes(message.NONCE_SIZE)
+        data = b"1 %s %d %s" % (world.OTHER, seq, message.body(message.PROBE, [nonce], [0]))
+        follower.message(world.AREA, data, peace.now)
+        assert [] == follower.probes()
+        number, _ = follower.sending(peace.now)
+        assert follower.heartbeat(message.heartbeat(number, "history-2", [seq + 1]))
+        assert (message.replication_hash(b"history-2"), seq + 1) == peace.memory.state
+        assert [] == follower.probes()
+
+    def test_probe_given_up(self) -> None:
+        """One that was given up with all before it, and comes only then, is answered."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        far = peace.server.number() + protocol.LONGEST_REPLAY + 2
+        head = b"1 %s %d " % (world.OTHER, far)
+        body = message.body(message.FORGET, [b"sother"], [0])
+        follower.message(world.AREA, head + body, peace.now)
+        assert [] == follower.replays(peace.now)
+        nonce = bytes(message.NONCE_SIZE)
+        head = b"1 %s %d " % (world.OTHER, far - 1)
+        follower.message(world.AREA, head + message.body(message.PROBE, [nonce], [0]), peace.now)
+        assert [(nonce, world.AREA, far - 1)] == follower.probes()
+        assert [] == follower.probes()
+
+    def test_probes_are_bounded(self) -> None:
+        """However many wait, the newest are kept, and no more than that."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        first = peace.server.number() + 2
+        for number in range(protocol.MOST_PROBES + 50):
+            nonce = number.to_bytes(message.NONCE_SIZE, "big")
+            body = message.body(message.PROBE, [nonce], [0])
+            data = b"1 %s %d %s" % (world.OTHER, first + number, body)
+            follower.message(world.AREA, data, peace.now)
+        assert protocol.MOST_PROBES == len(follower._probes)
+        assert first + 50 == follower._probes[0].seq
 
     def test_unknown_key(self) -> None:
         """A key that the segment refuses drops the area, and does not end the listener."""
@@ -393,6 +454,11 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "believes that who deletes by tag here drops twice": (
         "        if message.kind == SET and any(late):\n",
         "        if message.kind != SET:\n            return []\n        if any(late):\n",
+    ),
+    "answers a probe before it has come so far": ("and probe.seq <= area.known", ""),
+    "answers before what was gathered is dropped": (
+        "            return []\n        self.flush()\n",
+        "            return []\n",
     ),
     "keeps a number of the history before": (
         "            area.replication = 0\n",
