@@ -168,6 +168,7 @@ HERE: dict[str, Any] = {"mode": CacheMode.LOCAL, "local_ttl": "1h", "null_ttl": 
 LOADED: dict[str, Any] = {**HERE, "loader_timeout": LIMIT, "error_ttl": 600}
 
 plain: LevelCache[str, Any] = LevelCache("plain", **HERE)
+twice: LevelCache[str, Any] = LevelCache("twice", **HERE)  # never cleared
 nulls: LevelCache[str, Any] = LevelCache("nulls", **HERE, objects="copy")
 numbers: LevelCache[str, int] = LevelCache("numbers", **HERE)
 loads: LevelCache[str, Any] = LevelCache("loads", loader=load, stale_on_error=True, **LOADED)
@@ -322,10 +323,10 @@ def op_mget(rng: random.Random) -> None:
     mget(plain, [*keys, *keys[:3]], max_staleness=3600)
     mget(nulls, keys)
     own = fresh("twice")
-    with Step("plain", "set", set=1):
-        plain.set(own, ("a", 1))
-    with Step("plain", "mget of one key twice", local_hit=3, object_hit=2, local_miss=1):
-        plain.mget([own, "nowhere", own, "nowhere", own])
+    with Step("twice", "set", set=1):
+        twice.set(own, ("a", 1))
+    with Step("twice", "mget of one key twice", local_hit=3, object_hit=2, local_miss=1):
+        twice.mget([own, "nowhere", own, "nowhere", own])
 
 
 def op_aget(rng: random.Random) -> None:
@@ -769,10 +770,14 @@ def pair(name: str) -> None:
 
 def show() -> dict[str, Any]:
     """Show the counters in every way that a worker can."""
-    caches = [plain, nulls, numbers, loads, aloads, threads, batches, ahead, alone, pairs]
+    caches = [plain, twice, nulls, numbers, loads, aloads, threads, batches, ahead, alone, pairs]
     caches += [functions, far, decided, brief, farloads]
     return {
         "diagnostics": accelerator.diagnostics(),
+        "heard": [
+            cache.diagnostic_snapshot()["invalidation_listener_started"]
+            for cache in (far, decided, brief, farloads)
+        ],
         "areas": {
             cache.config.area: {
                 "metrics": cache.metrics_snapshot(),
