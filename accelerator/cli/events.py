@@ -206,8 +206,10 @@ def _kind(kind: str) -> str:
 
 
 def _took(event: Mapping[str, Any]) -> str:
-    if event["latency_ms"] is not None:
-        return words.seconds(event["latency_ms"] / 1000)
+    took_ms = event["latency_ms"]
+    if took_ms is not None:
+        # What happens at a moment, such as an election, takes no time.
+        return words.seconds(took_ms / 1000) if took_ms >= 0.005 else words.NOTHING
     if not event["alive"]:
         return words.NOTHING
     return f"{words.seconds(max(0.0, time.time() - event['time']))}+"

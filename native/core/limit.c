@@ -4,7 +4,8 @@
  * No lock.  All that is known of a kind is one word, in one of the eight places of its set, and
  * every change is one CAS: killed before it, nobody has written a line; behind it, the line that was
  * allowed is not written.  Two kinds of one set whose prints are the same (once in 2^24) are one.  A
- * set that is full forgets who was quiet for longest.
+ * set that is full forgets who was quiet for longest.  (Two who ask for a kind the first time, while
+ * a third takes a place in its set, may get two places for it: a line more.)
  *
  * Times are ticks of 2^26 ns (0.067 s) in 24 bits: a circle of 13 days.  What is older than half of
  * it seems to lie ahead, as garbage may, and is taken for never; what is a whole circle old keeps one
@@ -18,6 +19,7 @@
 #define TIME_MASK ((1u << 24) - 1)
 #define LEFT_OUT_MAX ((1u << 16) - 1)
 #define TICK_SHIFT 26
+#define LATE_TICKS 16u
 
 _Static_assert((ACC_LIMIT_SETS & (ACC_LIMIT_SETS - 1)) == 0, "a set is found by bits of the hash");
 
@@ -29,26 +31,31 @@ static uint32_t left_out(uint64_t word) {
     return (uint32_t)word & LEFT_OUT_MAX;
 }
 
-/* Ticks since then: more than half of the circle is of the future. */
+/* Ticks since then: more than half of the circle is of the future.  A little of that is none: who
+ * stored it has looked at the clock later than who asks. */
 static uint32_t age_of(uint64_t word, uint32_t now) {
-    return (now - (uint32_t)(word >> TIME_SHIFT)) & TIME_MASK;
+    uint32_t age = (now - (uint32_t)(word >> TIME_SHIFT)) & TIME_MASK;
+    return age > TIME_MASK - LATE_TICKS ? 0 : age;
 }
 
 static uint64_t word_of(uint64_t print, uint32_t now, uint32_t left) {
     return print << PRINT_SHIFT | (uint64_t)(now & TIME_MASK) << TIME_SHIFT | left;
 }
 
-/* Where the kind is, else the place that it may take. */
-static uint64_t *place_of(struct acc_limits *set, uint64_t print, uint32_t now) {
-    uint64_t *oldest = &set->word[0];
+/* Where the kind is, else the place that it may take; *word: as it was then.  Who comes to the same
+ * place by what has gone before fails to replace it, and finds the kind. */
+static uint64_t *place_of(struct acc_limits *set, uint64_t print, uint32_t now, uint64_t *word) {
+    uint64_t *oldest = NULL;
     for (uint32_t i = 0; i < ACC_LIMIT_WAYS; i++) {
-        uint64_t *at = &set->word[i];
-        uint64_t seen = acc_load_relaxed(at), other = acc_load_relaxed(oldest);
+        uint64_t seen = acc_load_acquire(&set->word[i]);
         if (print_of(seen) == print) {
-            return at;
+            *word = seen;
+            return &set->word[i];
         }
-        if (other != 0 && (seen == 0 || age_of(seen, now) > age_of(other, now))) {
-            oldest = at;
+        if (oldest == NULL ||
+            (*word != 0 && (seen == 0 || age_of(seen, now) > age_of(*word, now)))) {
+            oldest = &set->word[i];
+            *word = seen;
         }
     }
     return oldest;
@@ -61,7 +68,7 @@ int64_t acc_limit_allowed(struct acc_segment *seg, uint64_t kind, uint64_t inter
     struct acc_limits *set = acc_limit_set(seg, (uint32_t)kind & (ACC_LIMIT_SETS - 1));
     for (;;) {
         uint32_t now = (uint32_t)(acc_now_ns(seg) >> TICK_SHIFT) & TIME_MASK;
-        uint64_t *at = place_of(set, print, now), seen = acc_load_acquire(at);
+        uint64_t seen, *at = place_of(set, print, now, &seen);
         bool known = print_of(seen) == print;
         bool denied = known && age_of(seen, now) < interval;
         uint32_t left = known ? left_out(seen) : 0;

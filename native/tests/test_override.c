@@ -146,6 +146,8 @@ static void host_begins_anew(void) {
     CHECK_EQ(of_other + 1, *other.generation);
     CHECK_EQ(1, count_of(seg, area.id, ACC_FLUSH));
     CHECK_EQ(1, count_of(seg, other.id, ACC_GAP));
+    CHECK_EQ(0, acc_area_slot(seg, version.id)->generation); /* its base's is its own */
+    CHECK_EQ(0, count_of(seg, version.id, ACC_GAP));
     CHECK_SEGMENT(seg);
     acc_segment_close(seg);
 }
@@ -179,7 +181,9 @@ static void noticed_by_tick(void) {
     struct acc_area area = open_area(seg, "area");
     uint32_t id = area.id, incarnation = acc_incarnation(seg);
     acc_override_set(command, id, ACC_OPTION_TTL, 5, 0);
-    CHECK_EQ(0, acc_incarnation(command));
+    CHECK_EQ(acc_override_print(seg), acc_override_notice(command));
+    CHECK_EQ(acc_override_print(seg), acc_override_acted(command));
+    CHECK_EQ(0, command->self->stamp); /* it takes no part */
     acc_maintenance_tick(seg);
     CHECK_EQ(acc_override_print(seg), acc_override_acted(seg));
     CHECK_EQ(incarnation, acc_incarnation(seg));
@@ -210,6 +214,9 @@ static void noticed_on_entering(void) {
     CHECK(acc_area_enter(&area));
     CHECK_EQ(acc_override_print(seg), acc_override_acted(seg));
     CHECK(!acc_area_entered(&area));
+    acc_segment_unregister(seg);
+    CHECK_STATUS(ACC_OK, acc_process_enter(seg, NULL)); /* nobody has looked since */
+    CHECK_EQ(acc_override_print(seg), acc_override_acted(seg));
     acc_segment_close(seg);
     acc_segment_close(command);
 }

@@ -1508,6 +1508,27 @@ static void events_come_round_beside(void) {
     end_stepper(s);
 }
 
+/* The child stops after each instruction with which it asks for a line, another asks, it goes on: one
+ * of the two is allowed, and the other one is counted. */
+static void limit_beside(void) {
+    struct stepper *s = new_stepper();
+    s->shared->version = ++s->version;
+    uint64_t total = instructions_of(s, LIMIT);
+    for (uint64_t stop = 0; stop <= total; stop++) {
+        s->shared->version = ++s->version;
+        begin_command(s, LIMIT);
+        for (uint64_t n = 0; n < stop && !s->done; n++) {
+            step(s);
+        }
+        int64_t answer = acc_limit_allowed(s->seg, s->version << 40, 1000000000);
+        finish_command(s);
+        CHECK(answer <= 0);
+        CHECK_EQ(answer == 0, s->shared->status != 0);
+        CHECK_EQ(1, acc_limit_allowed(s->seg, s->version << 40, 0));
+    }
+    end_stepper(s);
+}
+
 /* --- a reader that is stopped ----------------------------------------------------------------- */
 
 /* A reader stops after each of his instructions, and goes on when what he read was written over
@@ -1794,6 +1815,7 @@ int main(int argc, char **argv) {
         TEST(ring_comes_round_beside),
         TEST(operators),
         TEST(events_come_round_beside),
+        TEST(limit_beside),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
         TEST(delete_beside_versions),

@@ -428,6 +428,23 @@ class TestHandlers:
         told = {(each["op"], each["result"]) for each in memory.segment.events()}
         assert {("set", "error"), ("add", "error"), ("del", "absent")} == told
 
+    def test_counted(self, memory: Any, make: Any, handler: Any, clock: Any, caplog: Any) -> None:
+        """What fails in a handler has no line, and is told by the next one that has."""
+        cache = make()
+
+        def fail(method: Any) -> None:
+            with contextlib.suppress(CacheError):
+                method("key", object())
+
+        handler.act = lambda: fail(cache.add)
+        for _ in range(3):
+            fail(cache.set)
+            clock.advance(2)
+        handler.act = int
+        fail(cache.add)
+        assert "suppressed=2" in caplog.messages[-1]
+        assert 4 == sum(each["count"] for each in memory.segment.events() if each["op"] == "add")
+
     def test_raises(self, make: Any, handler: Any) -> None:
         """One that raises does not keep an operation from being done."""
 
@@ -525,3 +542,82 @@ class TestMemory:
                 os._exit(0)
         (event,) = [each for each in running if each["op"] == "load"]
         assert event["running"]
+
+
+class TestCrate:
+    """What the Rust crate calls it: one line for each operation, with op, result, error_kind."""
+
+    OPS = ("get", "mget", "set", "mset", "del", "mdel", "warmup")
+    ERROR_KINDS = ("invalid_config", "backend", "loader", "timeout")
+
+    def act(self, cache: Any, op: str) -> None:
+        calls: dict[str, Callable[[], object]] = {
+            "get": lambda: cache.get("key"),
+            "mget": lambda: cache.mget(["key", "other"]),
+            "set": lambda: cache.set("key", 1),
+            "mset": lambda: cache.mset({"key": 1, "other": 2}),
+            "del": lambda: cache.delete("key"),
+            "mdel": lambda: cache.mdelete(["key", "other"]),
+            "warmup": lambda: cache.warmup(["key"]),
+        }
+        calls[op]()
+
+    @pytest.mark.usefixtures("redis_only")
+    @pytest.mark.parametrize("op", OPS)
+    def test_backend(self, memory: Any, make: Any, told: Any, op: str) -> None:
+        """
+        Redis away is told under the crate's op and kind; the crate says "error" of reads and "done"
+        of writes, whatever came of them: here it is "error", or "queued" where it will be done.
+        """
+        cache = make(loader=str.upper, warmup_enabled=True)
+        cache.get("first")
+        for _ in range(5):
+            memory.segment.remote_failed(time.monotonic(), False)
+        self.act(cache, op)
+        result = "queued" if op in {"del", "mdel"} else "error"
+        # A warmup reads, and is told as a read there, too.
+        assert ("get" if op in {"mget", "warmup"} else op, result, "backend") in told()
+
+    @pytest.mark.parametrize("op", ["get", "mget", "warmup"])
+    def test_loader(self, make: Any, told: Any, op: str) -> None:
+        """A loader that raises, or is late."""
+
+        def load(_: object) -> Any:
+            raise KeyError
+
+        cache = make(loader=load, error_ttl=0.001, warmup_enabled=True)
+        with pytest.raises(LoaderError):
+            self.act(cache, op)
+        assert (op, "error", "loader") in told()
+        late = make("late", loader=Never(), loader_timeout=0.2, error_ttl=0.001)
+        if op == "get":
+            with pytest.raises(LoaderTimeout):
+                asyncio.run(late.aget("key"))
+            assert (op, "error", "timeout") in told()
+
+    @pytest.mark.parametrize("op", OPS)
+    def test_success(self, make: Any, told: Any, caplog: Any, op: str) -> None:
+        """One that goes well has error_kind "none", as there; reads and sets are counted only."""
+        cache = make(warmup_enabled=True, loader=str.upper)
+        cache.set("key", 1)
+        cache.set("other", 2)
+        with caplog.at_level(logging.DEBUG, "accelerator.ops"):
+            caplog.clear()
+            self.act(cache, op)
+        mine = [it for it in told() if it[0] == op]
+        expected = {"del": ["found"], "mdel": ["ok"], "warmup": ["ok"]}.get(op, [])
+        assert [(op, result, "none") for result in expected] == mine
+        lines = [it for it in caplog.records if it.name == "accelerator.ops"]
+        assert len(expected) <= len(lines) <= 1
+        assert {"none"} >= {getattr(it, "error_kind", None) for it in lines}
+
+    def test_kinds(self) -> None:
+        """Each of the crate's kinds is one of ours."""
+        kinds = {error.kind for error in _subclasses(CacheError)}
+        assert set(self.ERROR_KINDS) <= kinds
+
+
+def _subclasses(kind: type[CacheError]) -> Iterator[type[CacheError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _subclasses(each)

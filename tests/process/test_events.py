@@ -244,6 +244,7 @@ class TestFollow:
         LevelCache("users").delete("key")
         process = follow(shared)
         assert "time" in process.stdout.readline()
+        assert "del" in process.stdout.readline()
         process.stdout.close()
         assert 1 == process.wait(timeout=60)
         assert "" == process.stderr.read()

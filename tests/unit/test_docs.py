@@ -43,7 +43,7 @@ from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
-from accelerator.observability import diagnostics, events
+from accelerator.observability import diagnostics, events, oplog
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -228,6 +228,7 @@ class TestOutput:
     """What the page shows of the command's output is what the command writes."""
 
     PAGE = DOCS / "how-to" / "operate.md"
+    SHOP = "segment shop  /dev/shm/accelerator.0.shop.58dcd25d\n"
 
     def shown(self, begin: str) -> list[str]:
         texts = (it.text for it in blocks_of(self.PAGE) if it.language == "text")
@@ -278,10 +279,29 @@ class TestOutput:
 
     def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The beginnings of lines."""
-        shown = self.shown("segment shop  /dev/shm/accelerator.0.shop.58dcd25d\nlistener")
+        shown = self.shown(f"{self.SHOP}listener")
         written = self.written(capsys, "listener", "--name", busy)
         assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
         assert written[6].split() == shown[6].split()
+
+    def test_events(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The titles of both tables, and every name in them."""
+        head, count, titles, *lines = self.shown(f"{self.SHOP}events")
+        oplog.recorded("", "attach", "ok", oplog.started())
+        written = self.written(capsys, "events", "--name", busy)
+        assert [head.split()[0], count.split()[0], titles] == [
+            *(line.split()[0] for line in written[:2]),
+            written[2],
+        ]
+        assert f"events {len(lines)}" == count
+        known = set(re.findall(r"`(\w+)`", read(DOCS / "reference" / "metrics.md")))
+        known |= {"-", "cut off by death"}
+        cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+        assert {cell for row in cells for cell in row[3:6]} <= known
+        _, _, titles, *lines = self.shown(f"{self.SHOP}kinds")
+        written = self.written(capsys, "events", "--summary", "--name", busy)
+        assert titles.split() == written[2].split()
+        assert {cell for line in lines for cell in line.split()[1:3]} <= {*known, "cut"}
 
     def test_doctor(self) -> None:
         """Names of checks and levels; and the table has every check there is."""
