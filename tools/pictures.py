@@ -66,8 +66,8 @@ def work() -> None:
         for _ in range(20):
             with contextlib.suppress(Exception):
                 prices.mget([int(chance.paretovariate(0.7)) % 4000 for _ in range(8)])
-            for _ in range(6):
-                prices.get(7)
+                for _ in range(6):
+                    prices.get(7)
             with contextlib.suppress(Exception):
                 users.get(int(chance.paretovariate(0.5)) % 9000)
             if sessions.get(key := chance.randrange(6000)) is None or chance.random() < 0.02:
@@ -143,8 +143,7 @@ def small(picture: bytes) -> bytes:
     a thin curve keeps its colour, which a quantizer that looks at areas mixes with another.
     """
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    counted = image.getcolors(image.width * image.height)
-    assert counted is not None
+    counted: list[tuple[int, Any]] = image.getcolors(image.width * image.height) or []
     chosen: list[tuple[int, int, int]] = []
     for apart in (24, 12, 6, 0):
         for _, colour in sorted(counted, reverse=True):
