@@ -27,16 +27,15 @@ from typing import TYPE_CHECKING, Any, Final
 from accelerator import aflight, background, flight, local
 from accelerator.binding import COUNTER
 from accelerator.errors import LoaderTimeout
-from accelerator.joining import LED, Wanted
 from accelerator.loading import CANCELLED, REFRESH_ATTEMPTS, Job, Load
 from accelerator.observability import oplog
 
 if TYPE_CHECKING:
+    from accelerator.joining import Wanted
     from accelerator.loader import BatchContext, LoadContext
     from accelerator.memory import Reading
 
 _LOAD: Final = COUNTER["load"]
-_ERROR: Final = COUNTER["load_error"]
 
 AT_ONCE: Final = 16
 """Loaders of one amget() that run at the same time, where there is no mload."""
@@ -237,25 +236,32 @@ class TaskJob(Job):
         try:
             answer = await self._call(context)
         except Exception as error:
-            if self._is_of_use():
+            if self._is_of_use(begun):
+                if self._expired:
+                    load.ended(begun)
                 load.failed(self.group, error, begun, counted=self._expired)
             return
         except BaseException:
-            if not self._expired:
-                cache._count(_ERROR)
+            self._count_broken(begun)
             raise
-        if self._is_of_use():
+        if self._is_of_use(begun):
             self._answered = True
             counted = self._expired
             await cache._ado(load.answered(self.group, answer, context, begun, counted=counted))
 
-    def _is_of_use(self) -> bool:
+    def _is_of_use(self, begun: oplog.Begun) -> bool:
         """Judge whether what a loader says still counts: not if it was stopped, or is late."""
         if self._stopped:
-            if not self._expired:
-                self.load.cache._count(_ERROR)  # as if it had ended when it was cancelled
+            self._count_broken(begun)  # as if it had ended when it was cancelled
             return False
         return self._in_thread or not self._expired
+
+    def _count_broken(self, begun: oplog.Begun) -> None:
+        """Count a load whose end nobody hears of; that it was late has been counted."""
+        if not self._expired:
+            self.load.broken(begun)
+        elif self._in_thread:
+            self.load.ended(begun)
 
     async def _call(self, context: LoadContext | BatchContext) -> Any:
         call, argument = self.load.call, self.load.argument(self.group)
@@ -305,7 +311,7 @@ def refresh_ahead(load: Load) -> None:
         one.flight = flight.enter(load.cache, one.key, load.config.lease, local.REFRESH)
         if one.is_led:
             load.cache._count(REFRESH_ATTEMPTS)
-            load.cache._count(LED)
+            load.count_led(one)
             job = TaskJob(load, [one])
             job.start()
             job.take_over()

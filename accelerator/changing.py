@@ -128,7 +128,9 @@ class ExplicitChange:
                 stored.append(area._put(*put, tagged=tagged))
             wanted = self._second.writing(message.SET, changes, broadcast=is_told)
             # A set is not sent later: the old copy is deleted instead.
-            found = yield from self._publishing(wanted, len(changes), failed_as="error")
+            found = yield from self._publishing(
+                wanted, len(changes), told=is_told, failed_as="error"
+            )
             self._settle(found)
         # On this host it is all that there is to be done while the area is kept from Redis.
         return all(stored) and (self._is_held or found is not None)
@@ -151,7 +153,7 @@ class ExplicitChange:
             changes = [self._forgotten(key) for key in keys]
             here = sum(map(area._delete, keys))
             wanted = self._second.writing(message.FORGET, changes, broadcast=self._tells)
-            there = yield from self._publishing(wanted, len(changes))
+            there = yield from self._publishing(wanted, len(changes), told=self._tells)
             area._forget_again(keys)
             self._settle(there)
         return here, there
@@ -259,7 +261,7 @@ class ExplicitChange:
         return self._change(key, note, encoded, lives.remote, tags)
 
     def _publishing(
-        self, wanted: Ask, count: int, *, failed_as: str = "queued"
+        self, wanted: Ask, count: int, *, told: bool = True, failed_as: str = "queued"
     ) -> Steps[int | None]:
         """
         Have Redis do it and tell the other hosts.
@@ -267,6 +269,7 @@ class ExplicitChange:
         Args:
             wanted: What is asked of it.
             count: Number of notes that are queued if it does not take it.
+            told: It tells the other hosts.
             failed_as: Result in the log then.
 
         Returns:
@@ -285,7 +288,8 @@ class ExplicitChange:
             self.is_queued = True
             oplog.failed(self._config.area, self._op, error.kind, self._since, result=failed_as)
             return None
-        self._area._count(_PUBLISH)
+        if told:
+            self._area._count(_PUBLISH)
         return int(found or 0)
 
     def _settle(self, found: int | None) -> None:
@@ -322,7 +326,7 @@ class ExplicitChange:
         wanted = self._second.adding(self._change(key, 0, encoded, life, tags))
         added: bool = yield from self._deciding(wanted)
         if added:
-            self._area._forget_again([key])
+            self._decided(key)
         return added
 
     def touching(self, key: Any, life: float | None) -> Steps[bool]:
@@ -330,7 +334,7 @@ class ExplicitChange:
         wanted = self._second.touching(self._area._wire(key), life)
         touched: bool = yield from self._deciding(wanted)
         if touched:
-            self._area._forget_again([key])
+            self._decided(key)
         return touched
 
     def incrementing(
@@ -361,7 +365,7 @@ class ExplicitChange:
         wanted = self._second.incrementing(self._area._wire(key), delta, initial)
         value: int | None = yield from self._deciding(wanted)
         if value is not None:
-            self._area._forget_again([key])
+            self._decided(key)
         return value
 
     def check_decidable(self) -> None:
@@ -392,8 +396,12 @@ class ExplicitChange:
             oplog.failed(self._config.area, self._op, error.kind, self._since)
             error.area, error.operation = self._config.area, self._op
             raise
-        self._area._count(_PUBLISH)
         return answer
+
+    def _decided(self, key: Any) -> None:
+        """Note that Redis has changed a key, and told the other hosts."""
+        self._area._count(_PUBLISH)
+        self._area._forget_again([key])
 
 
 def _parts(things: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from accelerator.remote import Lease
 
 STALE_FALLBACK: Final = COUNTER["stale_fallback"]
-LED: Final = COUNTER["load_led"]
+_LED: Final = COUNTER["load_led"]
 _JOINED: Final = COUNTER["load_joined"]
 _TAKEN_OVER: Final = COUNTER["load_taken_over"]
 _ALONE: Final = COUNTER["load_alone"]
@@ -55,6 +55,7 @@ class Wanted:
         "absent",
         "asked",
         "copy",
+        "counted",
         "error",
         "flight",
         "found",
@@ -79,6 +80,8 @@ class Wanted:
         """The job that ends the flight, instead of the Load."""
         self.way = TOGETHER
         self.tries = 0
+        self.counted = False
+        """It is among what was led."""
         self.looked = False
         """Redis has been asked for it."""
         self.copy: Reading | None = None
@@ -252,15 +255,21 @@ class Joining:
         state = one.flight.state
         if state == local.FLIGHT_LEADING:
             self._leads = True
-            self.cache._count(LED)
-            if one.flight.taken_over:
-                self.cache._count(_TAKEN_OVER)
+            self.count_led(one)
         elif state == local.FLIGHT_JOINED:
             self._joined(one)
         elif state == flight.FRESH:
             self._is_there_by_now(one)
         else:
             self._crowded(one, busy=state == flight.BUSY)
+
+    def count_led(self, one: Wanted) -> None:
+        """Count a key that is loaded for the host: once, though its flight may be entered twice."""
+        if not one.counted:
+            one.counted = True
+            self.cache._count(_LED)
+        if one.flight.taken_over:
+            self.cache._count(_TAKEN_OVER)
 
     def _joined(self, one: Wanted) -> None:
         if flight.is_reentrant(one.flight):

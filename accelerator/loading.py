@@ -26,7 +26,6 @@ from accelerator.errors import (
     LoaderTimeout,
     SerializationError,
 )
-from accelerator.joining import LED, Wanted
 from accelerator.keeping import Keeping, Loaded
 from accelerator.loader import BatchContext, LoadContext
 from accelerator.observability import oplog
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
+    from accelerator.joining import Wanted
     from accelerator.loader import Call, Source
     from accelerator.memory import Reading
     from accelerator.operations import Operations
@@ -140,7 +140,7 @@ class Load(Keeping):
                 self.failed(group, error, begun)
                 return
             except BaseException:
-                self.cache._count(_ERROR)
+                self.broken(begun)
                 raise
             self._refuse_awaitable(answer, begun)
             self.cache._do(self.answered(group, answer, context, begun))
@@ -163,9 +163,18 @@ class Load(Keeping):
         if inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
-            self.cache._count(_ERROR)
+            self.broken(begun)
             begun.end("error", ConfigError.kind)
             raise async_loader(self.config.area, self.op)
+
+    def broken(self, begun: oplog.Begun) -> None:
+        """Count a load that has ended without an answer, and without an error to be handed on."""
+        self.ended(begun)
+        self.cache._count(_ERROR)
+
+    def ended(self, begun: oplog.Begun) -> None:
+        """Count how long a load took: once for each, however it has ended."""
+        self.cache._latency(max(0.0, time.monotonic() - begun.since))
 
     def limit(self) -> float | None:
         """Seconds that the loader may take."""
@@ -255,7 +264,7 @@ class Load(Keeping):
             error: What the loader raised.
             begun: That it was asked.
             timeout: It was stopped, because it took too long.
-            counted: What has become of this load has been counted.
+            counted: What has become of this load has been counted, and how long it took.
         """
         kind: type[CacheError] = LoaderTimeout if timeout else LoaderError
         begun.end("error", kind.kind)
@@ -270,8 +279,8 @@ class Load(Keeping):
             text = f"the loader took more than {limit} seconds" if timeout else "the loader raised"
             one.error = self.error(kind, text)
             one.error.__cause__ = error
-        self.cache._latency(max(0.0, time.monotonic() - begun.since))
         if not counted:
+            self.ended(begun)
             self.cache._count(_TIMEOUT if timeout else _ERROR)
             self._count_refresh(succeeded=False)
         oplog.failed(self.config.area, self.op, kind.kind, self.since)
@@ -284,7 +293,8 @@ class Load(Keeping):
         return self.stale_ok and self._all_fall_back(group)
 
     def _all_fall_back(self, group: Sequence[Wanted]) -> bool:
-        return [self.fall_back(one) for one in group].count(False) == 0
+        # Who has had a stale answer already, after soft_timeout, is not given another one.
+        return [not one.is_pending or self.fall_back(one) for one in group].count(False) == 0
 
     def _count_refresh(self, *, succeeded: bool) -> None:
         if self.refreshes:
@@ -427,7 +437,7 @@ def _refresh(load: Load, one: Wanted) -> None:
     if not one.is_led:
         return
     load.cache._count(REFRESH_ATTEMPTS)
-    load.cache._count(LED)
+    load.count_led(one)
     if load.config.background is None:
         load.ask([one])
         return

@@ -355,7 +355,7 @@ class Reads(Operations[K, V]):
         """Read many keys, and load what is missing."""
         self._begin()
         if self._source is None or options.disable_load:
-            return self._do(self._knowing(list(keys), options))
+            return self._do(self._knowing(list(dict.fromkeys(keys)), options))
         found, load = self._split(keys, options, self._source, op=op)
         if load is not None:
             found.update(zip((one.key for one in load.wanted), loading.run(load), strict=True))
@@ -365,7 +365,7 @@ class Reads(Operations[K, V]):
         self, keys: Iterable[Any], options: ReadOptions, source: Source, *, op: str
     ) -> tuple[dict[Any, Reading | None], loading.Load | None]:
         """Read many keys; what is found, and what is to be loaded."""
-        found = {key: self._fresh(key, options) for key in keys}
+        found = {key: self._fresh(key, options) for key in dict.fromkeys(keys)}
         missing = [key for key, reading in found.items() if reading is None]
         if not missing:
             return found, None

@@ -135,6 +135,7 @@ class _Area:
         "again_at",
         "batch",
         "confirmed",
+        "early",
         "expired",
         "known",
         "name",
@@ -168,6 +169,8 @@ class _Area:
         """Not before then is a replay asked for."""
         self.received = 0
         """Messages that were taken, and not yet counted."""
+        self.early: set[int] = set()
+        """Numbers of those that came before their turn: the log will give them once more."""
         self.batch: list[bytes] = []
         self.expired: list[bytes] = []
 
@@ -354,6 +357,7 @@ class Follower:
         if message.seq == area.known + 1:
             area.known = message.seq
         else:
+            area.early.add(message.seq)
             self._miss(area, message.seq)
 
     def unreadable(self, name: str, now: float) -> None:
@@ -379,14 +383,16 @@ class Follower:
 
     def _take(self, area: _Area, message: Invalidation) -> None:
         """Drop what a message names, but not what its own sender has stored here."""
-        area.received += 1
+        is_counted = message.seq in area.early
+        area.early.discard(message.seq)
+        area.received += not is_counted
         if message.kind == PROBE:
             self._note_probe(area, message)
             self._dirty.add(area)
             return
         keys = message.keys
         if message.origin == self._origin:
-            keys = self._own(area, message)
+            keys = self._own(area, message, is_counted=is_counted)
         if message.kind == CLEAR:
             self._memory.clear_area(area.name)
         elif message.kind in {FORGET_TAGS, EXPIRE_TAGS}:
@@ -399,7 +405,7 @@ class Follower:
         if len(area.batch) + len(area.expired) >= BATCH:
             self.flush()
 
-    def _own(self, area: _Area, message: Invalidation) -> list[bytes]:
+    def _own(self, area: _Area, message: Invalidation, *, is_counted: bool) -> list[bytes]:
         """
         Note own messages as heard; give the keys that are to be dropped all the same.
 
@@ -419,7 +425,7 @@ class Follower:
             )
             return message.keys
         keys = [key for key, same in zip(message.keys, heard, strict=True) if not same]
-        if len(keys) < len(message.keys):
+        if len(keys) < len(message.keys) and not is_counted:
             self._count(area.name, "own_skipped", len(message.keys) - len(keys))
         return keys
 
@@ -554,6 +560,7 @@ class Follower:
         area.suspect = False
         area.batch = []
         area.expired = []
+        area.early.clear()
 
 
 def _history_ended(asked: _Asked, seq: int, replication: int) -> bool:

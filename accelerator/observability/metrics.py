@@ -180,10 +180,10 @@ METRICS: Final[Sequence[Metric]] = (
         "invalidation_publish_failures",
         "attempts of that which failed, whether they were queued then or not",
     ),
-    _counter("invalidation_receive", "messages applied to this host"),
+    _counter("invalidation_receive", "messages applied to this host, each once"),
     _counter("invalidation_receive_failures", "messages or subscriptions that failed"),
     # Ours: reads and values.
-    _counter("negative_hit", "of `local_hit`: those that found a stored `None`"),
+    _counter("negative_hit", "of `local_hit` and `remote_hit`: those that found a stored `None`"),
     _counter(
         "object_hit",
         "of `local_hit`: those answered with an object that the process had decoded before",
@@ -225,7 +225,7 @@ METRICS: Final[Sequence[Metric]] = (
     _counter("corrupt_item", "items dropped because they did not verify or could not be decoded"),
     _counter("read_race", "reads that lost four races in a row against writers of their key"),
     # Loads.
-    _counter("load_led", "keys that a caller loaded for the host"),
+    _counter("load_led", "keys that one caller got for the host, from Redis or by a load"),
     _counter("load_joined", "waits for another's load"),
     _counter(
         "load_taken_over",

@@ -437,6 +437,9 @@ PyObject *area_touch(PyObject *op, PyObject *args) {
     if (status == ACC_ESYS) {
         return PyErr_NoMemory();
     }
+    if (status == ACC_BUSY) {
+        acc_count(self->area.stats, ACC_LOCK_GIVEUP);
+    }
     return PyLong_FromLong(status);
 }
 

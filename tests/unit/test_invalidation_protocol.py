@@ -6,6 +6,7 @@ The schedules are every combination of a few writes and faults at every point of
 by MUTANTS, each of which is one way to get the protocol wrong.
 """
 
+import collections
 import importlib.util
 import itertools
 import sys
@@ -280,6 +281,33 @@ class TestPrecision:
         follower.message(world.AREA, data, peace.now)
         assert [] == follower.replays(peace.now)
         assert (1, seq) == (peace.memory.counts["flush"], peace.memory.state[1])
+
+    def test_received_once(self) -> None:
+        """A message that comes before its turn is done twice, and is one message."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        before = collections.Counter(peace.memory.counts)
+        next_seq = peace.server.number() + 1
+
+        def written(seq: int, kind: int) -> bytes:
+            return b"1 %s %d %s" % (world.OWN, seq, message.body(kind, [b"sown"], [99]))
+
+        peace.memory.outbox_heard = lambda number: number == 99
+        early = [written(next_seq + n, message.SET) for n in (1, 2)]
+        for data in early:
+            follower.message(world.AREA, data, peace.now)
+        follower.flush()
+        [replay] = follower.replays(peace.now)
+        missed = written(next_seq, message.EXPIRE)
+        entries = [(next_seq + n, data) for n, data in enumerate([missed, *early])]
+        follower.replayed(replay, entries, peace.now)
+        follower.message(world.AREA, written(next_seq + 3, message.SET), peace.now)
+        follower.flush()
+        counted = collections.Counter(peace.memory.counts) - before
+        assert (4, 3, 1, 3) == tuple(
+            counted[name] for name in ("invalidation_receive", "own_skipped", "gap", "replayed")
+        )
 
     @pytest.mark.parametrize("fault", ["cut", "lose", "stop", "hold", "beat_lost", "evict_log"])
     def test_probe(self, fault: str) -> None:
