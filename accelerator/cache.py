@@ -331,7 +331,9 @@ class LevelCache(AsyncTwins[K, V]):
     def _new_namespace(self, name: str) -> Namespace[V]:
         path = (*self._path, name)
         tag = _tag_of_namespace(path)
-        view: Namespace[V] = self._viewed(Namespace, {"tags": (*(self._own_config.tags or ()), tag)})
+        view: Namespace[V] = self._viewed(
+            Namespace, {"tags": (*(self._own_config.tags or ()), tag)}
+        )
         view._path = path
         view._tag = tag
         convert = self._config.key_converter

@@ -32,8 +32,8 @@ given a copy with that tag from Redis.
 Add, touch, incr are decided by Redis, and nothing is done here before: the copy in the segment goes
 when Redis has answered.  Killed in between, it goes when the message of the script comes back.
 
-Where an operator keeps the area from Redis (see ``binding``), 3 is left out and the notes are queued:
-all of the above holds as when Redis does not answer.  Nothing is decided then.
+Where an operator keeps the area from Redis (see ``binding``), 3 is left out and the notes are
+queued: all of the above holds as when Redis does not answer.  Nothing is decided then.
 """
 
 from __future__ import annotations

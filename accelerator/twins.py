@@ -226,7 +226,7 @@ class AsyncTwins(Reads[K, V]):
             SerializationError, TypeError, ValueError: As set() does.
         """
         self._begin()
-        if self._tiers.known is None and tags is None and broadcast is None:
+        if self._second is None and tags is None and broadcast is None:
             self.set(key, value, ttl)
         else:
             await self._ado(self._set_steps(key, value, ttl, tags, broadcast))

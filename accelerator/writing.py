@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 class Writing(Looking):
     """Each operation that changes something, as steps."""
 
-    def _changing(
-        self, op: str, since: float, tiers: Tiers | None = None
-    ) -> ExplicitChange | None:
+    def _changing(self, op: str, since: float, tiers: Tiers | None = None) -> ExplicitChange | None:
         """Begin a change that Redis hears of, now or later; None: there is one tier only."""
-        mode, second, held = self._tiers if tiers is None else tiers
+        _, second, held = self._tiers if tiers is None else tiers
         if second is not None:
             return ExplicitChange(self, second, op, since)
         return None if held is None else ExplicitChange(self, held, op, since, is_held=True)

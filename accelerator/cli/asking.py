@@ -85,9 +85,7 @@ def check_area(memory: local.Segment, area: str, name: str) -> None:
     areas = sorted(memory.stats()["areas"])
     if area not in areas:
         there = ", ".join(map(words.printable, areas)) or "none"
-        raise CacheError(
-            f"there is no area {words.printable(area)} in {name}; there are: {there}"
-        )
+        raise CacheError(f"there is no area {words.printable(area)} in {name}; there are: {there}")
 
 
 def who() -> str:

@@ -74,7 +74,7 @@ def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "set",
-        help="override options of an area, or of all, for a time; without any show what is in force",
+        help="override options of an area, or of all, for a time; or show what is in force",
         description="Override options in all processes of this host, until --for has passed or "
         f"OPTION={DEFAULT} removes it.  An area's own overrides count before those of the host.  "
         "Without an option: show what is in force.  Says what it will do, and asks.  Exit status "
@@ -248,8 +248,10 @@ def _judged(memory: local.Segment, orders: Sequence[Order], patience: float) -> 
         print(f"{each.option} is another by now: somebody else has set it, or its time is over")
     seen, living = memory.overrides_seen()
     if not is_done:
-        print(f"set, and {living - seen} of {words.plural(living, 'process', 'processes')} have not "
-              f"noticed after {words.seconds(patience)}: are they stopped?  They will when they run")
+        print(
+            f"set, and {living - seen} of {words.plural(living, 'process', 'processes')} have not "
+            f"noticed after {words.seconds(patience)}: are they stopped?  They will when they run"
+        )
     elif living:
         print(f"in force: {words.plural(living, 'process acts', 'processes act')} on it")
     else:

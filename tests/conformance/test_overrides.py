@@ -98,6 +98,35 @@ class TestKeptFromRedis:
         assert ["new", 2] == [cache.get("key"), cache.get(1)]
         assert CacheMode.LOCAL is cache._mode
 
+    def test_no_bound(self, make: Make, operator: Operator, redis_only: None) -> None:
+        """Nothing of others is known, and what is here is served all the same."""
+        cache = make(on_desync="bypass")
+        operator.set(mode=CacheMode.LOCAL)
+        cache.set("key", 1)
+        assert 1 == cache.get("key")
+        operator.set(mode=None)
+        assert cache.get("key") is None
+
+    def test_comes_back_within_a_read(self, cache: Any, memory: Any, operator: Operator) -> None:
+        """A read that has not asked Redis at first does not ask it at last."""
+        memory.segment.link_confirm(time.monotonic())
+        operator.set(mode=CacheMode.LOCAL)
+        forget_here(memory)
+        cache._begin()
+        count = cache._count_local
+
+        def counting(found: Any) -> None:
+            operator.set(mode=None)
+            cache._begin()  # as another thread would
+            count(found)
+
+        cache._count_local = counting
+        try:
+            assert cache.get("key", max_staleness=50) is None
+        finally:
+            del cache._count_local
+        assert "old" == cache.get("key")
+
     @pytest.mark.parametrize("mode", HELD)
     @pytest.mark.parametrize("change", CHANGES)
     def test_changes(
@@ -216,9 +245,7 @@ class TestMode:
         assert 1 == cache.get("key")
         assert "local" == cache.get_entry("key").tier
 
-    def test_own_local(
-        self, make: Make, memory: Any, operator: Operator, local_only: None
-    ) -> None:
+    def test_own_local(self, make: Make, memory: Any, operator: Operator, local_only: None) -> None:
         """Values in an object of the application's are not read either, nor believed later."""
         if memory.kind == "process":
             pytest.skip("the class for it is made for one kind of memory in a process")
@@ -499,6 +526,29 @@ class TestWhoFollows:
         assert 1 == cache.get("key")
 
 
+class TestBinding:
+    def test_changes_within_it(
+        self, make: Make, memory: Any, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What changes between the look at the overrides and the binding is not missed."""
+        module = memory.modules["binding"].overrides
+        in_force = module.in_force
+        changes = [7, 6]
+
+        def changing(*given: Any) -> Any:
+            found = in_force(*given)
+            if changes:
+                operator.set(max_loads=changes.pop())
+            return found
+
+        monkeypatch.setattr(module, "in_force", changing)
+        cache = make()
+        cache.get("key")
+        cache.get("key")
+        assert 7 == cache._config.max_loads
+        assert [] == changes
+
+
 class TestTold:
     @pytest.fixture(autouse=True)
     def forget(self, memory: Any) -> Iterator[None]:
@@ -507,9 +557,7 @@ class TestTold:
         yield
         said.clear()
 
-    def test_once(
-        self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_once(self, make: Make, operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
         """Each process says once what is in force, and once that it is no more."""
         caplog.set_level(logging.INFO, "accelerator.ops")
         caches = [make(), make(), make().namespace("n")]

@@ -72,7 +72,7 @@ def pair(server: RedisServer, make_host: MakeHost) -> tuple[Any, Any]:
 
 class TestLocal:
     def test_outage(self, server: RedisServer, pair: Any) -> None:
-        """While Redis is away a host goes on by itself; when it is back nobody reads what is old."""
+        """While Redis is away a host goes on by itself; afterwards nobody reads what is old."""
         one, other = pair
         for key in ("deleted here", "deleted there", "set here"):
             one.call("set", key, "old")
@@ -243,8 +243,7 @@ class TestOthers:
         """Of two at the same time one counts, and both say what is true in the end."""
         one, _ = pair
         lines = [
-            [sys.executable, "-m", "accelerator", "set", f"max_loads={n}", "--yes"]
-            for n in (2, 3)
+            [sys.executable, "-m", "accelerator", "set", f"max_loads={n}", "--yes"] for n in (2, 3)
         ]
         running = [
             subprocess.Popen([*line, "--name", one.name], stdout=subprocess.PIPE, text=True)

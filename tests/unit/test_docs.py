@@ -212,7 +212,7 @@ class TestCommands:
         listed = {}
         for usage, *_ in rows_of("how-to/operate.md", "command"):
             _, command, *rest = usage.strip("`").split(" ")
-            listed[command] = {word.strip("[]") for word in rest if word.startswith("[--")}
+            listed[command] = {word.strip("[]") for word in rest if word.startswith(("[--", "--"))}
         assert not listed.pop("--version")
         actual = {name: options_of(parser) for name, parser in subcommands().items()}
         assert actual == listed

@@ -151,7 +151,7 @@ class TestApply:
         assert self.applied({"lease": 30}, loader_timeout=1.0).lease == 30
 
     def test_allow_stale(self) -> None:
-        """Something stale is kept where nothing was; what the area says of it counts, if it does."""
+        """Something stale is kept where nothing was; else what the area says of it counts."""
         assert STALE_LIFE == self.applied({}, allow_stale=True).stale_life
         assert STALE_LIFE == self.applied({"stale_ttl": 0}, allow_stale=True).stale_life
         assert self.applied({"stale_ttl": 7}, allow_stale=True).stale_life == 7
@@ -182,10 +182,11 @@ class TestApply:
             "mode": tuple(CacheMode),
         }
         choices = [(None, *values[name]) for name in values]
-        for config in map(lambda it: AreaConfig(**it), configs):
+        for config in (AreaConfig(**options) for options in configs):
             for chosen in itertools.product(*choices):
                 given = {
-                    name: value for name, value in zip(values, chosen, strict=True)
+                    name: value
+                    for name, value in zip(values, chosen, strict=True)
                     if value is not None
                 }
                 found = overrides.apply(config, given)
