@@ -77,8 +77,9 @@ class Shop:
         programs.mkdir()
         _offer_redis_cli(programs)
         path = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
+        inherited = {it: os.environ[it] for it in os.environ if not it.startswith("ACCELERATOR_")}
         self.environment = {
-            **os.environ,
+            **inherited,
             "PATH": os.pathsep.join(path),
             "COLUMNS": "160",
             "ACCELERATOR_NAME": self.name,
