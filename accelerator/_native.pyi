@@ -306,7 +306,8 @@ class Segment:
     def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
         """
         Keep how an area is configured: at most 30 numbers of 32 bits, of which Python knows the
-        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was opened read-only.
+        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was
+        opened read-only.
         """
     def area_facts(self) -> dict[str, tuple[int, ...]]:
         """
