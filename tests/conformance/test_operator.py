@@ -400,7 +400,7 @@ class TestEvents:
         assert {("set", "ok", False)} == {
             (one["op"], one["result"], one["running"]) for one in seen
         }
-        assert 256 <= len(seen) <= 8192
+        assert 128 <= len(seen) <= 8192
         numbers = [one["number"] for one in seen]
         assert sorted(numbers, reverse=True) == numbers
 
