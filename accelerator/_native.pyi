@@ -303,10 +303,10 @@ class Segment:
         """
     def hot_total(self) -> float:
         """Reads a second of all keys, from the same reads."""
-    def area_facts_write(self, area: str, facts: Sequence[int], /) -> None:
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
         """
         Keep how an area is configured: at most 30 numbers of 32 bits, of which Python knows the
-        meaning.  KeyError: no such area.  OSError: the segment was opened read-only.
+        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was opened read-only.
         """
     def area_facts(self) -> dict[str, tuple[int, ...]]:
         """
@@ -492,13 +492,16 @@ class Segment:
         """
     def overrides(self) -> list[tuple[str, int, int, float | None]]:
         """What is in force: area, option, value, seconds left (None: no limit)."""
-    def overrides_print(self) -> int:
+    def overrides_taken(self) -> tuple[int, list[tuple[str, int, int, float | None]]]:
         """
-        A number that names what is in force; this process acts on that from here on.
+        The print of what is in force, and all of it as overrides() tells it, by one look.
 
-        To be asked for before overrides(), and given to Area._bind: then a change in between is
-        not missed.
+        To be given to Area._bind.  Of two looks the second could be of something that is over by
+        the time of a third, and then the print would say that nothing has changed.  This process
+        acts on the print from here on.
         """
+    def overrides_print(self) -> int:
+        """A number that names what is in force; this process acts on that from here on."""
     def overrides_seen(self) -> tuple[int, int]:
         """How many living processes act on exactly what is in force, of how many."""
     def event(
@@ -775,8 +778,8 @@ class Area:
         """
         Tie this object to an area of *segment*.  Times in seconds.
 
-        *overrides* is what Segment.overrides_print() told before the overrides were looked at that
-        the other arguments come of.  Once others are in force, _bound is False, and the next
+        *overrides* is the print that Segment.overrides_taken() gave beside the overrides that the
+        other arguments come of.  Once others are in force, _bound is False, and the next
         operation calls ``_attach``.  None: of those that are in force now.
 
         *variant*, a number of 32 bits, tells versions of the area apart (0: none).  Values, flights

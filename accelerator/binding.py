@@ -89,6 +89,8 @@ class Binding(local.AreaBase):
     _memory: local.Segment
     """What the area is bound to."""
     _tiers: Tiers = Tiers(CacheMode.LOCAL, None)
+    _attaching: int | None = None
+    """Print of the overrides under which a thread has begun to bind it last; None: none may go on."""
     _longest: float | None = None
     """Longest life of whatever is stored, by an override; None: as the application says."""
     _codec: codec.Codec
@@ -125,8 +127,35 @@ class Binding(local.AreaBase):
     def _attach(self) -> None:
         attachment = runtime.current()
         memory = attachment.memory
-        seen = memory.overrides_print()  # first: what changes behind it has this bound anew
-        rows = memory.overrides()
+        seen, rows = memory.overrides_taken()
+        self._attaching = seen
+        self._take_on(attachment, attachment.second, rows)
+        try:
+            self._bind_to(memory, seen)
+        except (OSError, ValueError) as error:
+            # The table of areas is full: reads must go on all the same.  What is set on the host
+            # does not reach what is not in its table, so nothing of it is taken on either: nobody
+            # would take it back.
+            self._tell("areas", "%s; it caches in memory of this process, alone", error)
+            spare = None if self._tiers.known is None else runtime.spare_second()
+            rows = []
+            self._take_on(attachment, spare, rows)
+            self._bind_to(runtime.spare_memory(), None)
+        known = self._tiers.known
+        if known is not None:
+            known.start()
+        self._tell_overrides(rows)
+        if self._attaching != seen:
+            # Another thread has begun under other overrides, and may have stored its part of this
+            # object between ours, or bound what we have stored: the next operation, of whoever
+            # ends last, begins anew.
+            self._attaching = None
+            self._unbind()
+
+    def _take_on(
+        self, attachment: runtime.Attachment, second: SecondLevel | None, rows: Sequence[Row]
+    ) -> None:
+        """Decide how the area is, with what an operator has set for it."""
         given = overrides.in_force(rows, self._own_config.area)
         own = self._own_config.mode_under(attachment.settings)
         mode = overrides.mode(own, given)
@@ -135,19 +164,7 @@ class Binding(local.AreaBase):
         self._config = self._followed(given, mode)
         self._longest = overrides.longest(given)
         self._codec = codec.make(self._config.codec, attachment.settings.secret)
-        self._tiers = self._tiers_of(attachment.second, own, mode)
-        try:
-            self._bind_to(memory, seen)
-        except (OSError, ValueError) as error:
-            # The table of areas is full: reads must go on all the same.
-            self._tell("areas", "%s; it caches in memory of this process, alone", error)
-            if self._tiers.known is not None:
-                self._tiers = self._tiers_of(runtime.spare_second(), own, mode)
-            self._bind_to(runtime.spare_memory(), None)
-        known = self._tiers.known
-        if known is not None:
-            known.start()
-        self._tell_overrides(rows)
+        self._tiers = self._tiers_of(second, own, mode)
 
     def _followed(self, given: InForce, mode: CacheMode) -> AreaConfig:
         """Give the options as they are to be followed with these overrides."""
@@ -226,9 +243,7 @@ class Binding(local.AreaBase):
         """Tell how the area is configured; that others said something else is an event."""
         area = self._config.area
         told = facts.encode(self._area_config or self._config, self._mode)
-        known = memory.area_facts().get(area)
-        memory.area_facts_write(area, told)
-        if known is not None and list(known[: len(told)]) != told:
+        if memory.area_facts_write(area, told):
             oplog.recorded(area, "config", "changed", oplog.started(), memory=memory)
 
     def _flags(self) -> int:

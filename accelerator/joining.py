@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from accelerator.remote import Lease
 
 STALE_FALLBACK: Final = COUNTER["stale_fallback"]
+STALE_ALLOWED: Final = COUNTER["stale_allowed"]
 _LED: Final = COUNTER["load_led"]
 _JOINED: Final = COUNTER["load_joined"]
 _TAKEN_OVER: Final = COUNTER["load_taken_over"]
@@ -156,6 +157,8 @@ class Joining:
         """Why what was loaded is not stored, if that is a fault."""
         self.deadline = self.since + config.wait_limit
         self.wanted = [Wanted(key) for key in keys]
+        if self.stale_ok:
+            cache._count(STALE_ALLOWED, len(self.wanted))
 
     # --- whose flights are these ---
 

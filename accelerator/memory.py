@@ -187,8 +187,8 @@ class LocalMemory(Protocol):
     def hot_total(self) -> float:
         """Reads a second of all keys."""
 
-    def area_facts_write(self, area: str, facts: Sequence[int], /) -> None:
-        """Keep how an area is configured."""
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
+        """Keep how an area is configured; whether something else was there."""
 
     def area_facts(self) -> dict[str, tuple[int, ...]]:
         """How areas are configured, and how often that was changed."""
@@ -273,8 +273,11 @@ class LocalMemory(Protocol):
     def overrides(self) -> list[tuple[str, int, int, float | None]]:
         """What is in force: area, option, value, seconds left."""
 
+    def overrides_taken(self) -> tuple[int, list[tuple[str, int, int, float | None]]]:
+        """The same, and before it the print of exactly that, which _bind() is given."""
+
     def overrides_print(self) -> int:
-        """Names what is in force: to be asked for before overrides(), and given to _bind()."""
+        """Names what is in force."""
 
     def overrides_seen(self) -> tuple[int, int]:
         """How many living processes act on exactly that, of how many."""

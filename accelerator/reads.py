@@ -12,6 +12,7 @@ from accelerator import flight, loading, local, policy, runtime
 from accelerator.binding import COUNTER
 from accelerator.entry import MISS, Entry, K, ReadOptions, V
 from accelerator.errors import ConfigError, LoaderError
+from accelerator.joining import STALE_ALLOWED, STALE_FALLBACK
 from accelerator.loader import Source
 from accelerator.local import UNSET
 from accelerator.lock import Lock
@@ -41,7 +42,6 @@ _LOCAL_HIT: Final = COUNTER["local_hit"]
 _LOCAL_MISS: Final = COUNTER["local_miss"]
 _NEGATIVE_HIT: Final = COUNTER["negative_hit"]
 _DESYNC_READ: Final = COUNTER["desync_read"]
-_STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 _REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
 PLAIN: Final = ReadOptions()
 
@@ -467,6 +467,9 @@ class Reads(Operations[K, V]):
         missing = [key for key, found in known.items() if found is None]
         if not missing:
             return known
+        stale_ok = options.allow_stale or self._config.allow_stale
+        if stale_ok:
+            self._count(STALE_ALLOWED, len(missing))
         copies: Sequence[Copy | None] = [None] * len(missing)
         if is_asked:
             copies = yield from self._fetched(missing, options.max_staleness)
@@ -474,7 +477,7 @@ class Reads(Operations[K, V]):
             if copy is not None and copy.is_fresh:
                 self._keep_fetched(key, copy, tokens[key])
                 known[key] = copy.reading()
-            elif options.allow_stale or self._config.allow_stale:
+            elif stale_ok:
                 known[key] = self._stale_one(key, copy, options.max_staleness)
         return known
 
@@ -495,7 +498,7 @@ class Reads(Operations[K, V]):
             found = copy.reading()
         if found is None or (limit is not None and policy.behind(found) > limit):
             return None
-        self._count(_STALE_FALLBACK)
+        self._count(STALE_FALLBACK)
         return found
 
 

@@ -1,8 +1,8 @@
 """
 Instructions of an operation in the native part, by callgrind: what a busy machine cannot blur.
 
-Run it once for each build that is to be compared; valgrind must be installed.  Of each operation two
-runs are made, of which one does it more often: what is done once, such as to attach, drops out.
+Run it once for each build that is to be compared; valgrind must be installed.  Of each operation
+two runs are made, of which one does it more often: what is done once, such as to attach, drops out.
 """
 
 import os

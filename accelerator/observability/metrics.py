@@ -215,7 +215,7 @@ METRICS: Final[Sequence[Metric]] = (
     ),
     _counter(
         "stale_allowed",
-        "reads of a key that was not there, or not fresh, which would have taken a stale value",
+        "keys read that were not there, or not fresh, whose reads would have taken a stale value",
     ),
     _counter(
         "consistency_violations",

@@ -65,6 +65,10 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 _ATTACHES: Final = 16
 """_attach() calls before an area that is not bound is an error: other threads may detach."""
 
+_REBINDS: Final = 4
+"""... and before it is used as it was bound, though other overrides are in force by now: where they
+change all the time no operation may fail for that, and the next one has it bound anew."""
+
 
 class _Binding(NamedTuple):
     """What _bind() was told."""
@@ -222,12 +226,12 @@ class ProcessLocalArea:
     def __ready(self) -> _Binding:
         """Give the binding; attach first if need be."""
         binding = self.__binding
-        for _ in range(_ATTACHES):
-            if binding is not None and binding.current:
+        for tries in range(_ATTACHES):
+            if binding is not None and (tries >= _REBINDS or binding.current):
                 break
             self._attach()
             binding = self.__binding
-        else:
+        if binding is None:
             raise RuntimeError("_attach() did not bind the area")
         if not binding.segment.entered:
             binding.segment.register()

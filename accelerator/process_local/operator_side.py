@@ -94,6 +94,12 @@ class OperatorSide(RemoteSide):
                 for (area, option), (value, end) in sorted(self._overrides.items())
             ]
 
+    def overrides_taken(self) -> tuple[int, list[tuple[str, int, int, float | None]]]:
+        """Give the print of what is in force, and all of it, by one look."""
+        with self.lock():
+            rows = self.overrides()
+            return self._overrides_print, rows
+
     def overrides_print(self) -> int:
         """Give a number that tells what is in force apart from all else."""
         if self.now() >= self._overrides_end:
@@ -108,9 +114,7 @@ class OperatorSide(RemoteSide):
 
     def _replace(self, area: str, option: int, new: tuple[int, float] | None) -> None:
         key = (area, option)
-        former = self._overrides.get(key)
-        was_untold = option == _MODE and former is not None and former[0] in _UNTOLD_MODES
-        if was_untold and (new is None or former is None or new[0] != former[0]):
+        if option == _MODE and self._begins_anew(area, self._overrides.get(key), new):
             self._forget_untold(area)
         if new is None:
             self._overrides.pop(key, None)
@@ -118,6 +122,18 @@ class OperatorSide(RemoteSide):
             self._overrides[key] = new
         self._overrides_end = min((end for _, end in self._overrides.values()), default=inf)
         self._overrides_print += 1
+
+    def _begins_anew(
+        self, area: str, former: tuple[int, float] | None, new: tuple[int, float] | None
+    ) -> bool:
+        """Tell whether an area, or the host, leaves a mode in which it does not hear of all."""
+        if former is not None:
+            return former[0] in _UNTOLD_MODES and (new is None or new[0] != former[0])
+        # One that has been told nothing of its own leaves what the host is told.
+        of_host = self._overrides.get((_HOST, _MODE))
+        if area == _HOST or new is None or of_host is None:
+            return False
+        return of_host[0] in _UNTOLD_MODES and new[0] != of_host[0]
 
     def _remove_ended(self) -> None:
         now = self.now()

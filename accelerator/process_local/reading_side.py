@@ -65,8 +65,8 @@ class ReadingSide(OperatorSide):
 
     # --- facts ---
 
-    def area_facts_write(self, area: str, facts: Sequence[int], /) -> None:
-        """Keep how an area is configured."""
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
+        """Keep how an area is configured; whether something else was there."""
         if len(facts) > FACTS_MAX:
             raise ValueError(f"area_facts_write: at most {FACTS_MAX} numbers")
         if not all(number in _UINT32 for number in facts):
@@ -76,7 +76,9 @@ class ReadingSide(OperatorSide):
             if area not in self._areas:
                 raise KeyError(area)
             *before, changed = self._facts.get(area, (*written, 0))
-            self._facts[area] = (*written, changed + (tuple(before) != written))
+            differs = tuple(before) != written
+            self._facts[area] = (*written, changed + differs)
+            return differs
 
     def area_facts(self) -> dict[str, tuple[int, ...]]:
         """Give by area what was written last, and how often it was something else than before."""

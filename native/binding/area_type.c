@@ -22,10 +22,13 @@ static void unbind(AreaObject *self) {
     self->area.stamp = ACC_NEVER_ENTERED;
 }
 
+static bool is_tied(const AreaObject *self) {
+    return self->area.stamp_now != &no_stamp;
+}
+
 /* ... and under the overrides that this process acts on. */
 static bool is_bound(const AreaObject *self) {
-    return self->area.stamp_now != &no_stamp &&
-           self->area.overrides == acc_override_acted(self->area.seg);
+    return is_tied(self) && self->area.overrides == acc_override_acted(self->area.seg);
 }
 
 static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -85,13 +88,18 @@ static void area_dealloc(PyObject *op) {
 #define ATTACHES 16
 /* ... and before not getting into the segment is one. */
 #define ENTRIES 2
+/* ... and before it is used as it was bound, though other overrides are in force by now: where they
+ * change all the time no operation may fail for that, and the next one has it bound anew. */
+#define REBINDS 4
 
 bool area_ready_slow(AreaObject *self) {
     for (int tries = 0; tries < ATTACHES; tries++) {
-        if (is_bound(self) && acc_area_enter(&self->area) && is_bound(self)) {
+        bool bound = tries < REBINDS ? is_bound(self) : is_tied(self);
+        bool entered = bound && acc_area_enter(&self->area);
+        if (entered && (tries >= REBINDS || is_bound(self))) {
             return true;
         }
-        if (is_bound(self) && tries >= ENTRIES) {
+        if (bound && !entered && tries >= ENTRIES) {
             raise_status(ACC_ESYS, "entering the segment");
             return false;
         }
@@ -104,7 +112,7 @@ bool area_ready_slow(AreaObject *self) {
         }
         Py_DECREF(answer);
     }
-    if (is_bound(self) && acc_area_enter(&self->area)) {
+    if (is_tied(self) && acc_area_enter(&self->area)) {
         return true;
     }
     PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");

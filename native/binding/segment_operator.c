@@ -98,35 +98,60 @@ PyObject *segment_override(PyObject *op, PyObject *args, PyObject *kwargs) {
     Py_RETURN_NONE;
 }
 
-/* NULL with an exception; None: there is none. */
-static PyObject *describe_override(const struct acc_segment *seg, uint32_t row, uint32_t option) {
-    uint64_t word = acc_load_acquire(&acc_override_row(seg, row)->word[option]);
-    uint32_t value;
+/* What is in force in a row, as it was copied, put behind the list.  False with an exception. */
+static bool list_row(const struct acc_segment *seg, uint32_t row, const struct acc_overrides *copy,
+                     PyObject *list) {
     bool of_host = row == acc_override_host(seg);
-    if (!acc_override_value(word, (enum acc_option)option, &value) ||
-        (!of_host && acc_load_acquire(&acc_area_slot(seg, row)->state) != 1)) {
-        Py_RETURN_NONE;
+    if (!of_host && acc_load_acquire(&acc_area_slot(seg, row)->state) != 1) {
+        return true;
     }
-    PyObject *name = of_host ? PyUnicode_FromString("") : segment_area_name(seg, row);
-    PyObject *left =
-        word >> 32 == 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble(acc_override_left(seg, word));
-    return Py_BuildValue("(NIIN)", name, option, value, left);
+    for (uint32_t option = 0; option < ACC_OPTIONS; option++) {
+        uint64_t word = copy->word[option];
+        uint32_t value;
+        if (!acc_override_value(word, (enum acc_option)option, &value)) {
+            continue;
+        }
+        PyObject *name = of_host ? PyUnicode_FromString("") : segment_area_name(seg, row);
+        PyObject *left =
+            word >> 32 == 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble(acc_override_left(seg, word));
+        if (!append_own(list, Py_BuildValue("(NIIN)", name, option, value, left))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* *sum: of exactly what is listed.  NULL with an exception. */
+static PyObject *list_overrides(const struct acc_segment *seg, uint64_t *sum) {
+    PyObject *list = PyList_New(0);
+    *sum = 0;
+    for (uint32_t row = 0; list != NULL && row <= acc_override_host(seg); row++) {
+        if (acc_likely(acc_override_none(seg, row))) {
+            continue;
+        }
+        struct acc_overrides copy;
+        acc_override_copy(seg, row, &copy);
+        *sum += acc_override_sum(&copy, row);
+        if (!list_row(seg, row, &copy, list)) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
 }
 
 PyObject *segment_overrides(PyObject *op, PyObject *unused) {
     (void)unused;
-    const struct acc_segment *seg = seg_of(op);
-    PyObject *list = PyList_New(0);
-    for (uint32_t row = 0; list != NULL && row <= acc_override_host(seg); row++) {
-        for (uint32_t option = 0; list != NULL && option < ACC_OPTIONS; option++) {
-            PyObject *one = describe_override(seg, row, option);
-            if (one == NULL || (one != Py_None && PyList_Append(list, one) != 0)) {
-                Py_CLEAR(list);
-            }
-            Py_XDECREF(one);
-        }
-    }
-    return list;
+    uint64_t sum;
+    return list_overrides(seg_of(op), &sum);
+}
+
+PyObject *segment_overrides_taken(PyObject *op, PyObject *unused) {
+    (void)unused;
+    struct acc_segment *seg = seg_of(op);
+    uint64_t sum;
+    PyObject *list = list_overrides(seg, &sum);
+    return list == NULL ? NULL
+                        : Py_BuildValue("(kN)", (unsigned long)acc_override_act(seg, sum), list);
 }
 
 PyObject *segment_overrides_print(PyObject *op, PyObject *unused) {
@@ -337,11 +362,9 @@ PyObject *segment_events(PyObject *op, PyObject *args, PyObject *kwargs) {
         }
     Py_END_ALLOW_THREADS
     for (uint32_t i = 0; list != NULL && i < found; i++) {
-        PyObject *one = describe_event(seg, &events[i], alive[i]);
-        if (one == NULL || PyList_Append(list, one) != 0) {
+        if (!append_own(list, describe_event(seg, &events[i], alive[i]))) {
             Py_CLEAR(list);
         }
-        Py_XDECREF(one);
     }
     PyMem_Free(events);
     PyMem_Free(alive);

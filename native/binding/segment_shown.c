@@ -86,8 +86,7 @@ PyObject *segment_area_facts_write(PyObject *op, PyObject *args) {
         PyErr_SetObject(PyExc_KeyError, name);
         return NULL;
     }
-    acc_facts_write(seg, id_of(seg, slot), facts, count);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(acc_facts_write(seg, id_of(seg, slot), facts, count));
 }
 
 static PyObject *tuple_of(const uint32_t facts[ACC_FACTS], uint32_t changed) {

@@ -18,13 +18,6 @@ static bool is_plain(const struct acc_segment *seg, uint32_t id) {
            acc_area_base(seg, id) == id;
 }
 
-/* Takes the reference.  False with an exception. */
-static bool append_own(PyObject *list, PyObject *one) {
-    bool done = one != NULL && PyList_Append(list, one) == 0;
-    Py_XDECREF(one);
-    return done;
-}
-
 PyObject *segment_areas(PyObject *op, PyObject *unused) {
     (void)unused;
     const struct acc_segment *seg = seg_of(op);

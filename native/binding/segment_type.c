@@ -606,6 +606,7 @@ static PyMethodDef segment_methods[] = {
     {"confirmed_age", segment_confirmed_age, METH_NOARGS, NULL},
     {"override", WITH_KEYWORDS(segment_override), NULL},
     {"overrides", segment_overrides, METH_NOARGS, NULL},
+    {"overrides_taken", segment_overrides_taken, METH_NOARGS, NULL},
     {"overrides_print", segment_overrides_print, METH_NOARGS, NULL},
     {"overrides_seen", segment_overrides_seen, METH_NOARGS, NULL},
     {"event", FAST(segment_event), NULL},

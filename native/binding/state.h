@@ -383,6 +383,7 @@ PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
 
 PyObject *segment_override(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *segment_overrides(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_taken(PyObject *op, PyObject *unused);
 PyObject *segment_overrides_print(PyObject *op, PyObject *unused);
 PyObject *segment_overrides_seen(PyObject *op, PyObject *unused);
 PyObject *segment_event(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

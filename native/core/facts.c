@@ -44,7 +44,7 @@ static void store(struct acc_facts *row, const uint32_t facts[ACC_FACTS], uint32
     acc_store_release(&row->check, check);
 }
 
-void acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *facts,
+bool acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *facts,
                      uint32_t count) {
     struct acc_facts *row = acc_facts_row(seg, area);
     uint32_t wanted[ACC_FACTS] = {0}, seen[ACC_FACTS], changed;
@@ -54,7 +54,7 @@ void acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *fac
     uint32_t check = check_of(area, wanted);
     bool known = acc_facts_read(seg, area, seen, &changed);
     if (known && memcmp(seen, wanted, sizeof seen) == 0) {
-        return;
+        return false;
     }
     for (int tries = 0; tries < TRIES; tries++) {
         store(row, wanted, check);
@@ -65,4 +65,5 @@ void acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *fac
     if (known) {
         acc_add_relaxed(&row->changed, 1u);
     }
+    return known;
 }

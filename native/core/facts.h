@@ -4,8 +4,9 @@
 
 #include "segment.h"
 
-/* Keep the numbers of an area (those behind `count` are 0); nothing is stored if they are there. */
-void acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *facts, uint32_t count);
+/* Keep the numbers of an area (those behind `count` are 0); nothing is stored if they are there.
+ * True: others were. */
+bool acc_facts_write(struct acc_segment *seg, uint32_t area, const uint32_t *facts, uint32_t count);
 
 /* What was written last.  False: nothing was, or it does not verify. */
 bool acc_facts_read(const struct acc_segment *seg, uint32_t area, uint32_t facts[ACC_FACTS],

@@ -13,7 +13,8 @@
  * is raised (of the host's row: of all areas), so nobody who sees the word gone finds what is older.
  * Killed between the two: emptied, and still told to be local; whoever removes the word empties it
  * again.  A process that has not noticed yet, 0.1 s at most, may still store as a LOCAL one does;
- * what it stores is held to the area's bound from its binding on, as everything is.
+ * what it stores is held to the area's bound from its binding on, as everything is.  An area leaves
+ * the mode that the host is told, too, when it is told another one of its own.
  *
  * The print is the sum of a mix of each word and its place, so it is found by one look at the rows
  * and is the same wherever the same is in force.  It is not stored with them, as it would have to be
@@ -21,7 +22,9 @@
  * with its incarnation (acc_self.stamp), changed by CAS: who leaves or is fenced at the same time
  * stores 0 there, and stays out.  A process's slot says for others what it acts on: stored behind
  * the stamp, so it is not counted before it acts.  Two threads of a process may notice two states,
- * and the older one last: the next tick repairs that.
+ * and the older one last: the next tick repairs that.  What an area is bound by is the copy of the
+ * rows that its print is of: rows looked at apart from the print may have changed twice, and then the
+ * print says what is in force, and the area acts on what is not, for ever.
  *
  * Garbage: a value that cannot be, or a deadline that nobody can have set, is no override, and the
  * next tick removes it.  What looks like one is in force until somebody removes it. */
@@ -77,12 +80,29 @@ double acc_override_left(const struct acc_segment *seg, uint64_t word) {
 
 /* --- leaving LOCAL and OFF -------------------------------------------------------------------- */
 
+static bool is_untold(uint32_t mode) {
+    return mode == ACC_MODE_LOCAL || mode == ACC_MODE_OFF;
+}
+
+/* Does an area whose row says `next` where it said nothing leave what the host is told? */
+static bool leaves_host(const struct acc_segment *seg, uint32_t row, uint64_t next) {
+    uint32_t of_host, own;
+    return row != acc_override_host(seg) && acc_override_value(next, ACC_OPTION_MODE, &own) &&
+           acc_override_look(seg, acc_override_host(seg), ACC_OPTION_MODE, &of_host) &&
+           is_untold(of_host) && own != of_host;
+}
+
 /* Does an area that was told `seen` begin anew when it is told `next`? */
-static bool begins_anew(uint32_t option, uint64_t seen, uint64_t next) {
+static bool begins_anew(const struct acc_segment *seg, uint32_t row, uint32_t option, uint64_t seen,
+                        uint64_t next) {
     uint32_t value;
-    return option == ACC_OPTION_MODE && (uint32_t)seen != (uint32_t)next &&
-           acc_override_value(seen, ACC_OPTION_MODE, &value) &&
-           (value == ACC_MODE_LOCAL || value == ACC_MODE_OFF);
+    if (option != ACC_OPTION_MODE) {
+        return false;
+    }
+    if (!acc_override_value(seen, ACC_OPTION_MODE, &value)) {
+        return leaves_host(seg, row, next);
+    }
+    return is_untold(value) && (uint32_t)seen != (uint32_t)next;
 }
 
 static void for_areas(struct acc_segment *seg, uint32_t row,
@@ -111,12 +131,16 @@ static void count(struct acc_segment *seg, uint32_t area) {
 static bool replace(struct acc_segment *seg, uint32_t row, uint32_t option, uint64_t seen,
                     uint64_t next) {
     uint64_t *word = &acc_override_row(seg, row)->word[option];
-    bool anew = begins_anew(option, seen, next);
+    bool anew = begins_anew(seg, row, option, seen, next);
     if (anew) {
         for_areas(seg, row, forget);
     }
     if (!acc_cas64(word, seen, next)) {
         return false;
+    }
+    if (!anew && begins_anew(seg, row, option, seen, next)) { /* the host was told meanwhile */
+        anew = true;
+        for_areas(seg, row, forget);
     }
     if (anew && acc_incarnation(seg) != 0) {
         for_areas(seg, row, count);
@@ -145,15 +169,6 @@ void acc_override_remove(struct acc_segment *seg, uint32_t row, enum acc_option 
     store(seg, row, option, 0);
 }
 
-/* Almost every row is empty: they are all looked at ten times a second. */
-static bool is_empty(const struct acc_overrides *row) {
-    uint64_t any = 0;
-    for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
-        any |= acc_load_relaxed(&row->word[option]);
-    }
-    return any == 0;
-}
-
 static void end_passed(struct acc_segment *seg, uint32_t row) {
     for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
         uint64_t seen = acc_load_acquire(&acc_override_row(seg, row)->word[option]);
@@ -165,16 +180,27 @@ static void end_passed(struct acc_segment *seg, uint32_t row) {
 
 /* --- who acts on what ------------------------------------------------------------------------- */
 
-static uint64_t sum_of_row(const struct acc_segment *seg, uint32_t row) {
+void acc_override_copy(const struct acc_segment *seg, uint32_t row, struct acc_overrides *out) {
+    for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
+        out->word[option] = acc_load_acquire(&acc_override_row(seg, row)->word[option]);
+    }
+}
+
+uint64_t acc_override_sum(const struct acc_overrides *copy, uint32_t row) {
     uint64_t sum = 0;
     for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
-        uint64_t word = acc_load_acquire(&acc_override_row(seg, row)->word[option]);
-        if (word != 0) {
+        if (copy->word[option] != 0) {
             uint64_t place = (uint64_t)row * ACC_OVERRIDE_SLOTS + option;
-            sum += acc_remix(word, 2 * place + 0x9fb21c651e98df25ull);
+            sum += acc_remix(copy->word[option], 2 * place + 0x9fb21c651e98df25ull);
         }
     }
     return sum;
+}
+
+static uint64_t sum_of_row(const struct acc_segment *seg, uint32_t row) {
+    struct acc_overrides copy;
+    acc_override_copy(seg, row, &copy);
+    return acc_override_sum(&copy, row);
 }
 
 static uint32_t fold(uint64_t sum) {
@@ -184,15 +210,17 @@ static uint32_t fold(uint64_t sum) {
 uint32_t acc_override_print(const struct acc_segment *seg) {
     uint64_t sum = 0;
     for (uint32_t row = 0; row < rows_of(seg); row++) {
-        sum += acc_likely(is_empty(acc_override_row(seg, row))) ? 0 : sum_of_row(seg, row);
+        sum += acc_likely(acc_override_none(seg, row)) ? 0 : sum_of_row(seg, row);
     }
     return fold(sum);
 }
 
-/* Show others what this process acts on; once more if who left the slot before us was late. */
+/* Show others what this process acts on; once more if who left the slot before us was late.  (No
+ * slot: another thread leaves and enters again, and shows it then.) */
 static void show(struct acc_segment *seg, uint32_t print) {
-    uint32_t *shown = &acc_process_slot(seg, seg->self_slot - 1)->overrides;
-    if (acc_load_relaxed(shown) != print) {
+    uint32_t at = acc_load_relaxed(&seg->self_slot);
+    uint32_t *shown = at == 0 ? NULL : &acc_process_slot(seg, at - 1)->overrides;
+    if (shown != NULL && acc_load_relaxed(shown) != print) {
         acc_store_release(shown, print);
     }
 }
@@ -214,6 +242,11 @@ static void act_on(struct acc_segment *seg, uint32_t print) {
     }
 }
 
+uint32_t acc_override_act(struct acc_segment *seg, uint64_t sum) {
+    act_on(seg, fold(sum));
+    return fold(sum);
+}
+
 uint32_t acc_override_notice(struct acc_segment *seg) {
     uint32_t print = acc_override_print(seg);
     act_on(seg, print);
@@ -223,7 +256,7 @@ uint32_t acc_override_notice(struct acc_segment *seg) {
 void acc_override_tick(struct acc_segment *seg) {
     uint64_t sum = 0;
     for (uint32_t row = 0; row < rows_of(seg); row++) {
-        if (acc_unlikely(!is_empty(acc_override_row(seg, row)))) {
+        if (acc_unlikely(!acc_override_none(seg, row))) {
             end_passed(seg, row);
             sum += sum_of_row(seg, row);
         }

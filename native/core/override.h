@@ -18,6 +18,16 @@ static inline bool acc_override_look(const struct acc_segment *seg, uint32_t row
                               value);
 }
 
+/* Almost every row is empty: they are all looked at ten times a second. */
+static inline bool acc_override_none(const struct acc_segment *seg, uint32_t row) {
+    const struct acc_overrides *at = acc_override_row(seg, row);
+    uint64_t any = 0;
+    for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
+        any |= acc_load_relaxed(&at->word[option]);
+    }
+    return any == 0;
+}
+
 /* Longest time that one can be in force. */
 #define ACC_OVERRIDE_SECONDS_MAX (90u * 86400u)
 
@@ -31,7 +41,12 @@ uint32_t acc_override_print(const struct acc_segment *seg);
 /* That, and this process acts on it from here on: an area that was bound under another one is no
  * longer entered. */
 uint32_t acc_override_notice(struct acc_segment *seg);
-/* The same, and what has passed, or is garbage, is removed before. */
+/* The same of rows as they were copied, one after the other: the print is of exactly these. */
+void acc_override_copy(const struct acc_segment *seg, uint32_t row, struct acc_overrides *out);
+uint64_t acc_override_sum(const struct acc_overrides *copy, uint32_t row);
+/* The print of such sums, added up; this process acts on it. */
+uint32_t acc_override_act(struct acc_segment *seg, uint64_t sum);
+/* acc_override_notice(), and what has passed, or is garbage, is removed before. */
 void acc_override_tick(struct acc_segment *seg);
 /* The one that this process acts on. */
 static inline uint32_t acc_override_acted(const struct acc_segment *seg) {

@@ -264,7 +264,7 @@ static void fill_slot(struct acc_process *slot, uint32_t incarnation, uint32_t o
 }
 
 static void forget_parent(struct acc_segment *seg) {
-    seg->self_slot = 0;
+    acc_store_relaxed(&seg->self_slot, 0u);
     seg->thread_of = 0;
     seg->ringer_of = 0;
     seg->scratch_busy = 0;
@@ -328,7 +328,7 @@ static enum acc_status enter(struct acc_segment *seg) {
     if (status != ACC_OK) {
         return status;
     }
-    seg->self_slot = claim_slot(seg, incarnation);
+    acc_store_relaxed(&seg->self_slot, claim_slot(seg, incarnation));
     if (seg->self_slot == 0) {
         give_byte(seg, incarnation);
         return ACC_FULL;

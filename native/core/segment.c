@@ -99,7 +99,7 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     uint64_t shards = power_of_two_below(size / 8 / max_value_size);
     /* ... and not so many in a small segment that their records of flights take up its room. */
     g->shards =
-        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 15), 1, ACC_SHARDS_MAX));
+        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 16), 1, ACC_SHARDS_MAX));
     g->buckets = (uint32_t)(size / ENTRY_BYTES / ACC_BUCKET_SLOTS / g->shards) + 1;
     g->entries_max = g->buckets * ACC_BUCKET_SLOTS / 8 * 7;
     g->ghost_lines = (g->buckets * ACC_BUCKET_SLOTS + ACC_GHOST_SLOTS - 1) / ACC_GHOST_SLOTS;

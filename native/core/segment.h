@@ -14,11 +14,11 @@
 #define ACC_SHARDS_MAX 256u
 #define ACC_OUTBOX_MIN 256u
 #define ACC_OUTBOX_MAX 65536u
-#define ACC_HOT_MIN 16u
+#define ACC_HOT_MIN 8u
 #define ACC_HOT_MAX 256u
 #define ACC_TAG_SLOTS_MIN 256u
 #define ACC_TAG_SLOTS_MAX (1u << 20)
-#define ACC_EVENTS_MIN 256u
+#define ACC_EVENTS_MIN 128u
 #define ACC_EVENTS_MAX 8192u
 
 /* Where everything is.  Computed from the size and max_value_size alone, by every process for

@@ -81,7 +81,7 @@ static void sizes(void) {
     const struct {
         uint64_t size;
         uint32_t slots;
-    } cases[] = {{2 * MIB, 256}, {64 * MIB, 2048}, {256 * MIB, 8192}, {4096 * MIB, 8192}};
+    } cases[] = {{2 * MIB, 128}, {64 * MIB, 2048}, {256 * MIB, 8192}, {4096 * MIB, 8192}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct acc_geometry geometry;
         CHECK_STATUS(ACC_OK, acc_geometry_of(cases[i].size, 1024, &geometry));

@@ -152,6 +152,31 @@ static void host_begins_anew(void) {
     acc_segment_close(seg);
 }
 
+/* The host is told to be LOCAL; an area that is told otherwise leaves that, too. */
+static void leaves_the_host(void) {
+    struct acc_segment *seg = new_segment(2 * MIB, 1024);
+    struct acc_area area = open_area(seg, "area"), other = open_area(seg, "other");
+    const struct {
+        uint32_t host, own;
+        bool anew;
+    } cases[] = {
+        {ACC_MODE_LOCAL, ACC_MODE_BOTH, true},   {ACC_MODE_OFF, ACC_MODE_REMOTE, true},
+        {ACC_MODE_OFF, ACC_MODE_LOCAL, true},    {ACC_MODE_LOCAL, ACC_MODE_LOCAL, false},
+        {ACC_MODE_REMOTE, ACC_MODE_BOTH, false}, {ACC_MODE_BOTH, ACC_MODE_OFF, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        acc_override_remove(seg, area.id, ACC_OPTION_MODE);
+        acc_override_set(seg, acc_override_host(seg), ACC_OPTION_MODE, cases[i].host, 0);
+        uint64_t before = *area.generation, of_other = *other.generation;
+        acc_override_set(seg, area.id, ACC_OPTION_TTL, 5 + (uint32_t)i, 0);
+        CHECK_EQ(before, *area.generation);
+        acc_override_set(seg, area.id, ACC_OPTION_MODE, cases[i].own, 0);
+        CHECK_EQ(cases[i].anew, *area.generation != before);
+        CHECK_EQ(of_other, *other.generation);
+    }
+    acc_segment_close(seg);
+}
+
 /* --- who acts on what ------------------------------------------------------------------------- */
 
 static void print_of_the_state(void) {
@@ -385,6 +410,10 @@ static void breaker(void) {
 
 /* --- garbage ---------------------------------------------------------------------------------- */
 
+static void put(struct acc_segment *seg, uint32_t row, uint32_t option, uint64_t word) {
+    acc_store_relaxed(&acc_override_row(seg, row)->word[option], word); /* threads tick */
+}
+
 static void garbage(void) {
     struct acc_segment *seg = new_segment(2 * MIB, 1024);
     struct acc_area area = open_area(seg, "area");
@@ -392,18 +421,17 @@ static void garbage(void) {
     for (int i = 0; i < 3000; i++) {
         uint32_t row = random_below(&chance, seg->geometry.areas + 1);
         uint32_t option = random_below(&chance, ACC_OVERRIDE_SLOTS);
-        acc_override_row(seg, row)->word[option] =
-            random_bits(&chance) >> random_below(&chance, 64);
+        put(seg, row, option, random_bits(&chance) >> random_below(&chance, 64));
         acc_link_ask(seg, SECOND, false);
         acc_override_check(seg, ignore_violation, NULL);
         acc_maintenance_tick(seg);
         CHECK_EQ(acc_override_print(seg), acc_override_acted(seg));
         CHECK(acc_area_enter(&area));
     }
-    acc_override_row(seg, area.id)->word[ACC_OPTION_BREAKER] = 1;      /* it is the host's */
-    acc_override_row(seg, area.id)->word[ACC_OPTION_MODE] = 5;         /* no mode */
-    acc_override_row(seg, area.id)->word[ACC_OPTION_TTL] = 1ull << 32; /* a deadline of nothing */
-    acc_override_row(seg, area.id)->word[ACC_OPTION_MAX_LOADS] = UINT64_MAX; /* in a century */
+    put(seg, area.id, ACC_OPTION_BREAKER, 1);            /* it is the host's */
+    put(seg, area.id, ACC_OPTION_MODE, 5);               /* no mode */
+    put(seg, area.id, ACC_OPTION_TTL, 1ull << 32);       /* a deadline of nothing */
+    put(seg, area.id, ACC_OPTION_MAX_LOADS, UINT64_MAX); /* in a century */
     CHECK_EQ(4, acc_override_check(seg, ignore_violation, NULL));
     acc_override_tick(seg);
     for (uint32_t option = 0; option < ACC_OVERRIDE_SLOTS; option++) {
@@ -416,6 +444,6 @@ static void garbage(void) {
 }
 
 RUN(60, TEST(names), TEST(set_and_remove), TEST(deadline), TEST(deadline_moved), TEST(begins_anew),
-    TEST(host_begins_anew), TEST(print_of_the_state), TEST(noticed_by_tick),
+    TEST(host_begins_anew), TEST(leaves_the_host), TEST(print_of_the_state), TEST(noticed_by_tick),
     TEST(noticed_on_entering), TEST(forked_child), TEST(fenced), TEST(seen_by_all), TEST(threads),
     TEST(breaker), TEST(garbage))

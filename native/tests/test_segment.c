@@ -63,9 +63,8 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     }
     CHECK(g.ring_at + g.shards * g.shard_ring_bytes <= size);
     CHECK_EQ(0, g.shard_ring_bytes % ACC_LINE);
-    /* What every segment has weighs more in the smallest. */
-    CHECK(g.ring_at * 100 <= size * (size < (4u << 20) ? 17 : size < (8u << 20) ? 16 : 15));
-    CHECK(g.events >= 256 && g.events <= 8192 && (g.events & (g.events - 1)) == 0);
+    CHECK(g.ring_at * 100 <= size * 15);
+    CHECK(g.events >= 128 && g.events <= 8192 && (g.events & (g.events - 1)) == 0);
     CHECK(g.outbox >= 256 && g.outbox == 1u << g.outbox_bits);
     CHECK((uint64_t)g.outbox * sizeof(struct acc_outbox_slot) <= size / 64);
     for (int ring = 0; ring < 2; ring++) {

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -547,6 +548,120 @@ class TestBinding:
         cache.get("key")
         assert 7 == cache._config.max_loads
         assert [] == changes
+
+    def test_change_and_back_within_it(
+        self, make: Make, memory: Any, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was in force between two looks is not followed for ever."""
+        binding = memory.modules["binding"]
+        attachment = memory.modules["runtime"].current()
+        segment = attachment.memory
+
+        class Between:
+            """The segment, where an operator comes and goes between two calls."""
+
+            def overrides(self) -> Any:
+                operator.set(max_loads=7)
+                try:
+                    return segment.overrides()
+                finally:
+                    operator.set(max_loads=None)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(segment, name)
+
+        class Seen:
+            memory = Between()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(attachment, name)
+
+        class Cache(memory.cache_class):  # type: ignore[misc]
+            def _bind_to(self, of: Any, seen: Any) -> None:
+                super()._bind_to(segment if isinstance(of, Between) else of, seen)
+
+        monkeypatch.setattr(binding.runtime, "current", Seen)
+        cache = Cache("area", max_loads=3)
+        cache.get("key")
+        assert 3 == cache._config.max_loads
+        assert cache._bound
+
+    def test_changes_every_time(self, memory: Any, operator: Operator) -> None:
+        """Where they change faster than it is bound, operations go on, and the last one counts."""
+        changes = iter(range(1000))
+
+        class Cache(memory.cache_class):  # type: ignore[misc]
+            unsteady = True
+
+            def _attach(self) -> None:
+                super()._attach()
+                if self.unsteady:
+                    operator.set(max_loads=next(changes))
+
+        cache = Cache("area", ttl_jitter_ratio=None)
+        cache.set("key", 1)
+        assert 1 == cache.get("key")
+        assert [1, None] == list(cache.mget(["key", "other"]).values())
+        assert cache.delete("key")
+        cache.unsteady = False
+        cache.get("key")
+        assert next(changes) - 1 == cache._config.max_loads
+
+    def test_threads_at_once(self, memory: Any, operator: Operator) -> None:
+        """Two threads bind it under different overrides, by turns: it ends under the later ones."""
+        gates = {name: threading.Event() for name in ("first", "second", "bound", "go")}
+        arrived = {name: threading.Event() for name in gates}
+
+        def stop(at: str) -> None:
+            if threading.current_thread().name == {"first": "1", "bound": "1"}.get(at, "2"):
+                arrived[at].set()
+                assert gates[at].wait(30)
+
+        class Cache(memory.cache_class):  # type: ignore[misc]
+            def _followed(self, given: Any, mode: Any) -> Any:
+                found = super()._followed(given, mode)
+                stop("first")
+                return found
+
+            def _tiers_of(self, *given: Any) -> Any:
+                stop("second")  # behind what it has stored, before it is bound
+                return super()._tiers_of(*given)
+
+            def _tell_overrides(self, rows: Any) -> None:
+                stop("bound")
+
+        cache = Cache("area", max_loads=3, ttl_jitter_ratio=None)
+        one, two = (threading.Thread(target=cache.get, args=("k",), name=name) for name in "12")
+        one.start()
+        assert arrived["first"].wait(30)  # it has looked, and not stored
+        operator.set(max_loads=7)
+        two.start()
+        assert arrived["second"].wait(30)  # it has stored, and not bound
+        gates["first"].set()
+        assert arrived["bound"].wait(30)  # it has stored over that, and bound
+        gates["second"].set()
+        two.join(30)
+        gates["bound"].set()
+        one.join(30)
+        cache.get("key")
+        assert 7 == cache._config.max_loads
+        assert cache._bound
+
+    def test_where_there_is_no_room(
+        self, make: Make, memory: Any, operator: Operator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An area that the segment has no room for follows nothing that nobody could take back."""
+        if memory.kind == "process":
+            pytest.skip("it has room for all")
+        slots = memory.segment.stats()["segment"]["area_slots"]
+        for number in range(slots):
+            make(f"area{number}").peek("key")
+        caplog.clear()
+        memory.segment.override("", overrides.OPTIONS.index("mode"), 3)
+        cache = make("one too many")
+        cache.set("key", 1)
+        assert 1 == cache.get("key")
+        assert "one too many" not in memory.segment.stats()["areas"]
 
 
 class TestTold:

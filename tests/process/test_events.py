@@ -209,7 +209,7 @@ class TestSignals:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
         found = shared.memory.events()  # the ring has come round many times
-        assert 200 < len(found) < found[0]["number"]
+        assert 100 < len(found) < found[0]["number"]
         assert not any(each["running"] for each in found)
 
 

@@ -281,7 +281,7 @@ class TestOutput:
 
     def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The beginnings of lines."""
-        shown = self.shown(f"{self.SHOP}listener")
+        shown = self.shown(f"{self.SHOP.rstrip()}  origin")
         written = self.written(capsys, "listener", "--name", busy)
         assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
         assert written[6].split() == shown[6].split()
