@@ -489,7 +489,7 @@ class Segment:
 
         Before a mode that was local or off is replaced or removed, what the area holds (of the
         host: what all areas hold) is forgotten, as it may have missed changes; counted as a gap
-        and a flush if this process is registered.
+        and a flush, also if this process is not registered.
         """
     def overrides(self) -> list[tuple[str, int, int, float | None]]:
         """What is in force: area, option, value, seconds left (None: no limit)."""

@@ -128,6 +128,17 @@ class TestOverrides:
         until(lambda: memory.overrides_seen() == (2, 2))
         worker.finish()
 
+    def test_gap_of_a_command(self, shared: testing.Isolated) -> None:
+        """A mode that is taken back by a process with no counters of its own is counted."""
+        cache = counting("users")
+        cache.set("key", 1)
+        memory: Any = shared.memory
+        for value in (0, None):  # local, and back
+            outside(path_of(memory), lambda segment, v=value: segment.override("users", MODE, v))
+        counters = cache._counters()
+        assert (1, 1) == (counters["gap"], counters["flush"])
+        assert cache.get("key") is None
+
     def test_end_of_its_time(self, shared: testing.Isolated, fork: Fork) -> None:
         """It ends by itself in all workers, also when who has set it is long gone."""
         cache = counting("users")
