@@ -33,7 +33,10 @@ KEY = b"skey"
 TAG = b"tag"
 """Carried by the value of the key, whoever has stored it."""
 
-WRITES = ("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag", "probed")
+WRITES = (
+    *("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag", "probed"),
+    *("queued", "queued_cross", "dying"),
+)
 FAULTS: Mapping[str, float] = {
     "beat_late": 2.0,
     "beat_lost": 0.0,
@@ -455,6 +458,31 @@ class World:
         self.memory.store(self.current + 1, note)
         self.change()
         self.server.write(OWN, message.SET, [note])
+
+    def do_queued(self) -> None:
+        """A process of this host sets while it is kept from Redis: it is told as a delete."""
+        note = next(self.notes)
+        self.memory.store(self.current + 1, note)
+        self.change()
+        self.server.write(OWN, message.FORGET, [note])
+
+    def do_queued_cross(self) -> None:
+        """The same, and before it is told another process sets, here and in Redis."""
+        queued, direct = next(self.notes), next(self.notes)
+        self.memory.store(self.current + 2, queued)
+        self.memory.store(self.current + 1, direct)
+        self.change()
+        self.server.write(OWN, message.SET, [direct])
+        self.change()
+        self.server.write(OWN, message.FORGET, [queued])
+
+    def do_dying(self) -> None:
+        """A process deletes, a reader fetches the old copy, and it dies before it drops again."""
+        note = next(self.notes)
+        self.memory.value = None
+        self.memory.store(self.current)
+        self.change()
+        self.server.write(OWN, message.FORGET, [note])
 
     def do_garbage(self) -> None:
         """The last message that is on its way turns out unreadable."""

@@ -235,6 +235,13 @@ class TestPrecision:
         seen = world.check(Follower, ((6, "own"), (9, "own")))
         assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
 
+    def test_queued_set(self) -> None:
+        """So does one that was queued and comes as a delete; an older one than what is here not."""
+        seen = world.check(Follower, ((6, "queued"), (9, "queued")))
+        assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
+        seen = world.check(Follower, ((6, "queued_cross"),))
+        assert (1, 5) == (seen.memory.counts["own_skipped"], seen.memory.token)
+
     def test_own_tag(self) -> None:
         """What a host has loaded since its own delete by tag stays when it hears of that."""
         seen = world.check(Follower, ((6, "own_tag"),))
@@ -572,6 +579,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "zip(message.keys, heard, strict=True) if not same",
         "zip(message.keys, heard, strict=True) if False",
     ),
+    "takes own deletes for sets that are here": (
+        "zip(message.keys, heard, strict=True) if not same",
+        "zip(message.keys, heard, strict=True) if not same and message.kind != FORGET",
+    ),
     "takes a replay with a hole for complete": ("or seq != area.known + 1", ""),
     "takes an empty replay for complete": (
         "            self._give_up(area, area.target)\n        if len",
@@ -640,7 +651,7 @@ class TestMutants:
             made,
             itertools.chain(
                 DIRECTED,
-                world.one_fault(["write", "cross", "tag", "dying_tag"], range(4, 12)),
+                world.one_fault(["write", "cross", "tag", "dying_tag", "dying"], range(4, 12)),
                 kept_history(),
             ),
         ) or find_violation(made, no_counter_back(), era=0)
