@@ -306,7 +306,8 @@ class Segment:
     def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
         """
         Keep how an area is configured: at most 30 numbers of 32 bits, of which Python knows the
-        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was opened read-only.
+        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was
+        opened read-only.
         """
     def area_facts(self) -> dict[str, tuple[int, ...]]:
         """
@@ -488,7 +489,7 @@ class Segment:
 
         Before a mode that was local or off is replaced or removed, what the area holds (of the
         host: what all areas hold) is forgotten, as it may have missed changes; counted as a gap
-        and a flush if this process is registered.
+        and a flush, also if this process is not registered.
         """
     def overrides(self) -> list[tuple[str, int, int, float | None]]:
         """What is in force: area, option, value, seconds left (None: no limit)."""

@@ -90,7 +90,7 @@ class Binding(local.AreaBase):
     """What the area is bound to."""
     _tiers: Tiers = Tiers(CacheMode.LOCAL, None)
     _attaching: int | None = None
-    """Print of the overrides under which a thread has begun to bind it last; None: none may go on."""
+    """Print of the overrides under which a thread has last begun to bind it; None: begin anew."""
     _longest: float | None = None
     """Longest life of whatever is stored, by an override; None: as the application says."""
     _codec: codec.Codec

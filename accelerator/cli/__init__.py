@@ -88,6 +88,22 @@ class _Parser(argparse.ArgumentParser):
         yield "options", [each for each in self._actions if each.option_strings]
 
 
+class _Command(argparse.ArgumentParser):
+    """Takes options and what they are between in any order, and names itself in its messages."""
+
+    def parse_known_args(  # type: ignore[override]  # it has overloads for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, left = super().parse_known_args(args, namespace)
+        # argparse takes OPTION=VALUE ... once only, and leaves those that follow on --yes.
+        if isinstance(getattr(found, "options", None), list):
+            found.options += [word for word in left if not word.startswith("-")]
+            left = [word for word in left if word.startswith("-")]
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, []
+
+
 def commands_of(top: argparse.ArgumentParser) -> common.Commands:
     """Find the parsers of the commands in that of all."""
     [found] = [each for each in top._actions if isinstance(each, argparse._SubParsersAction)]
@@ -107,9 +123,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="accelerator COMMAND --help tells more of each.",
     )
     top.add_argument("--version", action="version", version=f"accelerator {__version__}")
-    commands = top.add_subparsers(
-        metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
-    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Command)
     for command in COMMANDS:
         command.add_to(commands)
     for name, made in commands.choices.items():

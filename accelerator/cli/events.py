@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import segment
-from accelerator.cli import common, words
+from accelerator.cli import asking, common, words
 from accelerator.errors import ConfigError, NotAttached
 from accelerator.observability import events
 
@@ -90,7 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
     file = common.choose(arguments.name, arguments.uid)
     if arguments.follow:
         return follow(file, arguments)
-    found = chosen(segment.inspect(file).events(MOST), arguments)
+    memory = segment.inspect(file)
+    found = chosen(memory.events(MOST), arguments)
+    if arguments.area and not found:  # what there is of an area is shown, whatever it is called
+        asking.check_area(memory, arguments.area, file.name)
     if arguments.summary:
         show_sums(file, events.aggregate(found), as_json=arguments.json)
     else:

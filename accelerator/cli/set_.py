@@ -120,7 +120,7 @@ def _possible() -> str:
 
 def _limit(text: str) -> float:
     try:
-        found = seconds(text, name="--for")
+        found = seconds(text, name="DURATION")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if not 1 <= found <= LONGEST:

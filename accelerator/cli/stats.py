@@ -266,5 +266,7 @@ def _areas(stats: dict[str, Any]) -> list[str]:
     for name, numbers in sorted(diagnostics.areas(stats, {}).items()):
         ratio = numbers["hit_ratio"]
         shown = "-" if ratio is None else f"{ratio:.1%}"
-        rows.append([name, shown, *(str(numbers[counter]) for _, counter in _COLUMNS)])
+        rows.append(
+            [words.printable(name), shown, *(str(numbers[counter]) for _, counter in _COLUMNS)]
+        )
     return [f"areas {len(stats['areas'])}", *common.table(rows)]

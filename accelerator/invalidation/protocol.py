@@ -191,7 +191,12 @@ class _Area:
         self.twice_at = 0
         """The heartbeat sent last before a number was heard again there; 0: none was."""
         self.received = 0
-        """Messages that were taken, and not yet counted."""
+        """
+        Messages that were taken, and not yet counted.
+
+        One that comes before its turn is no part of it before *known* passes it: the next leader,
+        who begins at *written*, would read it from the log, and count it, too.
+        """
         self.early: set[int] = set()
         """Numbers of those that came before their turn: the log will give them once more."""
         self.batch: list[bytes] = []
@@ -395,8 +400,10 @@ class Follower:
         # depends on the number.
         self._take(area, message)
         if not area.replication:
+            area.received += 1
             return
         if message.seq == area.known + 1:
+            area.received += 1
             area.known = message.seq
         else:
             area.early.add(message.seq)
@@ -425,16 +432,15 @@ class Follower:
 
     def _take(self, area: _Area, message: Invalidation) -> None:
         """Drop what a message names, but not what its own sender has stored here."""
-        is_counted = message.seq in area.early
+        again = message.seq in area.early
         area.early.discard(message.seq)
-        area.received += not is_counted
         if message.kind == PROBE:
             self._note_probe(area, message)
             self._dirty.add(area)
             return
         keys = message.keys
         if message.origin == self._origin:
-            keys = self._own(area, message, is_counted=is_counted)
+            keys = self._own(area, message, again=again)
         if message.kind == CLEAR:
             self._memory.clear_area(area.name)
         elif message.kind in {FORGET_TAGS, EXPIRE_TAGS}:
@@ -447,7 +453,7 @@ class Follower:
         if len(area.batch) + len(area.expired) >= BATCH:
             self.flush()
 
-    def _own(self, area: _Area, message: Invalidation, *, is_counted: bool) -> list[bytes]:
+    def _own(self, area: _Area, message: Invalidation, *, again: bool) -> list[bytes]:
         """
         Note own messages as heard; give the keys that are to be dropped all the same.
 
@@ -467,7 +473,7 @@ class Follower:
             )
             return message.keys
         keys = [key for key, same in zip(message.keys, heard, strict=True) if not same]
-        if len(keys) < len(message.keys) and not is_counted:
+        if len(keys) < len(message.keys) and not again:
             self._count(area.name, "own_skipped", len(message.keys) - len(keys))
         return keys
 
@@ -567,6 +573,7 @@ class Follower:
                 self._give_up(area, max(area.target, entries[-1][0]))
                 return
             self._take(area, message)
+            area.received += 1
             area.known = seq
             area.proof = self._number
         if area.known > before:
@@ -599,12 +606,17 @@ class Follower:
         """
         self._memory.clear_area(area.name)
         self._memory.area_applied(area.name, replication, known)
+        # Applied when they came, and not read from the log any more: of another history all.
+        is_same = area.replication == replication
+        later = {seq for seq in area.early if is_same and seq > known}
+        area.received += len(area.early) - len(later)
+        area.early = later
+        self._dirty.add(area)
         area.replication = replication
         area.known = area.written = area.target = known
         area.suspect = False
         area.batch = []
         area.expired = []
-        area.early.clear()
 
 
 def _history_ended(asked: _Asked, seq: int, replication: int) -> bool:

@@ -134,25 +134,43 @@ static PyObject *counters_of(struct sum *sum) {
     return numbers(sum->counter, ACC_COUNTERS);
 }
 
-static PyObject *areas_of(const struct acc_segment *seg, struct sums *sums) {
+/* Names and ids of the plain areas, in the order of the names.  (Names that are damaged may be alike,
+ * but ids never are, so nothing behind them is compared.) */
+static PyObject *names_and_ids(const struct acc_segment *seg) {
     PyObject *list = PyList_New(0);
     for (uint32_t id = 0; list != NULL && id < seg->geometry.areas; id++) {
-        const struct acc_area_slot *slot = acc_area_slot(seg, id);
-        struct sum *sum = &sums->areas[id];
         if (is_plain(seg, id) &&
-            !append_own(list, Py_BuildValue("(NKKNNNNN)", segment_area_name(seg, id),
-                                            (unsigned long long)acc_load_relaxed(&slot->entries),
-                                            (unsigned long long)acc_load_relaxed(&slot->bytes),
-                                            PyBool_FromLong(acc_load_acquire(&slot->watched) == 1),
-                                            in_step_for(seg, slot), counters_of(sum),
-                                            numbers(sum->loads, ACC_LATENCY_SLOTS),
-                                            numbers(sum->l2, ACC_LATENCY_SLOTS)))) {
+            !append_own(list, Py_BuildValue("(NI)", segment_area_name(seg, id), id))) {
             Py_CLEAR(list);
         }
     }
-    if (list != NULL && PyList_Sort(list) != 0) { /* names differ */
+    if (list != NULL && PyList_Sort(list) != 0) {
         Py_CLEAR(list);
     }
+    return list;
+}
+
+static PyObject *area_row(const struct acc_segment *seg, PyObject *name, uint32_t id,
+                          struct sum *sum) {
+    const struct acc_area_slot *slot = acc_area_slot(seg, id);
+    return Py_BuildValue("(OKKNNNNN)", name, (unsigned long long)acc_load_relaxed(&slot->entries),
+                         (unsigned long long)acc_load_relaxed(&slot->bytes),
+                         PyBool_FromLong(acc_load_acquire(&slot->watched) == 1),
+                         in_step_for(seg, slot), counters_of(sum),
+                         numbers(sum->loads, ACC_LATENCY_SLOTS),
+                         numbers(sum->l2, ACC_LATENCY_SLOTS));
+}
+
+static PyObject *areas_of(const struct acc_segment *seg, struct sums *sums) {
+    PyObject *names = names_and_ids(seg), *list = names == NULL ? NULL : PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *each = PyList_GET_ITEM(names, i);
+        uint32_t id = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GET_ITEM(each, 1));
+        if (!append_own(list, area_row(seg, PyTuple_GET_ITEM(each, 0), id, &sums->areas[id]))) {
+            Py_CLEAR(list);
+        }
+    }
+    Py_XDECREF(names);
     return list;
 }
 

@@ -119,12 +119,6 @@ static void forget(struct acc_segment *seg, uint32_t area) {
     acc_add_release(&acc_area_slot(seg, area)->generation, (uint64_t)1);
 }
 
-static void count(struct acc_segment *seg, uint32_t area) {
-    struct acc_stats *stats = acc_stats_of(seg, area);
-    acc_count(stats, ACC_GAP);
-    acc_count(stats, ACC_FLUSH);
-}
-
 /* --- the words -------------------------------------------------------------------------------- */
 
 /* False: it was another word by then. */
@@ -142,8 +136,8 @@ static bool replace(struct acc_segment *seg, uint32_t row, uint32_t option, uint
         anew = true;
         for_areas(seg, row, forget);
     }
-    if (anew && acc_incarnation(seg) != 0) {
-        for_areas(seg, row, count);
+    if (anew) {
+        for_areas(seg, row, acc_stats_gap);
     }
     return true;
 }

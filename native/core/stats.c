@@ -120,6 +120,18 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
     return block;
 }
 
+void acc_stats_gap(struct acc_segment *seg, uint32_t area) {
+    struct acc_stats *block = acc_incarnation(seg) != 0 ? acc_stats_of(seg, area) : NULL;
+    for (uint32_t i = 0; block == NULL && i < seg->geometry.stats; i++) {
+        struct acc_stats *other = acc_stats_block(seg, i);
+        block = acc_load_acquire(&other->area) == area + 1 ? other : NULL;
+    }
+    if (block != NULL) { /* else nobody has ever used the area */
+        acc_count(block, ACC_GAP);
+        acc_count(block, ACC_FLUSH);
+    }
+}
+
 static void add_to(uint64_t histogram[ACC_LATENCY_SLOTS], uint64_t us) {
     uint32_t bucket = 0;
     while (bucket < ACC_LATENCY_BOUNDS && us > acc_latency_bounds_us[bucket]) {

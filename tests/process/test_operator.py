@@ -1,16 +1,17 @@
 """What an operator does from a process of his own, and what the workers of the host make of it."""
 
+import mmap
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from accelerator import LevelCache, local, runtime, testing
+from accelerator import LevelCache, cli, local, runtime, testing
 
 pytestmark = pytest.mark.skipif(not local.NATIVE, reason="processes share through the native part")
 
@@ -126,6 +127,17 @@ class TestOverrides:
         os.kill(worker.pid, signal.SIGCONT)
         until(lambda: memory.overrides_seen() == (2, 2))
         worker.finish()
+
+    def test_gap_of_a_command(self, shared: testing.Isolated) -> None:
+        """A mode that is taken back by a process with no counters of its own is counted."""
+        cache = counting("users")
+        cache.set("key", 1)
+        memory: Any = shared.memory
+        for value in (0, None):  # local, and back
+            outside(path_of(memory), lambda segment, v=value: segment.override("users", MODE, v))
+        counters = cache._counters()
+        assert (1, 1) == (counters["gap"], counters["flush"])
+        assert cache.get("key") is None
 
     def test_end_of_its_time(self, shared: testing.Isolated, fork: Fork) -> None:
         """It ends by itself in all workers, also when who has set it is long gone."""
@@ -285,3 +297,39 @@ class TestLogLimit:
         memory.set_clock_shift(3601.0)
         left_out = memory.log_allowed("users", "load", "error", "loader", 3600.0)
         assert 2 * calls - 1 == left_out
+
+
+class TestDamaged:
+    """What has been damaged in a segment is shown as it is found, and stops nobody."""
+
+    @pytest.fixture
+    def file(self, shared: testing.Isolated) -> Iterator[mmap.mmap]:
+        for name in ("first", "other"):
+            LevelCache(name).set("key", 1)
+        memory: Any = shared.memory
+        memory.area_extend("first", time.monotonic() + 60)
+        with mmap.mmap(memory.fd, 0) as raw:
+            before = raw[:]
+            yield raw
+            raw[:] = before
+
+    def test_names_alike(self, shared: testing.Isolated, file: mmap.mmap) -> None:
+        """Two areas whose names were damaged into one are two rows."""
+        at = file.find(b"first", 4096)
+        file[at : at + 5] = b"other"
+        rows = cast("Any", shared.memory).tables()["areas"]
+        assert ["other", "other"] == [row[0] for row in rows]
+        assert len({row[4] is None for row in rows}) == 2
+
+    @pytest.mark.usefixtures("shared")
+    def test_names_that_command(
+        self, shared: testing.Isolated, file: mmap.mmap, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A name that would command a terminal is shown, not obeyed."""
+        at = file.find(b"first", 4096)
+        file[at : at + 5] = b"\x1b[31m"
+        for command in ("stats", "events", "listener", "set"):
+            assert 0 == cli.main([command, "--name", shared.name])
+        written = capsys.readouterr().out
+        assert "?[31m" in written
+        assert "\x1b" not in written

@@ -1035,6 +1035,7 @@ class TestFailing:
         with world_at(server.url, namespace, style, "both", clients, **settings) as world:
             cache = world.make()
             cache.set("key", "old")
+            cache.listen()
             server.command("REPLICAOF", "127.0.0.1", "1")
             monkeypatch.setattr(oplog, "_last", {})  # failures of other tests limit the rate
             with caplog.at_level(logging.WARNING, "accelerator.ops"):

@@ -200,6 +200,15 @@ class TestStats:
         assert "no segment called no-such-name" in error
         assert f"{dead} (unused)" in error
 
+    def test_another_user(
+        self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Who works as another user than the service is told whose segment it is."""
+        assert 1 == cli.main(["stats", "--name", shared.name, "--uid", "54321"])
+        error = capsys.readouterr().err
+        assert f"{shared.name} of uid {os.geteuid()}" in error
+        assert f"--uid {os.geteuid()}" in error
+
     def test_bad_environment(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -107,6 +107,16 @@ class TestSet:
         assert 0 == run(shop, "set")
         assert "overrides 0" in capsys.readouterr().out
 
+    def test_order(self, shop: str, capsys: Capture) -> None:
+        """Options may stand on both sides of what begins with a dash."""
+        assert 0 == run(shop, "set", "ttl=1m", "--yes", "max_loads=3")
+        shown = capsys.readouterr().out
+        assert "ttl=1m" in shown
+        assert "max_loads=3" in shown
+        with pytest.raises(SystemExit):
+            run(shop, "set", "ttl=1m", "--nonsense", "max_loads=3")
+        assert "accelerator set: error: unrecognized" in capsys.readouterr().err
+
     @pytest.mark.parametrize("limit", ["0", "0.5s", "91d", "soon"])
     def test_limit(self, shop: str, capsys: Capture, limit: str) -> None:
         """A time limit that is none."""

@@ -245,7 +245,11 @@ class TestCommand:
         assert ["get"] == ops("--op", "get")
         assert [] == ops("--pid", "1")
         assert ["attach", "get", "set"] == ops("--area", "")
-        assert [] == ops("--area", "users")
+
+    def test_unknown_area(self, name: Any, capsys: Any) -> None:
+        """An area that is none is said to be none: no events would look as if all were well."""
+        assert 1 == cli.main(["events", "--name", name[0], "--area", "users"])
+        assert "there is no area users" in capsys.readouterr().err
 
     def test_summary(self, name: Any, capsys: Any) -> None:
         """Sums, of what was chosen."""

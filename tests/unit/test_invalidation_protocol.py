@@ -202,6 +202,12 @@ class TestSettling:
         assert 12.5 == beat(10.5)
 
 
+def received(peace: Any, before: collections.Counter[str]) -> int:
+    """Give how many messages were counted since."""
+    now = collections.Counter(peace.memory.counts)
+    return now["invalidation_receive"] - before["invalidation_receive"]
+
+
 class TestPrecision:
     """What is dropped is what has to be: a cache that drops everything would be in step, too."""
 
@@ -308,6 +314,50 @@ class TestPrecision:
         assert (4, 3, 1, 3) == tuple(
             counted[name] for name in ("invalidation_receive", "own_skipped", "gap", "replayed")
         )
+
+    def test_received_once_by_two(self) -> None:
+        """Nor does a listener that is killed count what the next one will read from the log."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        before = collections.Counter(peace.memory.counts)
+        known = peace.server.number()
+        data = [
+            b"1 %s %d %s" % (world.OTHER, known + n, message.body(message.FORGET, [b"k"], [0]))
+            for n in (1, 2, 3)
+        ]
+        killed = peace.leaders[0].follower
+        killed.message(world.AREA, data[1], peace.now)
+        killed.message(world.AREA, data[2], peace.now)
+        killed.flush()
+        assert (0, known) == (received(peace, before), peace.memory.state[1])
+        following = Follower(
+            peace.memory,
+            origin=world.OWN,
+            bound=world.BOUND,
+            term=9,
+            count=peace.memory.count,
+            repair=lambda: None,
+        )
+        following.watch([world.AREA])
+        following.message(world.AREA, data[2], peace.now)
+        [replay] = following.replays(peace.now)
+        following.replayed(replay, [(known + n, each) for n, each in enumerate(data, 1)], peace.now)
+        assert (3, known + 3) == (received(peace, before), peace.memory.state[1])
+
+    def test_received_and_given_up(self) -> None:
+        """What came before its turn was applied, also if what is missing cannot be had."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        before = collections.Counter(peace.memory.counts)
+        follower = peace.leaders[0].follower
+        known = peace.server.number()
+        for n in (2, 3):
+            body = message.body(message.FORGET, [b"k"], [0])
+            follower.message(world.AREA, b"1 %s %d %s" % (world.OTHER, known + n, body), peace.now)
+        [replay] = follower.replays(peace.now)
+        follower.replayed(replay, [], peace.now)
+        follower.flush()
+        assert (2, known + 3) == (received(peace, before), peace.memory.state[1])
 
     @pytest.mark.parametrize("fault", ["cut", "lose", "stop", "hold", "beat_lost", "evict_log"])
     def test_probe(self, fault: str) -> None:

@@ -747,6 +747,17 @@ class TestWarnings:
         [found] = self.told(failed, remote={"breaker": "open", "open_for": 3.0})
         assert "Redis does not answer (asked again in 3 s)." == found.what
 
+    @pytest.mark.parametrize(
+        ("area", "mode", "warned"),
+        [("users", "local", 0), ("", "off", 0), ("users", "remote", 1), ("other", "local", 1)],
+    )
+    def test_failures_by_order(self, area: str, mode: str, warned: int) -> None:
+        """What an area does not tell Redis because somebody said so is no failure of Redis."""
+        queued = self.event("del", "queued", "backend", count=50)
+        override = self.override("mode", mode, area)
+        found = [it.what for it in self.told(queued, overrides=[override])]
+        assert warned == len([what for what in found if "without Redis" in what])
+
     def test_killed(self) -> None:
         """One load that was cut off is enough, as somebody killed a process."""
         running = self.event(result="", kind="", running=True, latency_ms=None)
