@@ -192,9 +192,10 @@ def _seconds(value: float) -> str:
 
 def _count(most: int) -> _Kind:
     def read(option: str, text: str) -> int:
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+        if not 1 <= len(digits) <= len(str(most)) or int(digits) > most:
             raise ValueError(f"{option} must be a whole number from 1 to {most}")
-        return int(text)
+        return int(digits)
 
     return _Kind(read, str, int, lambda number: number if 1 <= number <= most else None)
 

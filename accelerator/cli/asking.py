@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from accelerator.cli import words
 from accelerator.errors import CacheError, ConfigError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from accelerator import local
 
-LOOK_EVERY = 0.02
+LOOK_EVERY: Final = 0.02
 """Seconds between two looks whether what was ordered has been done."""
 
 

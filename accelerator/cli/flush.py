@@ -16,7 +16,7 @@ the generation is not that of before.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import segment
 from accelerator.cli import asking, common, words
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from accelerator import local
     from accelerator.cli.common import Commands
 
-PATIENCE = 5.0
+PATIENCE: Final = 5.0
 
 
 def add_to(commands: Commands) -> None:

@@ -21,6 +21,7 @@ OPENED: Final = "opened"
 CLOSED: Final = "closed"
 
 RUNNING: Final = "running"
+OK: Final = "ok"
 KILLED: Final = "killed"
 """It was cut off by the death of its process."""
 
@@ -48,7 +49,10 @@ def outcome(event: Mapping[str, Any]) -> str:
 
 def is_failure(event: Mapping[str, Any]) -> bool:
     """Whether it did not do what it was asked, or only later; a process's death is a failure."""
-    return event["error_kind"] not in {"", "none"} or outcome(event) == KILLED
+    became = outcome(event)
+    if became == OK:
+        return False  # behind a command's own event stands who gave it, where others have a kind
+    return event["error_kind"] not in {"", "none"} or became == KILLED
 
 
 def aggregate(events: Iterable[Mapping[str, Any]]) -> list[EventSum]:

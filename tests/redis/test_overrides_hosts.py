@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -274,6 +275,25 @@ class TestFlush:
         one.call("set", "key", "right")
         assert "right" == other.call("get", "key")
         assert not one.workers[1].call(owed)
+
+    def test_beside_writers(self, full: Any) -> None:
+        """An area of which each change has to wait is cleared while somebody goes on changing."""
+        one, other = full
+        command(one, "set", "mode=local", "--area", "area", "--yes")
+        ended = threading.Event()
+
+        def change() -> None:
+            while not ended.is_set():
+                one.workers[1].call("delete", "another key")
+
+        writer = threading.Thread(target=change)
+        writer.start()
+        try:
+            assert "Redis and all hosts: done" in command(one, "flush", "--area", "area", "--yes")
+            until(lambda: other.call("get", "key") is None)
+        finally:
+            ended.set()
+            writer.join()
 
     def test_host_only(self, full: Any) -> None:
         """The other host keeps its own, and this one takes what Redis has."""

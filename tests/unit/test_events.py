@@ -48,6 +48,7 @@ class TestOutcome:
             (event(result="late", error_kind="timeout"), "late", True),
             (event(result="queued", error_kind="backend"), "queued", True),
             (event(alive=False), "ok", False),
+            (event(op="flush", error_kind="by ann"), "ok", False),  # who has given the command
             (running(), "running", False),
             (running(alive=False), "killed", True),
         ],

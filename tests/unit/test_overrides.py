@@ -62,6 +62,7 @@ class TestWords:
             ("max_loads", "65537"),
             ("max_loads", "\N{SUPERSCRIPT TWO}"),
             ("max_loads", "9" * 5000),
+            ("max_loads", "0" * 8 + "1" + "0" * 8),
             ("allow_stale", "perhaps"),
             ("on_desync", "bybass"),
             ("breaker", "half-open"),
