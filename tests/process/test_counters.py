@@ -11,6 +11,7 @@ import http.client
 import importlib.util
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -274,6 +275,7 @@ class Truth:
         self.lost = [line for number, line in self.begun.items() if number not in self.done]
         self.least: dict[str, Counter[str]] = {}
         self.most: dict[str, Counter[str]] = {}
+        self.refusable = self._refusable()
         for number, line in self.begun.items():
             end = self.done.get(number)
             least, most = self._in_flight(line) if end is None else self._bounds(line, end)
@@ -282,9 +284,36 @@ class Truth:
         self.joined = 0
         self._judge_pairs()
 
+    def _refusable(self) -> Counter[str]:
+        """
+        Count, by area, the fills of loads that a clear() can have overtaken.
+
+        A clear that comes between the beginning of a load and its end has its store refused.  Who
+        came first nobody outside can tell, but that they met in time both sides have written down.
+
+        A key's neighbours in its generation word do not come into it: one that is deleted does not
+        disturb a load, and that two did, both in one word of the 262,144, within the milliseconds
+        of a load, is not to be expected in years of such runs (``native/core/generation.h``).
+        """
+        clears: dict[str, list[tuple[float, float]]] = {}
+        for number, line in self.begun.items():
+            if line["what"] == "clear":
+                clears.setdefault(line["area"], []).append((line["at"], self._end(number)))
+        found: Counter[str] = Counter()
+        for number, line in self.begun.items():
+            begin, end = line["at"], self._end(number)
+            if any(begin <= last and first <= end for first, last in clears.get(line["area"], [])):
+                found[line["area"]] += fills_of(line["most"])
+        return found
+
+    def _end(self, number: str) -> float:
+        end = self.done.get(number)
+        return math.inf if end is None else end["at"]
+
     @staticmethod
     def _in_flight(line: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
         most = Counter(line["most"])
+        most["refused_only"] = fills_of(most)  # killed before it could count load_lease_lost
         if most["invalidation_publish"]:
             most["invalidation_publish"] += 1  # what it had noted is told by the listener
         return {}, most
@@ -317,6 +346,18 @@ class Truth:
                 if end["role"] == "followed":
                     self.least["pairs"].subtract(end["did"])
 
+    def bounds(self, area: str, name: str) -> tuple[int, int]:
+        """Give what a counter of an area can be at least, and at most."""
+        least, most = self.least[area], self.most[area]
+        if name == "stored_or_refused":
+            names = ("set", "store_rejected_race")
+            return sum(least[each] for each in names), sum(most[each] for each in names)
+        refusable = self.refusable[area]
+        return (
+            least[name] - (refusable if name == "set" else 0),
+            most[name] + (refusable if name in REFUSED else 0),
+        )
+
     def check(self, server: Server) -> None:
         """Check that it is a ledger of what was to be tried."""
         assert not self.failures, self.failures[0]
@@ -326,9 +367,28 @@ class Truth:
         assert self.joined > 0
 
 
+def fills_of(counts: Mapping[str, int]) -> int:
+    """How many values an operation stores that it has loaded."""
+    return counts.get("set", 0) if counts.get("load_total") else 0
+
+
+def derived(numbers: Mapping[str, int]) -> dict[str, int]:
+    """
+    Add what is known exactly where its parts are not.
+
+    What a load has brought is stored or refused, so the sum of both is what the ledger says; and
+    each refused one is a load that has lost its lease.
+    """
+    set_, refused, lost = numbers["set"], *(numbers[name] for name in REFUSED)
+    return {**numbers, "stored_or_refused": set_ + refused, "refused_only": refused - lost}
+
+
+REFUSED = ("store_rejected_race", "load_lease_lost")
+
 # What happens on a machine that is too busy: a lock was not had in time.  It changes what an
 # operation does, and is itself counted.
 BUSY = ("lock_giveup", "load_crowded")
+PER_BUSY = 3  # what was not stored is read three times at most, by that operation or the next
 CALLS = {"remote_hit", "remote_miss", "l2_latency"}
 NOT_ASKED = {"bytes", "entries", "dead_owner_takeover", *BUSY}
 
@@ -350,16 +410,15 @@ def compare(
         slack: By area: how far CALLS may be off, as some were not made.
     """
     wrong = []
-    for area, most in truth.most.items():
-        busy = sum(counted[area][name] for name in BUSY)
-        assert busy <= 10, f"{area}: the machine is too busy for this test"
-        for name, number in counted[area].items():
-            least = truth.least[area][name]
+    for area in truth.most:
+        busy = PER_BUSY * sum(counted[area][name] for name in BUSY)
+        for name, number in derived(counted[area]).items():
+            least, most = truth.bounds(area, name)
             if name in NOT_ASKED or name in besides:
                 continue
             more = busy + (slack.get(area, 0) if name in CALLS else 0)
-            if not least - more <= number <= most[name] + more:
-                wrong.append(f"{area} {name}: {least} to {most[name]} in truth, {number} counted")
+            if not least - more <= number <= most + more:
+                wrong.append(f"{area} {name}: {least} to {most} in truth, {number} counted")
     assert not wrong, "\n".join(wrong)
 
 
@@ -467,17 +526,23 @@ def check_redis_run(
     messages = told.counted
     truth = Truth(server.ledger)
     truth.check(server)
-    counted = {name: dict(numbers) for name, numbers in watcher.counted.items()}
-    for numbers in counted.values():  # what was fetched is stored, unless a delete overtakes it
-        numbers["set"] += numbers["store_rejected_race"]
+    counted = watcher.counted
     # A load may be overtaken by what a new listener does, and what a killed worker has noted and
     # not sent is not read from Redis, eight keys at a time at most.
     slack = {
         name: numbers["load_lease_lost"] + 8 * numbers["l2_skipped"]
         for name, numbers in counted.items()
     }
-    besides = {*OF_THE_LISTENER, "store_rejected_race", "load_lease_lost", "l2_skipped"}
+    # What was fetched is stored, unless a delete or another fetch overtakes it: the sum is known.
+    besides = {*OF_THE_LISTENER, *REFUSED, "set", "refused_only", "l2_skipped"}
     compare(truth, counted, besides=besides, slack=slack)
+    for name, numbers in counted.items():
+        # A few loads run when a listener begins anew, and that is rare.
+        assert numbers["load_lease_lost"] <= max(10, numbers["load_led"] // 20), name
+        refused_only = numbers["store_rejected_race"] - numbers["load_lease_lost"]
+        if numbers["load_total"]:  # else it is what was fetched
+            busy = sum(numbers[each] for each in BUSY)
+            assert -busy <= refused_only <= truth.most[name]["refused_only"] + busy, name
     assert sum(messages.values()) > 500
     for name, number in messages.items():
         # A listener that was killed may have done, and counted, a few that the next one did again.
@@ -545,6 +610,7 @@ def check_run(server: Server, *, seconds: float, seed: int, pause: float) -> Non
     truth = Truth(server.ledger)
     truth.check(server)
     counted = watcher.counted
+    print("loads that a clear can have overtaken:", dict(truth.refusable))
     compare(truth, counted)
     assert watcher.looks > 10
     assert 0 == sum(area["evictions"] for area in counted.values())
