@@ -19,6 +19,8 @@ INIT_BYTE: Final[int]
 """File offset of the byte that serialises creation, attach and unlinking (2**40 - 1)."""
 MIN_SIZE: Final[int]
 MAX_SIZE: Final[int]
+OVERRIDES: Final[tuple[str, ...]]
+"""What can be overridden; the place of each is its number: Segment.override."""
 COUNTERS: Final[tuple[str, ...]]
 """Names of the per-area counters, in the order of their slots, without prefix and ``_total``."""
 
@@ -279,6 +281,39 @@ class Segment:
         counters as in COUNTERS (local_hit without the hits on objects), and the histograms of
         loads and of calls of the second level, each as _latencies().
         """
+    def tables(self, processes: bool = True) -> dict[str, Any]:
+        """
+        Tables: what is held and counted, summed up, without a walk over the values::
+
+            {"areas": [(name, entries, bytes, watched, in_step_for, counters, loads, l2), ...],
+             "processes": {incarnation: (counters, loads, l2, blocks), ...},
+             "segment": {...}}          # those of stats()["segment"] that change
+
+        Areas once for each name, in the order of their names; entries and bytes as last measured.
+        counters as in COUNTERS (local_hit with the hits on objects), histograms as _latencies().
+        *blocks* is another number when the process counts in other blocks: one that was taken over
+        from a dead process comes with what that had counted.  Without *processes* there are none.
+        """
+    def hot_keys(self, limit: int = 20) -> list[tuple[str, int, float]]:
+        """
+        The keys that all processes read most: area, hash as key_hash() gives it, reads a second.
+
+        The hottest first.  Of the last 30 to 60 seconds, from one read in 1024: what was read n
+        times in them is told to within about 32 * sqrt(n).
+        """
+    def hot_total(self) -> float:
+        """Reads a second of all keys, from the same reads."""
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
+        """
+        Keep how an area is configured: at most 30 numbers of 32 bits, of which Python knows the
+        meaning.  True: other ones were there.  KeyError: no such area.  OSError: the segment was
+        opened read-only.
+        """
+    def area_facts(self) -> dict[str, tuple[int, ...]]:
+        """
+        What was last written, by area: 30 numbers, and then how often a write said something else
+        than what was there.  An area whose numbers do not verify is left out.
+        """
     def measure(self) -> None:
         """Walk the rings now and refresh the gauges (bytes and entries per area)."""
     def area_extend(self, area: str, until: float) -> None:
@@ -370,14 +405,16 @@ class Segment:
         confirmed_age, heard_age, connected_since, last_message_age, outbox_oldest_age (seconds ago;
         None: never), next_retry_in (seconds; None: none is planned), refused, settled, breaker
         ("closed", "open", "half-open"), failures, open_for (seconds until the next probe),
-        reconnects, outbox_depth (entries to be sent again), outbox_dropped.
+        reconnects, outbox_depth (entries to be sent again), outbox_dropped, breaker_forced (None,
+        "open" or "closed": by an override).
         """
     def remote_ask(self, bound: float, reading: bool, /) -> int:
         """
         Whether the second level may be asked: a REMOTE_ constant.
 
-        Not while it refuses writes, or the breaker is open.  Not for *reading*, further, if it last
-        confirmed a write more than *bound* seconds ago, or within a second after an interruption.
+        Not while it refuses writes, or the breaker is open; an override says so in its place.  Not
+        for *reading*, further, if it last confirmed a write more than *bound* seconds ago, or
+        within a second after an interruption.
         """
     def remote_ok(self, probe: bool, /) -> None:
         """Report that it answered."""
@@ -411,10 +448,110 @@ class Segment:
 
         None: any key may be one.
         """
+    def outbox_owe(self, area: str, /) -> None:
+        """
+        Have the leader clear an area in the second level, and so on all hosts.
+
+        Until it has, no reader of this host is given what the second level has of the area.  Wants
+        a writable mapping, and no register().
+
+        Raises:
+            KeyError: No such area.
+            ValueError: The segment was opened read-only.
+        """
     def outbox_owed(self) -> list[str]:
         """Names of the areas that owe a clear, because entries were overwritten unsent."""
     def outbox_paid(self, area: str, /) -> None:
         """Note that an area was cleared for all that outbox_owed() last told of."""
+
+    # Operators.  Everything but the lookers on wants a writable mapping, and no register().
+    def override(
+        self, area: str, option: int, value: int | None, seconds: float | None = None
+    ) -> None:
+        """
+        Put a value in the place of what an area is configured, in all processes of the host.
+
+        Every area object of a process is bound anew, by its ``_attach``, at its next operation
+        after the process has noticed: at once in this one, within about 0.1 s in others.
+
+        Args:
+            area: Its name; "": the host, for what is not overridden for the area itself.
+            option: Place in OVERRIDES.
+            value: Milliseconds of loader_timeout and ttl, a count of max_loads; mode is 0 local, 1
+                remote, 2 both, 3 off; allow_stale and penetration_protect are 0 or 1; on_desync is
+                0 cap, 1 bypass, 2 serve; breaker (of the host only) is 0 closed, 1 open.  None:
+                remove the override.
+            seconds: How long it is in force, rounded up to whole ones; None: until it is removed.
+
+        Raises:
+            KeyError: No such area.
+            ValueError: No such option or value, or the segment was opened read-only.
+
+        Before a mode that was local or off is replaced or removed, what the area holds (of the
+        host: what all areas hold) is forgotten, as it may have missed changes; counted as a gap
+        and a flush, also if this process is not registered.
+        """
+    def overrides(self) -> list[tuple[str, int, int, float | None]]:
+        """What is in force: area, option, value, seconds left (None: no limit)."""
+    def overrides_taken(self) -> tuple[int, list[tuple[str, int, int, float | None]]]:
+        """
+        The print of what is in force, and all of it as overrides() tells it, by one look.
+
+        To be given to Area._bind.  Of two looks the second could be of something that is over by
+        the time of a third, and then the print would say that nothing has changed.  This process
+        acts on the print from here on.
+        """
+    def overrides_print(self) -> int:
+        """A number that names what is in force; this process acts on that from here on."""
+    def overrides_seen(self) -> tuple[int, int]:
+        """How many living processes act on exactly what is in force, of how many."""
+    def event(
+        self,
+        area: str,
+        op: str,
+        result: str,
+        error_kind: str,
+        seconds: float,
+        hash: int = 0,  # noqa: A002  the word for it
+        count: int = 1,
+    ) -> None:
+        """
+        Note an operation that is over in the host's ring of events.
+
+        Of *op* and *result* 12 characters are kept, of *error_kind* 16, in ASCII; an *area* that is
+        not in the segment is noted as "".  *seconds* is how long it took.
+        """
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = 0,  # noqa: A002  the same
+        count: int = 1,
+    ) -> int:
+        """Note one that begins, so that it is to be seen if its process dies; its number or 0."""
+    def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
+        """
+        Note that it is over.
+
+        Nothing if it was overwritten, is over already, or was begun by another process (the parent
+        of one that was forked meanwhile).
+        """
+    def events(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """
+        The newest *limit* events, the newest first.
+
+        Keys: number, time (Unix seconds: of the beginning, or if that was not noted of the end),
+        pid, incarnation (0: of a process that was not registered), alive, area, op, result,
+        error_kind, latency_ms (None while it runs), hash (0: none), count, running (if not alive:
+        cut off by the death of its process).
+        """
+    def log_allowed(self, area: str, op: str, result: str, error_kind: str, interval: float) -> int:
+        """
+        Whether to log a line of this kind.
+
+        -1: some process of the host has within *interval* seconds (to 0.07 s); else how many were
+        left out since then, by all.
+        """
     def check(self) -> list[str]:
         """Violated invariants of the stored structure; empty when sound.  For tests and doctor."""
     def lock_shard(self, shard: int) -> None:
@@ -637,9 +774,14 @@ class Area:
         on_desync: int = ...,
         variant: int = 0,
         key_converter: Callable[[Any], Any] | None = None,
+        overrides: int | None = None,
     ) -> None:
         """
         Tie this object to an area of *segment*.  Times in seconds.
+
+        *overrides* is the print that Segment.overrides_taken() gave beside the overrides that the
+        other arguments come of.  Once others are in force, _bound is False, and the next
+        operation calls ``_attach``.  None: of those that are in force now.
 
         *variant*, a number of 32 bits, tells versions of the area apart (0: none).  Values, flights
         and pauses are those of one version; _delete, _expire and _clear concern all of them, as

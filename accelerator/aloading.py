@@ -26,15 +26,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import aflight, background, flight, local
 from accelerator.binding import COUNTER
-from accelerator.joining import LED, Wanted
-from accelerator.loading import REFRESH_ATTEMPTS, Job, Load
+from accelerator.errors import LoaderTimeout
+from accelerator.loading import CANCELLED, REFRESH_ATTEMPTS, Job, Load
+from accelerator.observability import oplog
 
 if TYPE_CHECKING:
+    from accelerator.joining import Wanted
     from accelerator.loader import BatchContext, LoadContext
     from accelerator.memory import Reading
 
 _LOAD: Final = COUNTER["load"]
-_ERROR: Final = COUNTER["load_error"]
 
 AT_ONCE: Final = 16
 """Loaders of one amget() that run at the same time, where there is no mload."""
@@ -104,6 +105,7 @@ class TaskJob(Job):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._asked = False
+        self._begun: oplog.Begun | None = None
         self._in_thread = False
         self._answered = False
         self._expired = False
@@ -223,29 +225,43 @@ class TaskJob(Job):
         context = load.context(self.group)
         cache._count(_LOAD)
         self._asked = True
-        started = time.monotonic()
+        begun = self._begun = load.begun(self.group)
+        try:
+            await self._ask_loader(context, begun)
+        finally:
+            begun.end("error", CANCELLED)  # unless it has ended otherwise
+
+    async def _ask_loader(self, context: LoadContext | BatchContext, begun: oplog.Begun) -> None:
+        load, cache = self.load, self.load.cache
         try:
             answer = await self._call(context)
         except Exception as error:
-            if self._is_of_use():
-                load.failed(self.group, error, started, counted=self._expired)
+            if self._is_of_use(begun):
+                if self._expired:
+                    load.ended(begun)
+                load.failed(self.group, error, begun, counted=self._expired)
             return
         except BaseException:
-            if not self._expired:
-                cache._count(_ERROR)
+            self._count_broken(begun)
             raise
-        if self._is_of_use():
+        if self._is_of_use(begun):
             self._answered = True
             counted = self._expired
-            await cache._ado(load.answered(self.group, answer, context, started, counted=counted))
+            await cache._ado(load.answered(self.group, answer, context, begun, counted=counted))
 
-    def _is_of_use(self) -> bool:
+    def _is_of_use(self, begun: oplog.Begun) -> bool:
         """Judge whether what a loader says still counts: not if it was stopped, or is late."""
         if self._stopped:
-            if not self._expired:
-                self.load.cache._count(_ERROR)  # as if it had ended when it was cancelled
+            self._count_broken(begun)  # as if it had ended when it was cancelled
             return False
         return self._in_thread or not self._expired
+
+    def _count_broken(self, begun: oplog.Begun) -> None:
+        """Count a load whose end nobody hears of; that it was late has been counted."""
+        if not self._expired:
+            self.load.broken(begun)
+        elif self._in_thread:
+            self.load.ended(begun)
 
     async def _call(self, context: LoadContext | BatchContext) -> Any:
         call, argument = self.load.call, self.load.argument(self.group)
@@ -279,8 +295,11 @@ class TaskJob(Job):
             return
         if not self._asked:
             self.load.cache._count(_LOAD)  # its time has passed before the loader was reached
+        if self._begun is not None:
+            self._begun.end("error", LoaderTimeout.kind)
         limit = self.load.limit() or 0.0
-        self.load.failed(self.group, TimeoutError(), time.monotonic() - limit, timeout=True)
+        since = oplog.Begun(time.monotonic() - limit)
+        self.load.failed(self.group, TimeoutError(), since, timeout=True)
         self._cancel()
         self._end()
 
@@ -292,7 +311,7 @@ def refresh_ahead(load: Load) -> None:
         one.flight = flight.enter(load.cache, one.key, load.config.lease, local.REFRESH)
         if one.is_led:
             load.cache._count(REFRESH_ATTEMPTS)
-            load.cache._count(LED)
+            load.count_led(one)
             job = TaskJob(load, [one])
             job.start()
             job.take_over()

@@ -456,6 +456,9 @@ class Remote(RemoteBackend, Protocol):
     def channel(self, area: str) -> str:
         """Name, for an operator, where an area's invalidations are told."""
 
+    def answer(self, nonce: bytes, data: bytes) -> None:
+        """Answer a probe, where there is a channel for that."""
+
     def describe(self) -> dict[str, Any]:
         """Where it is, as far as that may be shown."""
 

@@ -7,11 +7,13 @@ worker alone probes whether Redis is back.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from accelerator.errors import RemoteError
 from accelerator.local import COUNTERS, REMOTE_NO, REMOTE_PROBE
+from accelerator.observability import events, oplog
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,8 +23,25 @@ if TYPE_CHECKING:
 STARVED: Final = 0.05
 """Seconds past its limit after which a timeout says more about this thread than about Redis."""
 
-_ERROR: Final = COUNTERS.index("l2_error")
-_TIMEOUT: Final = COUNTERS.index("l2_timeout")
+_PURPOSES: Final = {
+    "get": "get",
+    "lease": "fill",
+    "fill": "fill",
+    "write": "set",
+    "expire": "del",
+    "clear": "del",
+    "mark_tags": "del",
+    "tell": "del",
+    "add": "atomic",
+    "touch": "atomic",
+    "incr": "atomic",
+}
+"""What a method of the second level is for: by that its failures are counted."""
+_FAILED: Final = {
+    (purpose, kind): COUNTERS.index(f"l2_{kind}_{purpose}")
+    for purpose in frozenset(_PURPOSES.values())
+    for kind in ("error", "timeout")
+}
 _SKIPPED: Final = COUNTERS.index("l2_skipped")
 
 
@@ -74,7 +93,9 @@ class Guard:
         age = time.monotonic() - at
         return {"age": age, "area": area, "operation": operation, "reason": reason}
 
-    def call(self, meter: Meter, area: str, operation: str, *, reading: bool) -> Guarded:
+    def call(
+        self, meter: Meter, area: str, operation: str, *, reading: bool, counts_as: str = ""
+    ) -> Guarded:
         """
         Make the context for one call, also for one that is awaited in it.
 
@@ -85,8 +106,9 @@ class Guard:
             area: Its name.
             operation: By its name in logs.
             reading: Whether what Redis answers is to be believed; a write needs less.
+            counts_as: What it is for, where that is not what the operation is for.
         """
-        return Guarded(self, meter, area, operation, reading)
+        return Guarded(self, meter, area, operation, reading, counts_as or _PURPOSES[operation])
 
     def enter(self, meter: Meter, area: str, operation: str, reading: bool) -> bool:
         """Ask; whether this call is the host's one probe."""
@@ -102,7 +124,14 @@ class Guard:
             f"{self._title} was not asked, {why}", reason="skipped", area=area, operation=operation
         )
 
-    def leave(self, meter: Meter, started: float, probe: bool, error: BaseException | None) -> None:
+    def leave(
+        self,
+        meter: Meter,
+        purpose: str,
+        started: float,
+        probe: bool,
+        error: BaseException | None,
+    ) -> None:
         """Count, and report how it went."""
         meter._l2_latency(time.monotonic() - started)
         if not isinstance(error, RemoteError):
@@ -110,29 +139,41 @@ class Guard:
             self._words.remote_ok(probe)
             return
         timeout = error.reason == "timeout"
-        meter._count(_TIMEOUT if timeout else _ERROR)
+        meter._count(_FAILED[purpose, "timeout" if timeout else "error"])
         if error.reason == "other":  # of this key or this command: Redis is there
             self._words.remote_ok(probe)
         elif not timeout or error.late < STARVED:
             self._words.remote_failed(started, probe)
 
-    def note(self, area: str, operation: str, reason: str) -> None:
-        """Remember a call that failed, for last_error()."""
+    def note(self, area: str, operation: str, reason: str, since: float) -> None:
+        """Remember a call that failed, for last_error(), here and on the whole host."""
         self._failed = time.monotonic(), area, operation, reason
+        # The operation that asked has a line of its own, or works around it.
+        oplog.failed(area, events.CALL + operation, reason, since, level=logging.DEBUG)
 
 
 class Guarded:
     """One call; a context manager."""
 
-    __slots__ = ("_area", "_guard", "_meter", "_operation", "_probe", "_reading", "_started")
+    __slots__ = (
+        "_area",
+        "_guard",
+        "_meter",
+        "_operation",
+        "_probe",
+        "_purpose",
+        "_reading",
+        "_started",
+    )
 
-    def __init__(
-        self, guard: Guard, meter: Meter, area: str, operation: str, reading: bool
+    def __init__(  # noqa: PLR0917  called in one place
+        self, guard: Guard, meter: Meter, area: str, operation: str, reading: bool, purpose: str
     ) -> None:
         self._guard = guard
         self._meter = meter
         self._area = area
         self._operation = operation
+        self._purpose = purpose
         self._reading = reading
         self._probe = False
         self._started = 0.0
@@ -149,6 +190,6 @@ class Guarded:
     ) -> None:
         # Cancelled, or the process is ending: nothing is known.  A probe's slot runs out by itself.
         if error is None or isinstance(error, Exception):
-            self._guard.leave(self._meter, self._started, self._probe, error)
+            self._guard.leave(self._meter, self._purpose, self._started, self._probe, error)
         if isinstance(error, RemoteError):
-            self._guard.note(self._area, self._operation, error.reason)
+            self._guard.note(self._area, self._operation, error.reason, self._started)

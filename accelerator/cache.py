@@ -148,7 +148,7 @@ class LevelCache(AsyncTwins[K, V]):
         if config.local is not None:
             own: Any = type(self)
             self.__class__ = _with_own_local(own)
-        self._config = config
+        self._config = self._own_config = config
         self._source = None if config.loader is None else Source(config.loader)
         self._own_tags = tags.encoded(config.tags)
         convert = config.key_converter
@@ -331,7 +331,9 @@ class LevelCache(AsyncTwins[K, V]):
     def _new_namespace(self, name: str) -> Namespace[V]:
         path = (*self._path, name)
         tag = _tag_of_namespace(path)
-        view: Namespace[V] = self._viewed(Namespace, {"tags": (*(self._config.tags or ()), tag)})
+        view: Namespace[V] = self._viewed(
+            Namespace, {"tags": (*(self._own_config.tags or ()), tag)}
+        )
         view._path = path
         view._tag = tag
         convert = self._config.key_converter
@@ -365,22 +367,23 @@ class LevelCache(AsyncTwins[K, V]):
         view: LevelCache[Any, Any] = self._viewed(LevelCache, {**lives, **overrides})
         view._view_flags |= flags
         if lives and "local_ttl" not in overrides:
-            view._whole_config = view._config
-            view._local_limit = self._config.local_ttl
+            view._whole_config = view._own_config
+            view._local_limit = self._own_config.local_ttl
         if converter is not None:
             inner = self._converter
             view._converter = converter if inner is None else _Chained(converter, inner)
         return view
 
     def _lives_of(self, ttl: float | None) -> dict[str, Any]:
-        null_ttl = policy.shorter(ttl, self._config.null_ttl)
+        null_ttl = policy.shorter(ttl, self._own_config.null_ttl)
         return {"local_ttl": ttl, "remote_ttl": ttl, "null_ttl": null_ttl}
 
     def _viewed(self, kind: type[C], overrides: dict[str, Any]) -> C:
-        config = self._config
+        config = self._own_config
         options = {field.name: getattr(config, field.name) for field in fields(config)}
         view = kind.__new__(kind)
         view._begin_as(AreaConfig.build(**{**options, **overrides}))
+        view._area_config = self._area_config or config
         view._converter = self._converter
         view._path = self._path
         view._told = self._told

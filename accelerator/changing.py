@@ -31,6 +31,9 @@ given a copy with that tag from Redis.
 
 Add, touch, incr are decided by Redis, and nothing is done here before: the copy in the segment goes
 when Redis has answered.  Killed in between, it goes when the message of the script comes back.
+
+Where an operator keeps the area from Redis (see ``binding``), 3 is left out and the notes are
+queued: all of the above holds as when Redis does not answer.  Nothing is decided then.
 """
 
 from __future__ import annotations
@@ -79,15 +82,21 @@ class ExplicitChange:
         second: What it is in Redis.
         op: Name of the operation in logs and errors.
         since: When it began.
+        is_held: An override keeps the area from Redis.
     """
 
-    def __init__(self, area: Looking, second: RemoteArea, op: str, since: float) -> None:
+    def __init__(
+        self, area: Looking, second: RemoteArea, op: str, since: float, *, is_held: bool = False
+    ) -> None:
         self._area = area
+        self._is_held = is_held
         self._config = area._config
         self._second = second
         self._op = op
         self._since = since
         self._notes = Notes(area._memory)
+        self.is_queued = False
+        """Redis has not taken all of it, which has been logged."""
 
     # --- set and forget -------------------------------------------------------------------------
 
@@ -114,14 +123,17 @@ class ExplicitChange:
         with self._notes:
             changes = [self._noted(*item) for item in items]
             for change, (key, encoded, lives, tagged) in zip(changes, items, strict=True):
-                kept = encoded if change.value is not None else None
+                kept = encoded if self._is_held or change.value is not None else None
                 put = self._op, key, kept, lives, self._since, change.note
                 stored.append(area._put(*put, tagged=tagged))
             wanted = self._second.writing(message.SET, changes, broadcast=is_told)
             # A set is not sent later: the old copy is deleted instead.
-            found = yield from self._publishing(wanted, len(changes), failed_as="error")
+            found = yield from self._publishing(
+                wanted, len(changes), told=is_told, failed_as="error"
+            )
             self._settle(found)
-        return all(stored) and found is not None
+        # On this host it is all that there is to be done while the area is kept from Redis.
+        return all(stored) and (self._is_held or found is not None)
 
     def deleting(self, keys: Sequence[Any], on_error: str) -> Steps[int]:
         """Forget keys; how many of them were there.  See _check_taken()."""
@@ -141,7 +153,7 @@ class ExplicitChange:
             changes = [self._forgotten(key) for key in keys]
             here = sum(map(area._delete, keys))
             wanted = self._second.writing(message.FORGET, changes, broadcast=self._tells)
-            there = yield from self._publishing(wanted, len(changes))
+            there = yield from self._publishing(wanted, len(changes), told=self._tells)
             area._forget_again(keys)
             self._settle(there)
         return here, there
@@ -240,13 +252,16 @@ class ExplicitChange:
         tags: tuple[bytes, ...],
     ) -> Change:
         """Note a set in the outbox; what is to become of the key in Redis."""
+        if self._is_held:
+            kind = local.NOTE_FORGET if encoded is None or lives.local == 0 else local.NOTE_SET
+            return self._second.change(self._area._wire(key), self._note(key, kind))
         if encoded is None or lives.remote == 0:
             return self._forgotten(key)
         note = self._note(key, local.NOTE_SET)
         return self._change(key, note, encoded, lives.remote, tags)
 
     def _publishing(
-        self, wanted: Ask, count: int, *, failed_as: str = "queued"
+        self, wanted: Ask, count: int, *, told: bool = True, failed_as: str = "queued"
     ) -> Steps[int | None]:
         """
         Have Redis do it and tell the other hosts.
@@ -254,19 +269,27 @@ class ExplicitChange:
         Args:
             wanted: What is asked of it.
             count: Number of notes that are queued if it does not take it.
+            told: It tells the other hosts.
             failed_as: Result in the log then.
 
         Returns:
             How many of the keys it knew; None: it has not taken it, which has been logged.
         """
+        if self._is_held:
+            self._area._count(_QUEUED, count)
+            kind = BackendError.kind
+            oplog.failed(self._config.area, self._op, kind, self._since, result="queued")
+            return None
         try:
             found = yield wanted
         except BackendError as error:
             self._area._count(_PUBLISH_FAILURES)
             self._area._count(_QUEUED, count)
+            self.is_queued = True
             oplog.failed(self._config.area, self._op, error.kind, self._since, result=failed_as)
             return None
-        self._area._count(_PUBLISH)
+        if told:
+            self._area._count(_PUBLISH)
         return int(found or 0)
 
     def _settle(self, found: int | None) -> None:
@@ -282,8 +305,9 @@ class ExplicitChange:
             BackendError: It has not taken all of it, and *on_error* is "raise".
         """
         if not is_taken and on_error == "raise":
+            why = "is not asked, by an override of mode" if self._is_held else "did not take it"
             raise BackendError(
-                "Redis did not take it: it is done on this host, and queued until Redis is back",
+                f"Redis {why}: it is done on this host, and queued until Redis is back",
                 queued=True,
                 area=self._config.area,
                 operation=self._op,
@@ -302,7 +326,7 @@ class ExplicitChange:
         wanted = self._second.adding(self._change(key, 0, encoded, life, tags))
         added: bool = yield from self._deciding(wanted)
         if added:
-            self._area._forget_again([key])
+            self._decided(key)
         return added
 
     def touching(self, key: Any, life: float | None) -> Steps[bool]:
@@ -310,7 +334,7 @@ class ExplicitChange:
         wanted = self._second.touching(self._area._wire(key), life)
         touched: bool = yield from self._deciding(wanted)
         if touched:
-            self._area._forget_again([key])
+            self._decided(key)
         return touched
 
     def incrementing(
@@ -341,8 +365,23 @@ class ExplicitChange:
         wanted = self._second.incrementing(self._area._wire(key), delta, initial)
         value: int | None = yield from self._deciding(wanted)
         if value is not None:
-            self._area._forget_again([key])
+            self._decided(key)
         return value
+
+    def check_decidable(self) -> None:
+        """
+        See whether Redis may be asked to decide.
+
+        Raises:
+            BackendError: An override keeps the area from it: there is no guess.
+        """
+        if self._is_held:
+            oplog.failed(self._config.area, self._op, BackendError.kind, self._since)
+            raise BackendError(
+                "Redis decides about it, and is not asked as long as the mode is overridden",
+                area=self._config.area,
+                operation=self._op,
+            )
 
     def _deciding(self, wanted: Ask) -> Steps[Any]:
         """
@@ -357,8 +396,12 @@ class ExplicitChange:
             oplog.failed(self._config.area, self._op, error.kind, self._since)
             error.area, error.operation = self._config.area, self._op
             raise
-        self._area._count(_PUBLISH)
         return answer
+
+    def _decided(self, key: Any) -> None:
+        """Note that Redis has changed a key, and told the other hosts."""
+        self._area._count(_PUBLISH)
+        self._area._forget_again([key])
 
 
 def _parts(things: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from accelerator.remote import Lease
 
 STALE_FALLBACK: Final = COUNTER["stale_fallback"]
-LED: Final = COUNTER["load_led"]
+STALE_ALLOWED: Final = COUNTER["stale_allowed"]
+_LED: Final = COUNTER["load_led"]
 _JOINED: Final = COUNTER["load_joined"]
 _TAKEN_OVER: Final = COUNTER["load_taken_over"]
 _ALONE: Final = COUNTER["load_alone"]
@@ -55,6 +56,7 @@ class Wanted:
         "absent",
         "asked",
         "copy",
+        "counted",
         "error",
         "flight",
         "found",
@@ -79,6 +81,8 @@ class Wanted:
         """The job that ends the flight, instead of the Load."""
         self.way = TOGETHER
         self.tries = 0
+        self.counted = False
+        """It is among what was led."""
         self.looked = False
         """Redis has been asked for it."""
         self.copy: Reading | None = None
@@ -153,6 +157,8 @@ class Joining:
         """Why what was loaded is not stored, if that is a fault."""
         self.deadline = self.since + config.wait_limit
         self.wanted = [Wanted(key) for key in keys]
+        if self.stale_ok:
+            cache._count(STALE_ALLOWED, len(self.wanted))
 
     # --- whose flights are these ---
 
@@ -200,6 +206,8 @@ class Joining:
                 raise unkept
             finally:
                 del unkept
+        if self.refreshes:  # and was waited for: what a hit has begun is not asked for its answers
+            oplog.recorded(self.config.area, self.op, "ok", self.since, count=len(self.wanted))
         return [one.found for one in self.wanted]
 
     # --- entering ---
@@ -250,15 +258,21 @@ class Joining:
         state = one.flight.state
         if state == local.FLIGHT_LEADING:
             self._leads = True
-            self.cache._count(LED)
-            if one.flight.taken_over:
-                self.cache._count(_TAKEN_OVER)
+            self.count_led(one)
         elif state == local.FLIGHT_JOINED:
             self._joined(one)
         elif state == flight.FRESH:
             self._is_there_by_now(one)
         else:
             self._crowded(one, busy=state == flight.BUSY)
+
+    def count_led(self, one: Wanted) -> None:
+        """Count a key that is loaded for the host: once, though its flight may be entered twice."""
+        if not one.counted:
+            one.counted = True
+            self.cache._count(_LED)
+        if one.flight.taken_over:
+            self.cache._count(_TAKEN_OVER)
 
     def _joined(self, one: Wanted) -> None:
         if flight.is_reentrant(one.flight):

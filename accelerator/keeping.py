@@ -168,13 +168,13 @@ class Keeping(Joining):
             self.cache._count(STALE_FALLBACK)
             one.found = old
         elif one.found is None:
-            life = lives.local if self.cache._mode.uses_local else lives.remote
+            life = lives.remote if lives.local == 0 else lives.local
             one.found = (value, 0, 0.0, life, False, 0)
 
     def _filling(self, one: Wanted, encoded: tuple[int, bytes], lives: Lives) -> Fill | None:
         """What is to be stored in Redis; None: nothing."""
         second = self.cache._second
-        if second is None or one.lease is None or one.flight.overtaken:
+        if second is None or one.lease is None or lives.remote == 0 or one.flight.overtaken:
             return None
         age = time.monotonic() - one.asked
         key = self.cache._wire(one.key)
@@ -184,7 +184,8 @@ class Keeping(Joining):
         self, one: Wanted, encoded: tuple[int, bytes], lives: Lives, *, in_redis: bool
     ) -> None:
         """Store in the segment, where values lie there, and let those go on who wait."""
-        if self.cache._mode.uses_local:
+        # Not by the mode of this moment: an override may have come since the lives were told.
+        if lives.local != 0:
             stale_life = 0.0 if encoded[0] == CODE_NULL else self.config.stale_life
             self._finish(one, encoded, lives.local, stale_life, tags=one.tags)
         elif in_redis:

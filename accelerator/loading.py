@@ -26,7 +26,6 @@ from accelerator.errors import (
     LoaderTimeout,
     SerializationError,
 )
-from accelerator.joining import LED, Wanted
 from accelerator.keeping import Keeping, Loaded
 from accelerator.loader import BatchContext, LoadContext
 from accelerator.observability import oplog
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
+    from accelerator.joining import Wanted
     from accelerator.loader import Call, Source
     from accelerator.memory import Reading
     from accelerator.operations import Operations
@@ -48,6 +48,9 @@ _REFRESH_SUCCESS: Final = COUNTER["refresh_success"]
 _REJECTED_ENCODE: Final = COUNTER["store_rejected_encode"]
 _REFRESH_FAILURES: Final = COUNTER["refresh_failures"]
 REFRESH_ATTEMPTS: Final = COUNTER["refresh_attempts"]
+
+CANCELLED: Final = "cancelled"
+"""Kind of the error of a load that was ended from outside, or by what is no Exception."""
 
 
 class Load(Keeping):
@@ -128,28 +131,50 @@ class Load(Keeping):
     def _ask_loader(self, group: Sequence[Wanted]) -> None:
         context = self.context(group)
         self.cache._count(_LOAD)
-        started = time.monotonic()
+        begun = self.begun(group)
         token = flight.leading.set((*flight.leading.get(), *(one.flight for one in group)))
         try:
             try:
                 answer = self.call(self.argument(group), context)
             except Exception as error:  # what is none passes, and frees the flights on its way
-                self.failed(group, error, started)
+                self.failed(group, error, begun)
                 return
             except BaseException:
-                self.cache._count(_ERROR)
+                self.broken(begun)
                 raise
-            self._refuse_awaitable(answer)
-            self.cache._do(self.answered(group, answer, context, started))
+            self._refuse_awaitable(answer, begun)
+            self.cache._do(self.answered(group, answer, context, begun))
         finally:
             flight.leading.reset(token)
+            begun.end("error", CANCELLED)  # unless it has ended otherwise
 
-    def _refuse_awaitable(self, answer: Any) -> None:
+    def begun(self, group: Sequence[Wanted]) -> oplog.Begun:
+        """Note that the loader is asked, for others to see if it never answers."""
+        area = self.config.area
+        if self.is_batch:
+            return oplog.begun(area, "mload", count=len(group))
+        try:
+            key_hash = self.cache._hash(group[0].key)
+        except Exception:  # a converter that fails only now; the load does not depend on it
+            key_hash = 0
+        return oplog.begun(area, "load", key_hash)
+
+    def _refuse_awaitable(self, answer: Any, begun: oplog.Begun) -> None:
         if inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
-            self.cache._count(_ERROR)
+            self.broken(begun)
+            begun.end("error", ConfigError.kind)
             raise async_loader(self.config.area, self.op)
+
+    def broken(self, begun: oplog.Begun) -> None:
+        """Count a load that has ended without an answer, and without an error to be handed on."""
+        self.ended(begun)
+        self.cache._count(_ERROR)
+
+    def ended(self, begun: oplog.Begun) -> None:
+        """Count how long a load took: once for each, however it has ended."""
+        self.cache._latency(max(0.0, time.monotonic() - begun.since))
 
     def limit(self) -> float | None:
         """Seconds that the loader may take."""
@@ -160,7 +185,7 @@ class Load(Keeping):
         group: Sequence[Wanted],
         answer: Any,
         context: LoadContext | BatchContext,
-        started: float,
+        begun: oplog.Begun,
         *,
         counted: bool = False,
     ) -> Steps[None]:
@@ -171,16 +196,21 @@ class Load(Keeping):
             group: The keys.
             answer: A value, or a mapping for a batch.
             context: What the loader said about it.
-            started: When it was asked.
+            begun: That it was asked.
             counted: It was late, and that has been noted.
         """
         if isinstance(context, BatchContext) and not isinstance(answer, Mapping):
             kind = type(answer).__name__
-            self.failed(group, TypeError(f"mload must return a mapping, not {kind}"), started)
+            self.failed(group, TypeError(f"mload must return a mapping, not {kind}"), begun)
             return
-        took = time.monotonic() - started
+        took = time.monotonic() - begun.since
         limit = self.limit()
-        late = limit is not None and took > limit
+        # Its time may have begun before the loader's, with what was asked of Redis.
+        late = counted or (limit is not None and took > limit)
+        if late:
+            begun.end("late", LoaderTimeout.kind)
+        else:
+            begun.end("ok")
         self.cache._latency(took)
         if not counted:
             self.cache._count(_TIMEOUT if late else _SUCCESS)
@@ -221,7 +251,7 @@ class Load(Keeping):
         self,
         group: Sequence[Wanted],
         error: Exception,
-        started: float,
+        begun: oplog.Begun,
         *,
         timeout: bool = False,
         counted: bool = False,
@@ -232,11 +262,12 @@ class Load(Keeping):
         Args:
             group: The keys; some may have been answered with stale values meanwhile.
             error: What the loader raised.
-            started: When it was asked.
+            begun: That it was asked.
             timeout: It was stopped, because it took too long.
-            counted: What has become of this load has been counted.
+            counted: What has become of this load has been counted, and how long it took.
         """
         kind: type[CacheError] = LoaderTimeout if timeout else LoaderError
+        begun.end("error", kind.kind)
         for one in group:
             keeps = self.config.stale_life > 0 and self.stale(one) is not None
             if self.config.error_ttl and (keeps or self.refreshes):
@@ -248,8 +279,8 @@ class Load(Keeping):
             text = f"the loader took more than {limit} seconds" if timeout else "the loader raised"
             one.error = self.error(kind, text)
             one.error.__cause__ = error
-        self.cache._latency(max(0.0, time.monotonic() - started))
         if not counted:
+            self.ended(begun)
             self.cache._count(_TIMEOUT if timeout else _ERROR)
             self._count_refresh(succeeded=False)
         oplog.failed(self.config.area, self.op, kind.kind, self.since)
@@ -262,7 +293,8 @@ class Load(Keeping):
         return self.stale_ok and self._all_fall_back(group)
 
     def _all_fall_back(self, group: Sequence[Wanted]) -> bool:
-        return [self.fall_back(one) for one in group].count(False) == 0
+        # Who has had a stale answer already, after soft_timeout, is not given another one.
+        return [not one.is_pending or self.fall_back(one) for one in group].count(False) == 0
 
     def _count_refresh(self, *, succeeded: bool) -> None:
         if self.refreshes:
@@ -391,7 +423,7 @@ class Job:
                 load.cache._count(_LOAD)
             group = [one for one in self.group if one.is_pending or not is_asked]
             if group:
-                load.failed(group, error, time.monotonic(), counted=is_asked)
+                load.failed(group, error, oplog.Begun(time.monotonic()), counted=is_asked)
 
 
 def refresh_ahead(load: Load) -> None:
@@ -405,7 +437,7 @@ def _refresh(load: Load, one: Wanted) -> None:
     if not one.is_led:
         return
     load.cache._count(REFRESH_ATTEMPTS)
-    load.cache._count(LED)
+    load.count_led(one)
     if load.config.background is None:
         load.ask([one])
         return

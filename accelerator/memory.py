@@ -178,6 +178,21 @@ class LocalMemory(Protocol):
     def stats(self) -> dict[str, Any]:
         """Everything there is to see: segment, areas, processes, link, leader."""
 
+    def tables(self, processes: bool = ...) -> dict[str, Any]:
+        """What is held and counted: areas, processes, and what changes of the segment."""
+
+    def hot_keys(self, limit: int = ...) -> list[tuple[str, int, float]]:
+        """The most read keys: area, hash, reads a second."""
+
+    def hot_total(self) -> float:
+        """Reads a second of all keys."""
+
+    def area_facts_write(self, area: str, facts: Sequence[int], /) -> bool:
+        """Keep how an area is configured; whether something else was there."""
+
+    def area_facts(self) -> dict[str, tuple[int, ...]]:
+        """How areas are configured, and how often that was changed."""
+
     def check(self) -> list[str]:
         """Violated invariants; empty when sound."""
 
@@ -248,6 +263,55 @@ class LocalMemory(Protocol):
     def confirmed_age(self) -> float:
         """Seconds since it last executed a write of ours; inf: never."""
 
+    # What operators do and see.
+
+    def override(
+        self, area: str, option: int, value: int | None, seconds: float | None = ...
+    ) -> None:
+        """Put a value in the place of what an area, or with "" the whole host, is configured."""
+
+    def overrides(self) -> list[tuple[str, int, int, float | None]]:
+        """What is in force: area, option, value, seconds left."""
+
+    def overrides_taken(self) -> tuple[int, list[tuple[str, int, int, float | None]]]:
+        """The same, and before it the print of exactly that, which _bind() is given."""
+
+    def overrides_print(self) -> int:
+        """Names what is in force."""
+
+    def overrides_seen(self) -> tuple[int, int]:
+        """How many living processes act on exactly that, of how many."""
+
+    def event(  # noqa: PLR0917  called for much of what is no hit
+        self,
+        area: str,
+        op: str,
+        result: str,
+        error_kind: str,
+        seconds: float,
+        hash: int = ...,  # noqa: A002
+        count: int = ...,
+    ) -> None:
+        """Note an operation that is over."""
+
+    def event_begin(
+        self,
+        area: str,
+        op: str,
+        hash: int = ...,  # noqa: A002  the word for it
+        count: int = ...,
+    ) -> int:
+        """Note one that begins; its number, 0: not noted."""
+
+    def event_end(self, number: int, result: str, error_kind: str, seconds: float) -> None:
+        """Note that it is over."""
+
+    def events(self, limit: int = ...) -> list[dict[str, Any]]:
+        """The newest *limit* events, the newest first."""
+
+    def log_allowed(self, area: str, op: str, result: str, error_kind: str, interval: float) -> int:
+        """-1: this host has logged this kind within *interval*; else how many were left out."""
+
     def outbox_settle(self, number: int, sent: bool, /) -> None:
         """Say what became of a write."""
 
@@ -265,6 +329,9 @@ class LocalMemory(Protocol):
 
     def outbox_unsent(self, area: str, /) -> frozenset[bytes] | None:
         """Encoded keys of an area whose change is queued; None: it may be any of them."""
+
+    def outbox_owe(self, area: str, /) -> None:
+        """Have an area owe a clear."""
 
     def outbox_owed(self) -> list[str]:
         """Areas that owe a clear."""

@@ -295,8 +295,10 @@ class Operations(Writing, Generic[K, V]):
         since = self._begin()
         check_broadcast(broadcast)
         tagged = self._tags(tags)
-        item = key, self._encode("set", key, value, since), self._lives(value, ttl), tagged
-        return (yield from self._setting("set", [item], since, broadcast=broadcast))
+        tiers = self._tiers
+        lives = self._lives(value, ttl, tiers=tiers)
+        item = key, self._encode("set", key, value, since), lives, tagged
+        return (yield from self._setting("set", [item], since, tiers=tiers, broadcast=broadcast))
 
     def _mset_steps(
         self,
@@ -310,12 +312,18 @@ class Operations(Writing, Generic[K, V]):
         tagged = self._tags(tags)
         if not hasattr(mapping, "items"):
             raise TypeError(f"mset() takes a mapping, not {type(mapping).__name__}")
+        tiers = self._tiers
         items: list[Item] = [
-            (key, self._encode("mset", key, value, since), self._lives(value, ttl), tagged)
+            (
+                key,
+                self._encode("mset", key, value, since),
+                self._lives(value, ttl, tiers=tiers),
+                tagged,
+            )
             for key, value in mapping.items()
         ]
         if items:
-            yield from self._setting("mset", items, since, broadcast=broadcast)
+            yield from self._setting("mset", items, since, tiers=tiers, broadcast=broadcast)
         else:
             oplog.succeeded(self._config.area, "mset", "ok", since)
 

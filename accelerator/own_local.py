@@ -61,6 +61,8 @@ class OwnLocal(Binding):
         stale: bool = False,
         within: float | None = None,
     ) -> Reading | None:
+        if not self._mode.uses_local:
+            return None  # by an override: what was stored before it waits for its end
         entry = self._entry(key)
         now = time.monotonic()
         if entry is None or (entry.gone_at is not None and now >= entry.gone_at):

@@ -12,6 +12,7 @@ from accelerator import flight, loading, local, policy, runtime
 from accelerator.binding import COUNTER
 from accelerator.entry import MISS, Entry, K, ReadOptions, V
 from accelerator.errors import ConfigError, LoaderError
+from accelerator.joining import STALE_ALLOWED, STALE_FALLBACK
 from accelerator.loader import Source
 from accelerator.local import UNSET
 from accelerator.lock import Lock
@@ -41,7 +42,6 @@ _LOCAL_HIT: Final = COUNTER["local_hit"]
 _LOCAL_MISS: Final = COUNTER["local_miss"]
 _NEGATIVE_HIT: Final = COUNTER["negative_hit"]
 _DESYNC_READ: Final = COUNTER["desync_read"]
-_STALE_FALLBACK: Final = COUNTER["stale_fallback"]
 _REFRESH_ATTEMPTS: Final = loading.REFRESH_ATTEMPTS
 PLAIN: Final = ReadOptions()
 
@@ -54,8 +54,8 @@ class Reads(Operations[K, V]):
 
     @property
     def config(self) -> AreaConfig:
-        """The options of this area, durations in seconds."""
-        return self._config
+        """The options of this area as the application gave them, durations in seconds."""
+        return self._own_config
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Reads(Operations[K, V]):
             degraded=runtime.current().degraded,
             stats=self._memory.stats(),
             load=diagnostics.latency(local.LATENCY_BOUNDS, latencies),
-            remote=None if self._second is None else self._second.describe(self),
+            remote=None if self._tiers.known is None else self._tiers.known.describe(self),
         )
 
     def otel_metric_points(self) -> list[MetricPoint]:
@@ -287,7 +287,7 @@ class Reads(Operations[K, V]):
             area,
             stats=self._memory.stats(),
             load=metrics.distribution(local.LATENCY_BOUNDS, latencies),
-            remote=None if self._second is None else self._second.describe(self),
+            remote=None if self._tiers.known is None else self._tiers.known.describe(self),
         )
         return metrics.points(area, shown)
 
@@ -355,7 +355,7 @@ class Reads(Operations[K, V]):
         """Read many keys, and load what is missing."""
         self._begin()
         if self._source is None or options.disable_load:
-            return self._do(self._knowing(list(keys), options))
+            return self._do(self._knowing(list(dict.fromkeys(keys)), options))
         found, load = self._split(keys, options, self._source, op=op)
         if load is not None:
             found.update(zip((one.key for one in load.wanted), loading.run(load), strict=True))
@@ -365,7 +365,7 @@ class Reads(Operations[K, V]):
         self, keys: Iterable[Any], options: ReadOptions, source: Source, *, op: str
     ) -> tuple[dict[Any, Reading | None], loading.Load | None]:
         """Read many keys; what is found, and what is to be loaded."""
-        found = {key: self._fresh(key, options) for key in keys}
+        found = {key: self._fresh(key, options) for key in dict.fromkeys(keys)}
         missing = [key for key, reading in found.items() if reading is None]
         if not missing:
             return found, None
@@ -458,20 +458,26 @@ class Reads(Operations[K, V]):
         """Read what *options* allow without a load, in both tiers, and count it."""
         known: dict[Any, Reading | None] = {}
         tokens = {}
+        is_asked = self._second is not None  # for all of this read: see binding
         for key in keys:
-            if self._second is not None:
+            if is_asked:
                 tokens[key] = self._token(key)  # before either tier is asked
             known[key] = self._read(key, within=options.max_staleness)
             self._count_local(known[key])
         missing = [key for key, found in known.items() if found is None]
         if not missing:
             return known
-        copies = yield from self._fetched(missing, options.max_staleness)
+        stale_ok = options.allow_stale or self._config.allow_stale
+        if stale_ok:
+            self._count(STALE_ALLOWED, len(missing))
+        copies: Sequence[Copy | None] = [None] * len(missing)
+        if is_asked:
+            copies = yield from self._fetched(missing, options.max_staleness)
         for key, copy in zip(missing, copies, strict=True):
             if copy is not None and copy.is_fresh:
                 self._keep_fetched(key, copy, tokens[key])
                 known[key] = copy.reading()
-            elif options.allow_stale or self._config.allow_stale:
+            elif stale_ok:
                 known[key] = self._stale_one(key, copy, options.max_staleness)
         return known
 
@@ -492,7 +498,7 @@ class Reads(Operations[K, V]):
             found = copy.reading()
         if found is None or (limit is not None and policy.behind(found) > limit):
             return None
-        self._count(_STALE_FALLBACK)
+        self._count(STALE_FALLBACK)
         return found
 
 

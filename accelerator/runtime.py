@@ -25,6 +25,7 @@ from accelerator.entry import CacheMode
 from accelerator.errors import CacheError, ConfigError, NotAttached
 from accelerator.lazy import Importing
 from accelerator.observability import diagnostics as view
+from accelerator.observability import oplog, particulars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,6 +104,7 @@ class _Runtime:
         """Make every cache bind anew at its next operation."""
         self.former = self.attachment  # kept: other threads may be inside its memory right now
         self.attachment = attachment
+        oplog.use(None if attachment is None else attachment.memory)
         second, self.spare_second = self.spare_second, None
         if second is not None:
             second.stop()
@@ -184,6 +186,8 @@ def detach() -> None:
     """
     with _runtime.lock.held():
         attachment = _runtime.attachment
+        if attachment is not None and attachment.shared and attachment.entered:
+            oplog.recorded("", "detach", "ok", oplog.started())
         _runtime.use(None)
         _runtime.complained.clear()
         if attachment is not None and attachment.second is not None:
@@ -226,6 +230,8 @@ def diagnostics() -> dict[str, Any]:
         degraded=attachment.degraded,
         stats=attachment.memory.stats(),
         remote=None if attachment.second is None else attachment.second.describe(),
+        told=particulars.of_areas(attachment.memory),
+        overrides=particulars.in_force(attachment.memory),
     )
 
 
@@ -262,6 +268,12 @@ def current() -> Attachment:
                 raise
             _complain(error)
             return _degrade(error)
+
+
+def entered() -> Attachment | None:
+    """What this process is attached to; None: to nothing.  Attaches nothing, unlike current()."""
+    attachment = _runtime.attachment
+    return attachment if attachment is not None and attachment.entered else None
 
 
 def spare_memory() -> local.Segment:
@@ -329,6 +341,7 @@ def _first(settings: Settings, worker: object, *, strict: bool) -> Attachment:
 
 
 def _share(settings: Settings, name: str, worker: object, *, strict: bool) -> Attachment:
+    since = oplog.started()
     request = segment.Request(
         file=segment.own_file(name),
         size=settings.size or segment.auto_size(),
@@ -345,6 +358,7 @@ def _share(settings: Settings, name: str, worker: object, *, strict: bool) -> At
         _runtime.use(_private(settings, name, degraded=str(error)))
         return _attached()
     _runtime.use(Attachment(mapped, settings, name, request, second=second_level(mapped, settings)))
+    oplog.recorded("", "attach", "ok", since)
     LOG.info(
         "attached to %s: %.1f MiB, incarnation %d, name %s%s",
         request.file.path,
@@ -373,6 +387,7 @@ def _enter_again(attachment: Attachment, worker: object, *, strict: bool) -> Att
     if attachment.entered and supervisor in {None, request.supervisor}:
         return attachment
     request = replace(request, supervisor=supervisor, heartbeat=_heartbeat(worker))
+    was_entered, since = attachment.entered, oplog.started()
     try:
         mapped = segment.attach(request)
     except NotAttached as error:
@@ -391,6 +406,8 @@ def _enter_again(attachment: Attachment, worker: object, *, strict: bool) -> Att
         _runtime.attachment = entered  # the caches are bound to it
     else:
         _runtime.use(entered)
+    if not was_entered:
+        oplog.recorded("", "attach", "ok", since)
     return entered
 
 

@@ -18,13 +18,14 @@ from accelerator.breaker import Guard
 from accelerator.codec import CODE_NULL
 from accelerator.errors import SerializationError
 from accelerator.invalidation import Listener
-from accelerator.observability import diagnostics
+from accelerator.observability import diagnostics, events
 from accelerator.remote import Change, EnvelopeError, Fill, Written
 from accelerator.steps import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from accelerator.breaker import Guarded
     from accelerator.config import AreaConfig, Settings
     from accelerator.observability.diagnostics import AreaRemoteSnapshot, RemoteSnapshot
     from accelerator.remote import Envelope, Lease, Opened, Stored
@@ -88,7 +89,7 @@ class SecondLevel:
         """
         self._listener.start()  # a forked child has none yet
         self._check_decidable(area, name, wanted)
-        with self._guard.call(area, name, wanted.method, reading=wanted.reading):
+        with self._guarded(area, name, wanted):
             method = getattr(self._remote, wanted.method)
             return _result(method(*wanted.arguments, **wanted.keywords))
 
@@ -96,9 +97,14 @@ class SecondLevel:
         """Ask Redis, in the caller's task; see ask()."""
         self._listener.start()
         self._check_decidable(area, name, wanted)
-        with self._guard.call(area, name, wanted.method, reading=wanted.reading):
+        with self._guarded(area, name, wanted):
             method = getattr(self._remote.for_loop(), wanted.method)
             return _result(await method(*wanted.arguments, **wanted.keywords))
+
+    def _guarded(self, area: local.AreaBase, name: str, wanted: Ask) -> Guarded:
+        return self._guard.call(
+            area, name, wanted.method, reading=wanted.reading, counts_as=wanted.counts_as
+        )
 
     def unsent(self, area: str) -> frozenset[bytes] | None:
         """
@@ -141,7 +147,7 @@ class SecondLevel:
             **known,
             "ready": confirmed is not None and confirmed <= self.bound,
             "bound": self.bound,
-            "last_error": self._guard.last_error(),
+            "last_error": self._guard.last_error() or events.last_error(self._memory.events()),
         }
         return cast("RemoteSnapshot", shown)
 
@@ -214,7 +220,9 @@ class RemoteArea:
     def writing(self, kind: int, changes: Sequence[Change], *, broadcast: bool) -> Ask:
         """How keys are stored (message.SET) or deleted (message.FORGET) there."""
         wanted = self._config.area, kind, changes, self.origin
-        return Ask("write", wanted, {"broadcast": broadcast, **self._version})
+        counts_as = "del" if kind == message.FORGET else ""
+        keywords = {"broadcast": broadcast, **self._version}
+        return Ask("write", wanted, keywords, counts_as=counts_as)
 
     def expiring(self, key: bytes, note: int) -> Ask:
         """How the life of a key is ended there."""

@@ -25,6 +25,8 @@ class Ask(NamedTuple):
     keywords: Mapping[str, Any] = {}
     reading: bool = False
     """It only reads, so what it answers must be as current as the bound asks."""
+    counts_as: str = ""
+    """What it is for, where that is not what the method is for: "del" of a write that deletes."""
     decides_about: bytes | None = None
     """The encoded key whose fate Redis decides on what it has of it; None: it decides nothing."""
 

@@ -394,7 +394,7 @@ class AsyncTwins(Reads[K, V]):
     ) -> dict[Any, Reading | None]:
         self._begin()
         if self._source is None or options.disable_load:
-            return await self._ado(self._knowing(list(keys), options))
+            return await self._ado(self._knowing(list(dict.fromkeys(keys)), options))
         found, load = self._split(keys, options, self._source, op=op)
         if load is not None:
             loaded = await _run(load)

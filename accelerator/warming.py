@@ -58,5 +58,5 @@ class Warming:
         failure, self._failure = self._failure, None
         if failure is not None and not self._succeeded:
             raise failure
-        oplog.succeeded(self._config.area, "warmup", "ok", self._since)
+        oplog.recorded(self._config.area, "warmup", "ok", self._since)
         return self.warm

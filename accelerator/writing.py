@@ -16,6 +16,7 @@ from accelerator.observability import oplog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from accelerator.binding import Tiers
     from accelerator.changing import Item
     from accelerator.policy import Lives
     from accelerator.steps import Steps
@@ -24,17 +25,26 @@ if TYPE_CHECKING:
 class Writing(Looking):
     """Each operation that changes something, as steps."""
 
-    def _changing(self, op: str, since: float) -> ExplicitChange | None:
-        """Begin a change of both tiers; None: there is one only."""
-        return None if self._second is None else ExplicitChange(self, self._second, op, since)
+    def _changing(self, op: str, since: float, tiers: Tiers | None = None) -> ExplicitChange | None:
+        """Begin a change that Redis hears of, now or later; None: there is one tier only."""
+        _, second, held = self._tiers if tiers is None else tiers
+        if second is not None:
+            return ExplicitChange(self, second, op, since)
+        return None if held is None else ExplicitChange(self, held, op, since, is_held=True)
 
     # --- set ------------------------------------------------------------------------------------
 
     def _setting(
-        self, op: str, items: Sequence[Item], since: float, *, broadcast: bool | None = None
+        self,
+        op: str,
+        items: Sequence[Item],
+        since: float,
+        *,
+        tiers: Tiers,
+        broadcast: bool | None = None,
     ) -> Steps[bool]:
-        """Store; whether all of it is done, here and in Redis."""
-        change = self._changing(op, since)
+        """Store; whether all of it is done, here and in Redis.  *tiers*: those of the lives."""
+        change = self._changing(op, since, tiers)
         if change is not None:
             is_done = yield from change.setting(items, broadcast)
         else:
@@ -55,10 +65,13 @@ class Writing(Looking):
         change = self._changing(op, since)
         if change is not None:
             found = yield from change.deleting(keys, on_error)
+        elif len(keys) == 1:
+            found = int(self._delete(keys[0]))
         else:
             found = sum(map(self._delete, keys))
-        result = "ok" if op.startswith("m") else "found" if found else "absent"
-        oplog.succeeded(self._config.area, op, result, since)
+        if keys:
+            result = "ok" if op == "mdel" else "found" if found else "absent"
+            self._forgot(op, result, since, change, keys)
         return found
 
     def _expiring(self, key: Any, *, on_error: str = "queue") -> Steps[bool]:
@@ -69,7 +82,7 @@ class Writing(Looking):
             found = yield from change.expiring(key, on_error)
         else:
             found = self._expire(key)
-        oplog.succeeded(self._config.area, "expire", "found" if found else "absent", since)
+        self._forgot("expire", "found" if found else "absent", since, change, [key])
         return found
 
     def _clearing(self, *, on_error: str = "queue") -> Steps[None]:
@@ -80,7 +93,7 @@ class Writing(Looking):
             yield from change.clearing(on_error)
         else:
             self._clear()
-        oplog.succeeded(self._config.area, "clear", "ok", since)
+        self._forgot("clear", "ok", since, change)
 
     def _forgetting_tags(
         self, op: str, given: tuple[str, ...], *, expire: bool, on_error: str = "queue"
@@ -98,7 +111,21 @@ class Writing(Looking):
             self._expire_tags(encoded)
         else:
             self._delete_tags(encoded)
-        oplog.succeeded(self._config.area, op, "ok", since)
+        self._forgot(op, "ok", since, change)
+
+    def _forgot(
+        self,
+        op: str,
+        result: str,
+        since: float,
+        change: ExplicitChange | None,
+        keys: Sequence[Any] = (),
+    ) -> None:
+        """Note what was forgotten on purpose; what Redis does not know yet has been noted."""
+        if change is None or not change.is_queued:
+            count = len(keys) or 1
+            key_hash = self._hash(keys[0]) if keys and count == 1 else 0
+            oplog.recorded(self._config.area, op, result, since, key_hash, count)
 
     # --- after a load ---------------------------------------------------------------------------
 
@@ -112,11 +139,14 @@ class Writing(Looking):
 
     def _adding(self, key: Any, value: Any, ttl: Any, tagged: tuple[bytes, ...]) -> Steps[bool]:
         since = self._begin()
-        lives = self._lives(value, ttl, jitter=False)
+        tiers = self._tiers
+        lives = self._lives(value, ttl, jitter=False, tiers=tiers)
         encoded = self._encode("add", key, value, since)
+        change = self._changing("add", since, tiers)
+        if change is not None:
+            change.check_decidable()
         if encoded is None or lives == policy.NOWHERE:
             return (yield from self._finding(key)) is None
-        change = self._changing("add", since)
         if change is not None:
             return (yield from change.adding(key, encoded, lives.remote, tagged))
         life, stale_life = lives.local, self._config.stale_life
@@ -129,10 +159,12 @@ class Writing(Looking):
 
     def _touching(self, key: Any, ttl: Any) -> Steps[bool]:
         since = self._begin()
+        tiers = self._tiers
         found = self._read(key, touch=False)
-        lives = self._lives(None if found is None else found[0], ttl, jitter=False)
-        change = self._changing("touch", since)
+        lives = self._lives(None if found is None else found[0], ttl, jitter=False, tiers=tiers)
+        change = self._changing("touch", since, tiers)
         if change is not None:
+            change.check_decidable()
             if lives.remote == 0:
                 return (yield from self._deleting("touch", [key])) > 0
             return (yield from change.touching(key, lives.remote))
@@ -150,11 +182,13 @@ class Writing(Looking):
         self, op: str, key: Any, delta: int, default: int | None, ttl: Any
     ) -> Steps[int | None]:
         since = self._begin()
-        lives = self._lives(delta, ttl, jitter=False)
-        change = self._changing(op, since)
+        tiers = self._tiers
+        lives = self._lives(delta, ttl, jitter=False, tiers=tiers)
+        change = self._changing(op, since, tiers)
         is_kept = lives != policy.NOWHERE
         initial = default if is_kept else None
         if change is not None:
+            change.check_decidable()
             life, own = lives.remote, self._own_tags
             value = yield from change.incrementing(key, delta, initial, life, own)
         else:

@@ -15,12 +15,20 @@ from accelerator.admin.asgi import AsgiApp
 from accelerator.admin.core import Core, Request, everybody
 from accelerator.admin.sources import ThisProcess
 from accelerator.admin.wsgi import WsgiApp
+from accelerator.observability.otel import Instruments
 from accelerator.observability.prometheus import Collector
 
 if TYPE_CHECKING:
     from accelerator.admin.core import AsyncAuthorize, Authorize
 
-__all__ = ["Request", "asgi_app", "everybody", "prometheus_collector", "wsgi_app"]
+__all__ = [
+    "Request",
+    "asgi_app",
+    "everybody",
+    "otel_instruments",
+    "prometheus_collector",
+    "wsgi_app",
+]
 
 
 def wsgi_app(
@@ -77,3 +85,20 @@ def prometheus_collector() -> Any:
         return seen.reading, seen.bound
 
     return Collector(look)
+
+
+def otel_instruments(meter: Any = None) -> Instruments:
+    """
+    Make the instruments of OpenTelemetry for all metrics of this host; needs ``opentelemetry-api``.
+
+    To be called in each process that uses the cache, before or after it attaches and forks; one of
+    them reports for the host, the others are silent: who listens for the host, or, without Redis,
+    who attached first.
+
+    Args:
+        meter: Where to make them; None: the meter ``accelerator`` of the global provider.
+
+    Returns:
+        What holds them; keep it for as long as they are to report.
+    """
+    return Instruments(ThisProcess().look_if_reporter, meter)

@@ -71,18 +71,17 @@
     "local_hit", "local_miss", "object_hit", "remote_hit", "load_total", "set", "delete",
     "evictions", "expired",
   ];
+  // What is counted and not recorded among the events, of which the server itself warns; with the
+  // section of the runbook that it belongs to.
   const TROUBLE = {
-    load_error: "a load failed",
-    load_timeout: "a load took longer than loader_timeout",
-    load_refused: "a read was refused a load of its own, as max_loads of them ran",
-    l2_error: "a call of Redis failed",
-    l2_timeout: "a call of Redis took longer than redis_timeout",
-    l2_undecodable: "a value in Redis could not be read",
-    store_rejected_size: "a value was too large to be stored",
-    store_rejected_encode: "a value could not be encoded",
-    lock_giveup: "a write was given up, as a part of the segment stayed locked",
-    corrupt_item: "an item did not verify and was dropped",
-    outbox_dropped: "a change did not fit into the outbox",
+    load_refused: ["a read was refused a load of its own, as max_loads of them ran",
+      "loader-timeout"],
+    l2_undecodable: ["a value in Redis could not be read", "deploy-with-a-new-layout"],
+    store_rejected_size: ["a value was too large to be stored", "segment-full"],
+    store_rejected_encode: ["a value could not be encoded", "wrong-data-suspected"],
+    lock_giveup: ["a write was given up, as a part of the segment stayed locked", "worker-killed"],
+    corrupt_item: ["an item did not verify and was dropped", "wrong-data-suspected"],
+    outbox_dropped: ["a change did not fit into the outbox", "invalidation-broadcast-failure"],
   };
   const zeros = (n) => new Array(n).fill(0);
   const less = (now, then) => now.map((n, i) => Math.max(0, n - (then ? then[i] : 0)));
@@ -405,7 +404,7 @@
   // --- tables ----------------------------------------------------------------------------------
 
   class Table {
-    constructor(id, title, columns, empty) {
+    constructor(id, title, columns, empty, { size = "", tools = null } = {}) {
       this.empty = empty;
       this.body = make("tbody");
       const head = columns.map(([text, kind]) =>
@@ -417,17 +416,26 @@
       make("table", { "aria-labelledby": id }, make("thead", {}, make("tr", {}, ...head)),
         this.body));
       this.none = make("p", { class: "none" }, empty);
-      this.node = make("section", { class: "panel card", "aria-labelledby": id },
-        make("h2", { id }, title, " ", this.note), this.scroll, this.none);
+      this.node = make("section", { class: `panel card ${size}`.trim(), "aria-labelledby": id },
+        make("div", { class: "top" }, make("h2", { id }, title, " ", this.note), tools),
+        this.scroll, this.none);
     }
 
-    fill(rows, note) {
+    fill(rows, note, print) {
+      // What has not changed stays: somebody may be reading, or marking it to copy.
+      if (print !== undefined && print === this.print) return;
+      this.print = print;
       this.note.textContent = note || "";
       this.scroll.hidden = !rows.length;
       this.none.hidden = rows.length > 0;
       this.body.replaceChildren(...rows.map((cells) => make("tr", {}, ...cells.map((cell, i) =>
-        i === 0 ? make("th", { scope: "row", title: cell }, cell)
+        i === 0 ? make("th", { scope: "row", title: cell.title || cell.textContent || cell }, cell)
           : make("td", { class: this.kinds[i] || null }, cell)))));
+    }
+
+    // Say something else than usual where there are no rows.
+    say(text) {
+      this.none.textContent = text || this.empty;
     }
   }
 
@@ -445,11 +453,109 @@
     }
   }
 
+  // The options of one area at a time, as they are in force, beside what they are judged by.
+  class Config {
+    constructor() {
+      const id = "config-title";
+      this.choice = make("select", { id: "config-area" });
+      this.choice.addEventListener("change", () => this.show());
+      this.note = make("span", { class: "note" });
+      this.groups = make("div", { class: "groups" });
+      this.none = make("p", { class: "none" }, "No process has told its configuration yet.");
+      this.label = make("label", { for: "config-area" }, "Area ", this.choice);
+      this.node = make("section", { class: "panel card", "aria-labelledby": id },
+        make("div", { class: "top" }, make("h2", { id }, "Configuration ", this.note), this.label),
+        this.groups, this.none);
+    }
+
+    fill(now, minute) {
+      const names = Object.keys(now.areas).filter((name) => now.areas[name].config);
+      const chosen = names.includes(this.choice.value) ? this.choice.value : names[0];
+      if (this.names !== names.join("\n")) {
+        this.names = names.join("\n");
+        this.choice.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
+        this.choice.value = chosen;
+      }
+      this.label.hidden = this.groups.hidden = this.note.hidden = !names.length;
+      this.none.hidden = names.length > 0;
+      this.now = now;
+      this.minute = minute;
+      if (names.length) this.show();
+    }
+
+    show() {
+      const { now, minute } = this;
+      const name = this.choice.value, area = now.areas[name];
+      // The host's come first, so that those of the area take their place.
+      const forced = new Map(now.overrides.filter((each) => each.area === name || !each.area)
+        .map(({ option, text }) => [option, text]));
+      this.note.textContent = forced.size ? "with overrides, as it is in force" : "as it is in force";
+      const groups = [["Values", VALUES], ["Loads", LOADS], ["Stale reads and Redis", STALE]];
+      const seen = this.seen(area, minute && minute[name], now.latency_bounds);
+      this.groups.replaceChildren(...groups.map(([title, options]) => make("div", {},
+        make("h3", {}, title), make("dl", { class: "facts" },
+          ...Object.entries(options).flatMap(([option, written]) => {
+            // An area that nobody has used since has not told that it is overridden.
+            const shown = forced.has(option) ? tag("warn", `${forced.get(option)}, overridden`)
+              : written(area.config[option], area.config);
+            return [[option, shown], ...(seen[option] || [])];
+          }).map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value)))))));
+    }
+
+    // What was measured, behind the option that it is to be compared with.
+    seen(area, loads, bounds) {
+      const both = (p50, p99) => (some(p99) ? `p50 ${upTo(p50)}, p99 ${upTo(p99)}` : NONE);
+      const [p50, p99] = [0.5, 0.99].map((q) => loads && quantile(q, bounds, loads));
+      const limit = area.config.loader_timeout;
+      const recent = both(p50, p99);
+      return {
+        loader_timeout: [
+          ["its loads, last minute", some(p99) && some(limit) && p99 >= limit / 2
+            ? tag("warn", recent) : recent],
+          ["its loads, all time", both(area.load_p50, area.load_p99)]],
+        allow_stale: [
+          ["answered with a stale value", count(area.stale_fallback)],
+          ...(some(area.stale_allowed)
+            ? [["missed, and allowed one", count(area.stale_allowed)]] : [])],
+      };
+    }
+  }
+
+  const yes = (value) => (value ? "yes" : "no");
+  const lasts = (none) => (value) => (value === null ? none : value === 0 ? "0" : seconds(value));
+  const words = (value) => (value === null ? NONE : String(value));
+  const VALUES = {
+    mode: words, local_ttl: lasts("no end"), remote_ttl: lasts("no end"), null_ttl: lasts("no end"),
+    ttl_jitter_ratio: (value) => (value ? `up to ${share(value)} less` : "none"),
+    cache_null_value: yes, max_value_size: size, objects: words, version: (value) =>
+      (value ? "given" : "none"),
+  };
+  const LOADS = {
+    loader: (value) => (value ? "given" : "none"), loader_timeout: lasts("no limit"),
+    batch_timeout: lasts("no limit"), wait_timeout: lasts("no limit"),
+    soft_timeout: lasts("none"), lease: lasts(NONE), max_loads: count, penetration_protect: yes,
+    error_ttl: lasts("none"),
+    refresh_ahead: (value, { refresh_ahead_window: window }) =>
+      (value ? `${seconds(window)} before the end` : "no"),
+    warmup_enabled: yes,
+  };
+  const STALE = {
+    allow_stale: yes, stale_on_error: yes, stale_ttl: lasts("none"),
+    max_staleness: lasts("no limit"), on_desync: words, redis: yes, broadcast_invalidation: yes,
+    broadcast_sets: yes, compress_over: (value) => (value === null ? "nothing" : size(value)),
+  };
+
   const tag = (level, text) => make("span", { class: `tag ${level}` }, text);
+  const only = make("button", { type: "button", class: "small", "aria-pressed": "false" },
+    "Only what failed");
+  only.addEventListener("click", () => {
+    only.setAttribute("aria-pressed", String(only.getAttribute("aria-pressed") !== "true"));
+    if (last) fillEvents(last);
+  });
   const tables = {
     areas: new Table("areas-title", "Areas",
       [["area"], ["reads"], ["hits"], ["objects"], ["from Redis", "redis"], ["loads"], ["p50"], ["p99"],
-        ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words redis"]],
+        ["limit"], ["sets"], ["evicted"], ["entries"], ["memory"], ["in step", "words redis"]],
       "No area yet: a cache appears here with its first use."),
     processes: new Table("processes-title", "Workers",
       [["process"], ["reads"], ["hits"], ["objects"], ["loads"], ["sets"], ["processor"], ["memory"],
@@ -459,6 +565,19 @@
       [["area"], ["key hash", "mono"], ["process"], ["age"], ["lease left"], ["waiters"],
         ["notes", "words"]],
       "Nothing is being loaded at this moment, and no lock is held."),
+    overrides: new Table("overrides-title", "Overrides in force",
+      [["area"], ["option", "words"], ["value", "words"], ["for the next"]], ""),
+    keys: new Table("keys-title", "Hottest keys",
+      [["area"], ["key hash", "mono"], ["reads"], ["of all reads", "words"]],
+      "No key stands out: reads are few, or spread over many.", { size: "five tall" }),
+    kinds: new Table("kinds-title", "What has happened",
+      [["area"], ["operation", "words"], ["result", "words"], ["times"], ["last"]],
+      "Nothing is recorded yet. Hits and plain sets never are.", { size: "seven tall", tools: only }),
+    events: new Table("events-title", "Recent events",
+      [["time"], ["area", "words"], ["operation", "words"], ["result", "words"], ["took"],
+        ["times"], ["key hash", "mono"], ["process"]],
+      "Nothing is recorded yet. Hits and plain sets never are.", { size: "tall" }),
+    config: new Config(),
     redis: new Facts("redis-title", "Redis and its breaker"),
     listener: new Facts("listener-title", "Listener"),
     outbox: new Facts("outbox-title", "Outbox"),
@@ -472,6 +591,11 @@
       : tag("bad", `no, for ${seconds(-area.in_step_for)}`);
   };
 
+  const limitOf = ({ config }) => (config && config.loader ? LOADS.loader_timeout(
+    config.loader_timeout) : NONE);
+  const nearLimit = (p99, { config }) =>
+    (config && some(config.loader_timeout) && some(p99) && p99 >= config.loader_timeout / 2
+      ? tag("warn", upTo(p99)) : upTo(p99));
   const fillAreas = (now, change) => {
     const rows = Object.entries(now.areas).map(([name, area]) => {
       const of = change && change.areas[name];
@@ -481,7 +605,7 @@
       return [area.local_hit + area.local_miss, [
         name, of ? rate(found.reads / change.passed) : NONE, share(found.hits),
         share(found.objects), area.remote ? share(found.redis) : NONE, by("load_total"),
-        upTo(p50), upTo(p99), by("set"), by("evictions"), count(area.entries), size(area.bytes),
+        upTo(p50), nearLimit(p99, area), limitOf(area), by("set"), by("evictions"), count(area.entries), size(area.bytes),
         inStep(area)]];
     });
     tables.areas.fill(rows.sort((a, b) => b[0] - a[0]).map(([, cells]) => cells),
@@ -524,6 +648,77 @@
     const more = now.flights.length - rows.length;
     const number = now.flights.length ? count(now.flights.length) : "";
     tables.flights.fill(rows, more > 0 ? `${number}, the oldest ${MOST} shown` : number);
+  };
+
+  // --- what has been recorded ------------------------------------------------------------------
+
+  const BAD = new Set(["error", "timeout", "lost", "opened", "killed"]);
+  const WATCH = new Set(["late", "queued", "gap", "cancelled", "deposed", "refused", "changed"]);
+  // As observability/events.py has it: a load whose process died has no end of its own.
+  const resultOf = (each) => (each.running ? (each.alive ? "running" : "killed") : each.result);
+  const hasFailed = (result, kind) => result === "killed" || !["", "none"].includes(kind);
+  const marked = (result, kind) => {
+    const text = ["", "none", result].includes(kind) ? result : `${result}: ${kind}`;
+    return BAD.has(result) ? tag("bad", text) : WATCH.has(result) ? tag("warn", text) : text;
+  };
+  const ofHost = (area) => (area === "" ? make("span", { class: "note", title: "the whole host" },
+    "the host") : area);
+
+  const fillEvents = (now) => {
+    const failed = only.getAttribute("aria-pressed") === "true";
+    const kinds = now.events_by
+      .filter((each) => !failed || hasFailed(each.result, each.error_kind));
+    tables.kinds.fill(kinds.map((each) => [ofHost(each.area), each.op,
+      marked(each.result, each.error_kind), count(each.count), ago(Math.max(0, now.time - each.last))]),
+    now.events_by.length ? "by kind" : "");
+    const rows = now.events
+      .filter((each) => !failed || hasFailed(resultOf(each), each.error_kind));
+    const print = JSON.stringify([failed, rows.map((each) => [each.number, resultOf(each)])]);
+    tables.events.fill(rows.map((each) => [
+      clock(each.time * 1000), ofHost(each.area), each.op, marked(resultOf(each), each.error_kind),
+      each.latency_ms === null ? NONE : seconds(each.latency_ms / 1000), count(each.count),
+      each.hash || NONE, String(each.pid)]),
+    now.events.length ? `the newest ${count(rows.length)}` : "", print);
+    const none = failed && now.events.length ? "Nothing of what is kept has failed." : null;
+    for (const table of [tables.kinds, tables.events]) table.say(none);
+  };
+
+  const bar = (portion) => {
+    const width = Math.min(1, portion) * 100;
+    const svg = draw("svg", { class: "bar", viewBox: "0 0 100 8", preserveAspectRatio: "none",
+      "aria-hidden": "true" });
+    svg.append(draw("rect", { class: "rest", width: 100, height: 8, rx: 2 }),
+      draw("rect", { class: "a1", width, height: 8, rx: 2 }));
+    return make("span", { class: "portion" }, svg, share(portion));
+  };
+  const fillKeys = (now) => {
+    tables.keys.fill(now.hot_keys.map(({ area, hash, rate: by, share: portion }) =>
+      [area, hash, rate(by), some(portion) ? bar(portion) : NONE]),
+    now.hot_keys.length ? "sampled; the hash says accelerator hash" : "");
+  };
+
+  const fillOverrides = (now) => {
+    tables.overrides.node.hidden = !now.overrides.length;
+    const [acting, all] = now.overrides_seen || [null, null];
+    tables.overrides.fill(now.overrides.map(({ area, option, text, left }) => [
+      area === "" ? "all areas" : area, option,
+      text,
+      some(left) ? seconds(left) : "until it is reset"]),
+    some(all) ? `${acting} of ${plural(all, "process", "processes")} ${
+      acting === 1 ? "acts" : "act"} on them` : "");
+  };
+
+  // Of which areas what loads ended in the last minute, by what they took.
+  const history = [];
+  const loadsOfMinute = (now) => {
+    const loads = Object.fromEntries(
+      Object.entries(now.areas).map(([name, area]) => [name, area.load_latency]));
+    history.push({ t: now.at, origin: now.origin, loads });
+    while (history[0].origin !== now.origin || history[0].t < now.at - RECENT / 1000) history.shift();
+    const then = history[0].loads;
+    if (history.length < 2) return null;
+    return Object.fromEntries(
+      Object.entries(loads).map(([name, own]) => [name, less(own, then[name])]));
   };
 
   const fillFacts = (now) => {
@@ -602,6 +797,7 @@
     tiles.processes(count(living), "", link);
   };
 
+  // What was counted in the last minute and should not have been: one warning a section.
   const recent = (now) => {
     const sums = new Map();
     const since = now.time * 1000 - RECENT;
@@ -613,20 +809,23 @@
         sums.set(counter, known);
       }
     }
-    if (!sums.size) return [];
-    const lines = [...sums].map(([counter, { number, areas }]) => {
+    const sections = new Map();
+    for (const [counter, { number, areas }] of sums) {
+      const [text, section] = TROUBLE[counter];
       const names = [...areas].sort();
       const listed = names.length > 3 ? `${names.length} areas` : names.join(", ");
-      return `${count(number)} × ${TROUBLE[counter]}${listed && ` (${listed})`}`;
-    });
-    return [{
+      const line = `${count(number)} × ${text}${listed && ` (${listed})`}`;
+      sections.set(section, [...(sections.get(section) || []), line]);
+    }
+    const docs = now.docs && now.docs.replace(/\/$/, "");
+    return [...sections].map(([section, lines]) => ({
       level: "warn",
       what: "In the last minute:",
       lines,
       means: "",
-      page: "docs/reference/metrics.md#names",
-      url: now.docs ? `${now.docs.replace(/\/$/, "")}/reference/metrics.md#names` : null,
-    }];
+      page: `docs/runbook.md#${section}`,
+      url: docs ? `${docs}/runbook.md#${section}` : null,
+    }));
   };
 
   let told = "";
@@ -690,6 +889,10 @@
     fillAreas(now, change);
     fillProcesses(now, change);
     fillFlights(now);
+    fillOverrides(now);
+    fillKeys(now);
+    fillEvents(now);
+    tables.config.fill(now, loadsOfMinute(now));
     fillFacts(now);
   };
 
@@ -749,8 +952,10 @@
   for (const [id, title] of [["ratio", "Hit ratio"], ["reads", "Reads"], ["loads", "Loads"],
     ["memory", "Live memory"], ["entries", "Entries"], ["processes", "Processes"]]) tile(id, title);
   $("charts").append(...charts.map((chart) => chart.node));
-  $("tables").append(tables.areas.node, tables.processes.node, tables.flights.node,
-    tables.redis.node, tables.listener.node, tables.outbox.node, tables.segment.node);
+  $("tables").append(tables.overrides.node, tables.areas.node, tables.keys.node,
+    tables.kinds.node, tables.events.node, tables.processes.node, tables.flights.node,
+    tables.config.node, tables.redis.node, tables.listener.node, tables.outbox.node,
+    tables.segment.node);
   for (const panel of [tables.redis, tables.listener, tables.outbox]) panel.node.hidden = true;
   again();
 })();

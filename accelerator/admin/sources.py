@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from accelerator import runtime, segment
+from accelerator.observability import otel
 from accelerator.observability.reading import Reader, Reading
 
 if TYPE_CHECKING:
@@ -86,7 +87,22 @@ class ThisProcess:
 
     def look(self, *, processes: bool = True) -> Seen:
         """Look; see Source."""
-        attachment = runtime.current()
+        return self._look(runtime.current(), processes=processes)
+
+    def look_if_reporter(self) -> tuple[Reading, float] | None:
+        """
+        Look if this process is the one of its host that reports to others; None: it is not.
+
+        Attaches nothing: it may be asked in a process that has no use for a cache, such as the one
+        that forks the workers.
+        """
+        attachment = runtime.entered()
+        if attachment is None or not otel.is_reporter(attachment.memory):
+            return None
+        seen = self._look(attachment, processes=False)
+        return seen.reading, seen.bound
+
+    def _look(self, attachment: runtime.Attachment, *, processes: bool) -> Seen:
         request = attachment.request
         reading = self._readers.of(attachment.memory).read(processes=processes)
         return Seen(

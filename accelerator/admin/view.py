@@ -7,19 +7,22 @@ wants rates makes the differences between two looks, as long as ``origin`` is th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import accelerator
 from accelerator import local, segment
 from accelerator.admin import warn
-from accelerator.observability import diagnostics, metrics
+from accelerator.observability import diagnostics, events, metrics, particulars
 from accelerator.observability.processes import usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from accelerator.admin.sources import Seen
     from accelerator.observability.reading import Area, Reading
+
+EVENTS: Final = 100
+"""Newest events that are shown one by one."""
 
 
 def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str, Any]:
@@ -32,6 +35,8 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         points: Whether every metric is to be shown as data points of OpenTelemetry, too.
     """
     reading = seen.reading
+    happened = seen.memory.events(particulars.LOOKED_AT)
+    configs = particulars.configurations(seen.memory)
     shown: dict[str, Any] = {
         "version": accelerator.__version__,
         "pid": seen.pid,
@@ -47,16 +52,26 @@ def document(seen: Seen, *, docs: str | None, points: bool = False) -> dict[str,
         "bound": seen.bound,
         "segment": dict(reading.segment),
         "areas": {
-            name: _area(area, seen.bound, owes=name in reading.owed)
+            name: {
+                **_area(area, seen.bound, owes=name in reading.owed),
+                **diagnostics.area_facts(
+                    configs.get(name), local.LATENCY_BOUNDS, area.totals.loads
+                ),
+            }
             for name, area in sorted(reading.areas.items())
         },
         "processes": [_process(seen, each) for each in reading.processes],
         "flights": _flights(seen.memory),
-        "remote": _remote(seen),
+        "overrides": particulars.in_force(seen.memory),
+        "overrides_seen": list(seen.memory.overrides_seen()),
+        "hot_keys": particulars.hot_keys(seen.memory),
+        "events": particulars.events(happened[:EVENTS]),
+        "events_by": events.aggregate(happened),
+        "remote": _remote(seen, happened),
         "latency_bounds": list(local.LATENCY_BOUNDS),
         "docs": docs,
     }
-    shown["warnings"] = [warning.plain(docs) for warning in warn.of(shown)]
+    shown["warnings"] = [warning.plain(docs) for warning in warn.of(shown, happened)]
     if points:
         shown["points"] = _points(reading, seen.bound)
     return shown
@@ -119,10 +134,10 @@ def _process(seen: Seen, process: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flights(memory: local.Segment) -> list[dict[str, Any]]:
     found = sorted(memory.flights(), key=lambda each: -each["age"])
-    return [{**each, "hash": f"{each['hash']:016x}"} for each in found]
+    return [{**each, "hash": particulars.written(each["hash"])} for each in found]
 
 
-def _remote(seen: Seen) -> dict[str, Any] | None:
+def _remote(seen: Seen, happened: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any] | None:
     """What is known of Redis; None: nobody of this host has it."""
     if seen.remote is not None:
         return dict(seen.remote)
@@ -132,7 +147,7 @@ def _remote(seen: Seen) -> dict[str, Any] | None:
     known = diagnostics.link(reading.link, reading.leader)
     confirmed = known["confirmed_age"]
     ready = confirmed is not None and confirmed <= seen.bound
-    return {**known, "ready": ready, "bound": seen.bound, "last_error": None}
+    return {**known, "ready": ready, "bound": seen.bound, "last_error": events.last_error(happened)}
 
 
 def _points(reading: Reading, bound: float) -> list[metrics.MetricPoint]:

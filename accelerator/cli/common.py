@@ -84,14 +84,16 @@ def choose(name: str | None, uid: int) -> segment.SegmentFile:
     if wanted is not None:
         if wanted in by_name:
             return by_name[wanted]
-        raise NotAttached(f"there is no segment called {wanted}; {_listed(found)}")
+        raise NotAttached(
+            f"there is no segment called {wanted}; {_listed(found)}{_of_others(wanted, uid)}"
+        )
     derived = by_name.get(derived_name())
     if derived is not None:
         return derived
     alive = [info.file for info in found if info.alive]
     if len(alive) == 1:
         return alive[0]
-    raise NotAttached(f"which segment? give --name; {_listed(found)}")
+    raise NotAttached(f"which segment? give --name; {_listed(found)}{_of_others(None, uid)}")
 
 
 def _listed(found: list[segment.SegmentInfo]) -> str:
@@ -99,6 +101,16 @@ def _listed(found: list[segment.SegmentInfo]) -> str:
         return "there are none of this user and this version"
     names = ", ".join(f"{info.file.name}{'' if info.alive else ' (unused)'}" for info in found)
     return f"there are: {names}"
+
+
+def _of_others(name: str | None, uid: int) -> str:
+    """Say whose segments are meant perhaps: an operator is seldom the user of the service."""
+    found = (it.file for it in segment.examine())
+    files = [file for file in found if file.uid != uid and name in {None, file.name}]
+    if not files:
+        return ""
+    there = ", ".join(dict.fromkeys(f"{file.name} of uid {file.uid}" for file in files))
+    return f"; of other users: {there} (work as that user, or as root with --uid {files[0].uid})"
 
 
 def table(rows: list[list[str]]) -> list[str]:

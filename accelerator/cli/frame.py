@@ -15,7 +15,7 @@ from accelerator.cli import words
 from accelerator.cli.flights import HEAD as FLIGHTS_HEAD
 from accelerator.cli.flights import row as flight_row
 from accelerator.cli.snapshot import Change, Tiers, latency, reads, tiers
-from accelerator.cli.stats import redis_listener, redis_state
+from accelerator.cli.stats import override, redis_listener, redis_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +67,8 @@ def _hits_of(counted: Counted) -> float:
     return 2.0 if found is None else found.hits
 
 
+_KEYS: Final = 5
+"""Hottest keys that are shown."""
 _SHORT: Final = 20
 """Lines of a terminal that has none to spare."""
 
@@ -109,9 +111,15 @@ class View:
 def render(change: Change, view: View) -> list[Line]:
     """The frame; no line is wider, and there are no more of them, than *view* says."""
     head = _title(change, view)
-    for paragraph in (_memory(change), _reads(change), _loads(change), *_redis(change)):
+    for paragraph in (
+        *_overrides(change),
+        _memory(change),
+        _reads(change),
+        _loads(change),
+        *_redis(change),
+    ):
         head += paragraph.lines(view)
-    tables = [_areas(change, view), _workers(change, view), _flights(change)]
+    tables = [_areas(change, view), _keys(change), _workers(change, view), _flights(change)]
     foot = _foot(view)
     room = math.inf if view.lines is None else view.lines - len(head) - len(foot)
     _shorten(tables, room)
@@ -153,6 +161,16 @@ def _title(change: Change, view: View) -> list[Line]:
     end = f"{words.plural(len(after.workers), 'process', 'processes')}  {at:%H:%M:%S}"
     middle = words.right(end, view.columns - words.width(begun)) if view.keys else f"  {end}"
     return [Line(begun + middle, Style.TITLE)]
+
+
+def _overrides(change: Change) -> list[_Paragraph]:
+    """First, as it changes what all that follows means."""
+    after = change.after
+    if not after.overrides:
+        return []
+    acting, of_all = after.acting
+    late = [f"only {acting} of {of_all} processes act on it"] if acting < of_all else []
+    return [_Paragraph("set", [*map(override, after.overrides), *late], bad=True)]
 
 
 def _memory(change: Change) -> _Paragraph:
@@ -372,6 +390,22 @@ def in_step(row: AreaRow | None) -> str:
     if row.in_step_for is None:
         return "never"
     return "yes" if row.in_step_for >= 0 else f"no, for {words.seconds(-row.in_step_for)}"
+
+
+def _keys(change: Change) -> _Table:
+    keys = change.after.keys[:_KEYS]
+    return _Table(
+        ["hottest keys", "key hash", "reads/s", "of all"] if keys else (),
+        [
+            [
+                words.printable(each["area"]),
+                each["hash"],
+                words.count(each["rate"]),
+                words.share(each["share"]),
+            ]
+            for each in keys
+        ],
+    )
 
 
 def _workers(change: Change, view: View) -> _Table:

@@ -48,6 +48,7 @@ def as_data(seen: Snapshot) -> dict[str, Any]:
     leader, link = seen.stats["leader"], seen.stats["link"]
     return {
         "path": str(seen.file.path),
+        "origin": seen.origin.hex(),
         "listener": {**leader, "alive": _alive(seen)},
         "link": dict(link),
         "areas": {
@@ -69,7 +70,7 @@ def _alive(seen: Snapshot) -> bool:
 
 def render(seen: Snapshot) -> list[str]:
     """The same for people."""
-    head = f"segment {seen.file.name}  {seen.file.path}"
+    head = f"segment {seen.file.name}  {seen.file.path}  origin {seen.origin.hex()[:8]}"
     watched = [row for row in seen.rows if row.watched]
     if not seen.stats["leader"]["term"] and not watched:
         return [head, "no Redis: no area of this segment has a second level, so nobody listens"]

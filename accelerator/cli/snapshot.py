@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from accelerator import local, segment
-from accelerator.observability import tables
+from accelerator.observability import particulars, tables
 from accelerator.observability.diagnostics import quantile
 from accelerator.observability.processes import Usage, usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from accelerator.observability.particulars import HotKeySnapshot, OverrideSnapshot
     from accelerator.observability.tables import AreaRow, Block
 
 _OBJECT_HIT: Final = local.COUNTERS.index("object_hit")
@@ -54,6 +55,9 @@ class Snapshot:
         rows: Of the areas.
         blocks: What each process has counted in each area.
         owed: Areas that owe the other hosts a clear.
+        overrides: What an operator has set for now.
+        acting: How many processes act on exactly these, of how many.
+        keys: Which are read most, the hottest first.
     """
 
     at: float
@@ -66,6 +70,9 @@ class Snapshot:
     rows: Sequence[AreaRow] = ()
     blocks: Mapping[int, Block] = field(default_factory=dict)
     owed: Sequence[str] = ()
+    overrides: Sequence[OverrideSnapshot] = ()
+    acting: tuple[int, int] = (0, 0)
+    keys: Sequence[HotKeySnapshot] = ()
 
 
 def take(file: segment.SegmentFile) -> Snapshot:
@@ -88,6 +95,9 @@ def take(file: segment.SegmentFile) -> Snapshot:
         rows=tables.areas(memory),
         blocks=tables.blocks(memory),
         owed=memory.outbox_owed(),
+        overrides=particulars.in_force(memory),
+        acting=memory.overrides_seen(),
+        keys=particulars.hot_keys(memory),
     )
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from accelerator import segment
-from accelerator.cli import common, watch
+from accelerator.cli import common, watch, words
 from accelerator.config import Settings
 from accelerator.errors import ConfigError
-from accelerator.observability import diagnostics, prometheus, reading
+from accelerator.observability import diagnostics, particulars, prometheus, reading
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from accelerator import local
     from accelerator.cli.common import Commands
+    from accelerator.observability.particulars import OverrideSnapshot
 
 _COLUMNS = (
     ("hits", "local_hit"),
@@ -55,6 +58,12 @@ def add_to(commands: Commands) -> None:
         help="one line every so often (default: every second), until Ctrl-C; with --json: all of "
         "it in one line",
     )
+    parser.add_argument(
+        "--config",
+        action="store_true",
+        help="show instead how each area is configured, overrides included, and beside the time "
+        "limit of loads what they took; with --json that is always shown",
+    )
     common.add_uid(parser)
     parser.set_defaults(run=run)
 
@@ -67,12 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
         return _prometheus(arguments, file)
     if arguments.watch is not None:
         return watch.run(file, arguments.watch, as_json=arguments.json)
-    stats = segment.inspect(file).stats()
+    memory = segment.inspect(file)
+    stats = memory.stats()
     if arguments.json:
-        json.dump(plain(file, stats), sys.stdout, indent=2)
+        json.dump(plain(file, stats, memory), sys.stdout, indent=2)
         print()
+    elif arguments.config:
+        print("\n".join(configurations(particulars.of_areas(memory))))
     else:
-        print(render(file, stats))
+        print(render(file, stats, particulars.in_force(memory)))
     return 0
 
 
@@ -85,22 +97,101 @@ def _prometheus(arguments: argparse.Namespace, file: segment.SegmentFile) -> int
     return 0
 
 
-def plain(file: segment.SegmentFile, stats: dict[str, Any]) -> dict[str, Any]:
+def plain(
+    file: segment.SegmentFile, stats: Mapping[str, Any], memory: local.Segment
+) -> dict[str, Any]:
     """The same for programs, by the names of ``accelerator.diagnostics()``."""
     uses_redis = bool(stats["leader"]["term"])
     return {
         "path": str(file.path),
         "segment": stats["segment"],
         "remote": diagnostics.link(stats["link"], stats["leader"]) if uses_redis else None,
-        "areas": diagnostics.areas(stats),
+        "overrides": particulars.in_force(memory),
+        "hot_keys": particulars.hot_keys(memory),
+        "areas": diagnostics.areas(stats, particulars.of_areas(memory)),
         "processes": stats["processes"],
     }
 
 
-def render(file: segment.SegmentFile, stats: dict[str, Any]) -> str:
+def render(
+    file: segment.SegmentFile, stats: dict[str, Any], overrides: Sequence[OverrideSnapshot] = ()
+) -> str:
     """The same for people."""
-    parts = _segment(file, stats["segment"]), _processes(stats), _redis(stats), _areas(stats)
+    parts = (
+        _segment(file, stats["segment"]),
+        [f"overrides {len(overrides)}", *(f"  {override(each)}" for each in overrides)]
+        if overrides
+        else [],
+        _processes(stats),
+        _redis(stats),
+        _areas(stats),
+    )
     return "\n".join(line for part in parts for line in part)
+
+
+_GROUPS: Final[Mapping[str, Sequence[str]]] = {
+    "values": (
+        "mode",
+        "local_ttl",
+        "remote_ttl",
+        "null_ttl",
+        "ttl_jitter_ratio",
+        "cache_null_value",
+        "max_value_size",
+        "objects",
+        "version",
+    ),
+    "loads": (
+        "loader",
+        "loader_timeout",
+        "batch_timeout",
+        "wait_timeout",
+        "soft_timeout",
+        "lease",
+        "max_loads",
+        "penetration_protect",
+        "error_ttl",
+        "refresh_ahead",
+        "refresh_ahead_window",
+        "warmup_enabled",
+    ),
+    "stale": ("allow_stale", "stale_on_error", "stale_ttl", "max_staleness", "on_desync"),
+    "redis": ("redis", "broadcast_invalidation", "broadcast_sets", "compress_over"),
+}
+_PLAIN: Final = frozenset({"ttl_jitter_ratio", "max_loads", "max_value_size", "compress_over"})
+"""Numbers that are no seconds."""
+
+
+def configurations(told: Mapping[str, diagnostics.AreaFacts]) -> list[str]:
+    """Lines that show how each area is configured, beside what its loads took."""
+    lines = []
+    for name, facts in sorted(told.items()):
+        lines.append(f"area {words.printable(name)}")
+        config = facts["config"]
+        if config is None:
+            lines.append("  no process has told its configuration yet")
+            continue
+        for group, options in _GROUPS.items():
+            shown = [f"{option} {_option(option, config[option])}" for option in options]
+            if group == "loads" and facts["load_p99"] is not None:
+                p50, p99 = (words.seconds(facts[each]) for each in ("load_p50", "load_p99"))
+                shown.insert(2, f"its loads p50 <= {p50} p99 <= {p99}")
+            lines += textwrap.wrap(
+                f"{group:<8}{', '.join(shown)}",
+                100,
+                initial_indent="  ",
+                subsequent_indent=" " * 10,
+                break_on_hyphens=False,
+            )
+    return lines
+
+
+def _option(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, str) or name in _PLAIN else words.seconds(value)
 
 
 def _segment(file: segment.SegmentFile, numbers: dict[str, Any]) -> list[str]:
@@ -137,6 +228,13 @@ def _redis(stats: dict[str, Any]) -> list[str]:
     ]
 
 
+def override(each: OverrideSnapshot) -> str:
+    """Write an override in a few words."""
+    where = words.printable(each["area"]) or "all areas"
+    left = "until reset" if each["left"] is None else f"for {words.seconds(each['left'])}"
+    return f"{each['option']}={each['text']} on {where} {left}"
+
+
 def redis_state(link: Mapping[str, Any]) -> list[str]:
     """Whether Redis takes what this host tells it."""
     confirmed = link["confirmed_age"]
@@ -165,8 +263,10 @@ def _areas(stats: dict[str, Any]) -> list[str]:
         return ["areas 0"]
     head = ["area", "hit ratio", *(title for title, _ in _COLUMNS)]
     rows = [head]
-    for name, numbers in sorted(diagnostics.areas(stats).items()):
+    for name, numbers in sorted(diagnostics.areas(stats, {}).items()):
         ratio = numbers["hit_ratio"]
         shown = "-" if ratio is None else f"{ratio:.1%}"
-        rows.append([name, shown, *(str(numbers[counter]) for _, counter in _COLUMNS)])
+        rows.append(
+            [words.printable(name), shown, *(str(numbers[counter]) for _, counter in _COLUMNS)]
+        )
     return [f"areas {len(stats['areas'])}", *common.table(rows)]

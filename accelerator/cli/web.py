@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
@@ -12,8 +13,6 @@ from accelerator.config import Settings
 from accelerator.errors import ConfigError
 
 if TYPE_CHECKING:
-    import argparse
-
     from accelerator.cli.common import Commands
 
 PORT: Final = 8787
@@ -44,9 +43,12 @@ def add_to(commands: Commands) -> None:
 
 
 def _port(text: str) -> int:
-    found = int(text)
+    try:
+        found = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 <= found <= 65535:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError("give 0 to 65535")
     return found
 
 

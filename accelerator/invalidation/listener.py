@@ -18,18 +18,20 @@ import atexit
 import logging
 import os
 import random
+import socket
 import sys
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from accelerator import message
 from accelerator.backend import HEARD_BEAT, HEARD_CONFIRMED, HEARD_MESSAGE
 from accelerator.errors import CacheError, RemoteError
-from accelerator.invalidation.protocol import REPAIR_SECONDS, Follower
+from accelerator.invalidation.protocol import MOST_PROBES, REPAIR_SECONDS, Follower
 from accelerator.invalidation.resend import Deposed, Resender
 from accelerator.local import COUNTERS, LINK_CONNECTED, LINK_LOST, LINK_MESSAGE
 from accelerator.message import MessageError
-from accelerator.observability import oplog
+from accelerator.observability import events, oplog
 
 if TYPE_CHECKING:
     from accelerator import local
@@ -51,6 +53,10 @@ DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life after which a connection is given up."""
 OUTBOX_EVERY: Final = 0.1
 """Seconds between two looks into the outbox."""
+ANSWERS: Final = 10
+"""Answers to probes in a second at most, in the long run: more of them are a flood."""
+ANSWERS_AT_ONCE: Final = message.MOST_PROBED
+"""As many as somebody gets who asks about all areas, if each is answered by itself."""
 COMPLAINT_EVERY: Final = 10.0
 RECHECK_EVERY: Final = 60.0
 """Seconds between two looks whether the server has begun anew."""
@@ -59,8 +65,12 @@ STOP_PATIENCE: Final = 1.0
 """Seconds that stop() waits at most for the thread: a call of Redis may take two time limits."""
 
 _COUNTER: Final = {name: number for number, name in enumerate(COUNTERS)}
-_SAID: Final = {"receive_error_decode": "decode", "flush": "flush"}
-"""Counters that are worth a line in the log of operations, and its error_kind."""
+_SAID: Final = {
+    "receive_error_decode": ("decode", logging.WARNING),
+    "gap": ("gap", logging.DEBUG),
+    "flush": ("flush", logging.WARNING),
+}
+"""Counters that are worth an event, its error_kind, and the level of its line."""
 
 
 def heartbeat_interval(bound: float) -> float:
@@ -253,20 +263,33 @@ class _Leadership:
         self._outbox_at = 0.0
         self._reading = False
         """Whether there is more of a log to be read."""
+        self._asked: dict[bytes, list[tuple[str, int]]] = {}
+        """Areas and numbers that are to be told, by the nonce of who asked."""
+        self._answers_left = float(ANSWERS_AT_ONCE)
+        self._answers_at = time.monotonic()
+        """How many probes may be answered, and when that was so."""
         self._complaints: dict[str, float] = {}
         """What was warned of, and when."""
+        self._is_heard = False
+        """Whether a heartbeat has come back on this connection."""
+        self._is_breaker_open = events.breaker_was_open(memory.events(1 << 13))
+        """As the host was last told, by whoever led then."""
 
     # --- the loop ---
 
     def hold(self) -> None:
         """Lead until another one does, or this process is to end."""
         LOG.debug("leading term %d", self._term)
+        self._note("elected")
+        ended = "error"
         try:
             while self._alive():
                 self._turn()
+            ended = "resigned" if self._worker.stopping else "deposed"
         except Deposed:
-            pass
+            ended = "deposed"
         finally:
+            self._note(ended)
             if self._subscription is not None:
                 self._subscription.close()
 
@@ -285,12 +308,14 @@ class _Leadership:
             raise Deposed
 
     def _turn(self) -> None:
+        self._watch_breaker()
         self._watch()
         if self._subscription is None and time.monotonic() >= self._connect_at:
             self._connect()
         self._beat()
         self._listen()
         self._follower.flush()
+        self._answer()
         self._replay()
         self._send()
 
@@ -338,16 +363,19 @@ class _Leadership:
             else:
                 self._follower.unreadable(area, now)
         elif kind == HEARD_BEAT and data is not None:
-            self._take_heartbeat(data, now)
+            self._take_heartbeat(data)
 
-    def _take_heartbeat(self, data: bytes, now: float) -> None:
+    def _take_heartbeat(self, data: bytes) -> None:
         try:
             own = self._follower.heartbeat(data)
         except MessageError:
             # Nothing stands on it: the next one comes soon.
-            oplog.failed("", "listen", "decode", now)
+            self._failed("", "decode", level=logging.WARNING)
             return
         if own:
+            if not self._is_heard:
+                self._is_heard = True
+                self._note("connected")
             self._unreturned = 0
             if self._failures:
                 LOG.info("invalidations of other hosts are heard again")
@@ -378,7 +406,7 @@ class _Leadership:
             self._lose(getattr(error, "reason", type(error).__name__))
             return
         self._subscription = made
-        self._host_confirmed = False
+        self._host_confirmed = self._is_heard = False
         self._follower.connected()
         self._silence = 0.0
         self._unreturned = 0
@@ -398,7 +426,7 @@ class _Leadership:
         if self._silence > DEAD_AFTER * self._interval:
             self._lose("silence")
         elif self._unreturned > DEAD_AFTER:
-            self._lose("no heartbeat came back")
+            self._lose("no heartbeat came back", kind="no_heartbeat")
 
     def _lose_by(self, error: RemoteError | OSError) -> None:
         """Close the connection because of an error on it."""
@@ -406,12 +434,23 @@ class _Leadership:
             self._lose(type(error).__name__)
         elif error.reason == "refused":
             self._host_confirmed = False  # of what was asked for, something is refused
-            self._lose(str(error))
+            self._lose(str(error), kind=error.reason)
         else:
             self._lose(error.reason)
 
-    def _lose(self, why: str) -> None:
-        """Close the connection, and decide when to make the next."""
+    def _lose(self, why: str, *, kind: str = "") -> None:
+        """
+        Close the connection, and decide when to make the next.
+
+        Args:
+            why: In words.
+            kind: In one word for the log of operations; "": *why* is one.
+        """
+        if self._is_heard:
+            self._note("lost", kind or why)
+        else:
+            self._failed("", kind or why)
+        self._is_heard = False
         if not self._host_confirmed:
             self._count_all("receive_error_subscribe", "invalidation_receive_failures")
         self._host_confirmed = False
@@ -497,6 +536,42 @@ class _Leadership:
             f"{self._remote.title} does not take heartbeats ({why}), so that it is not read"
         )
 
+    # --- probes ---
+
+    def _answer(self) -> None:
+        """
+        Answer the probes to which this host has come: at once, unless they are a flood.
+
+        One answer tells of all areas that somebody asks about, as far as they are due.
+        """
+        for probe in self._follower.probes():
+            areas = self._asked.setdefault(probe.nonce, [])
+            if len(areas) < message.MOST_PROBED:
+                areas.append((probe.area, probe.seq))
+        while len(self._asked) > MOST_PROBES:
+            del self._asked[next(iter(self._asked))]
+        for _ in range(self._answers_now(len(self._asked))):
+            nonce = next(iter(self._asked))
+            applied = self._asked.pop(nonce)
+            self._prove()
+            said = message.answer(self._memory.origin, os.getpid(), socket.gethostname(), applied)
+            try:
+                self._remote.answer(nonce, said)
+            except RemoteError as error:
+                self._complain(f"{self._remote.title} does not take answers ({error.reason})")
+                self._asked.clear()  # the others would fail, too, each after its time limit
+                return
+
+    def _answers_now(self, wanted: int) -> int:
+        """Take so many of the answers that may be given, or those that are left."""
+        now = time.monotonic()
+        earned = (now - self._answers_at) * ANSWERS
+        self._answers_left = min(float(ANSWERS_AT_ONCE), self._answers_left + earned)
+        self._answers_at = now
+        granted = min(wanted, int(self._answers_left))
+        self._answers_left -= granted
+        return granted
+
     # --- what was missed, here and there ---
 
     def _replay(self) -> None:
@@ -515,7 +590,7 @@ class _Leadership:
             entries = self._remote.log(replay.area, replay.first, replay.last, replay.limit)
         except RemoteError as error:
             self._follower.replay_failed(replay, time.monotonic())
-            oplog.failed(replay.area, "listen", error.reason, time.monotonic())
+            self._failed(replay.area, error.reason, level=logging.WARNING)
             return
         self._follower.replayed(replay, entries, time.monotonic())
 
@@ -544,12 +619,51 @@ class _Leadership:
                 f"{self._remote.title} does not take what a failover may have lost ({error.reason})"
             )
 
-    # --- counting ---
+    # --- telling ---
+
+    def _watch_breaker(self) -> None:
+        """
+        Tell that the breaker has opened or closed: by who listens, as one process must.
+
+        Whoever reports the failure that opens it cannot tell that it did, and all others only see
+        the state.  What opens and closes between two turns, 80 ms apart, is not told.
+        """
+        is_open = self._memory.link()["breaker"] != "closed"
+        if is_open == self._is_breaker_open:
+            return
+        self._is_breaker_open = is_open
+        self._note(
+            events.OPENED if is_open else events.CLOSED,
+            "backend" if is_open else oplog.NO_ERROR,
+            op=events.BREAKER,
+            level=logging.WARNING if is_open else logging.INFO,
+        )
+
+    def _note(
+        self,
+        result: str,
+        error_kind: str = oplog.NO_ERROR,
+        *,
+        op: str = "listen",
+        level: int = logging.DEBUG,
+    ) -> None:
+        """Note what changes seldom."""
+        oplog.recorded(
+            *("", op, result, time.monotonic()),
+            error_kind=error_kind,
+            memory=self._memory,
+            level=level,
+        )
+
+    def _failed(self, area: str, kind: str, *, level: int = logging.DEBUG) -> None:
+        """Note what went wrong; at DEBUG where a line in words tells of it."""
+        oplog.failed(area, "listen", kind, time.monotonic(), memory=self._memory, level=level)
 
     def _count(self, area: str, name: str, n: int) -> None:
         self._memory.area_count(area, _COUNTER[name], n)
         if name in _SAID:
-            oplog.failed(area, "listen", _SAID[name], time.monotonic())
+            kind, level = _SAID[name]
+            self._failed(area, kind, level=level)
 
     def _count_all(self, *names: str) -> None:
         for area in self._areas:

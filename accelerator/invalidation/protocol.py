@@ -41,6 +41,26 @@ drops in any case.  To apply one twice kills what was loaded between; so an own 
 its note says that its sender has dropped a second time behind Redis.  Until it says so the message
 is applied: the sender may have died, or be stopped, just before.
 
+**Probes** make nothing old.  They are numbered like all others, and an answer to one with number n
+says that all up to n has been applied here: it is given when n <= *known* and nothing is left
+gathered.  It stands on no heartbeat, so what it says holds for the history that this host takes to
+go on: whether it has ended is known half a second later.  One whose history has ended gets no
+answer, nor does one whose leader is killed in between: whoever asked asks again.
+
+**Violations** are counted where something is so that no fault makes so: neither a lost message, nor
+a failover, a restart, an eviction, a kill at any point.  What is left is a mistake of ours, or
+somebody else's hand on what is ours in Redis or in the segment.  They are three, each only as long
+as the history has a name and keeps it:
+
+- Redis says a lower number than this host has applied, or than the segment says that it has.
+- A number is heard a second time on one connection, or a lower one.  A failover of the server that
+  gives them may do that on a cluster, so it counts when a heartbeat sent later tells that there was
+  none.
+- An entry of the log holds a message of another number.
+
+What is done about them is what is done about a counter, or a log, that was lost; so they cost no
+correctness that this host could keep.
+
 **Killed anywhere.**  The next leader starts from ``area_state``.  It is written after the drops
 that it speaks of and before the extension that stands on it, so it is never too high either.  One
 that is too low costs a replay, whose drops do no harm.
@@ -52,23 +72,27 @@ until which an area may be served is only ever raised, by leaders that each may.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from accelerator.message import (
     CLEAR,
     EXPIRE,
     EXPIRE_TAGS,
+    FORGET,
     FORGET_TAGS,
+    PROBE,
     SET,
     MessageError,
     parse,
     parse_heartbeat,
+    replication_hash,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from accelerator.message import Invalidation
+    from accelerator.message import Heartbeat, Invalidation
 
 GARBAGE_PAUSE: Final = 1.0
 """Seconds between two replays of an area that are asked for by bytes nobody can read."""
@@ -82,9 +106,13 @@ BATCH: Final = 4_096
 """Keys that are gathered before they are dropped."""
 REPAIR_SECONDS: Final = 10.0
 """Own writes of so long ago may be missing in what a failover made the truth."""
+MOST_PROBES: Final = 256
+"""Probes that wait for an answer; of more, the oldest get none."""
 MOST_BEATS: Final = 64
 """Heartbeats that are remembered; older ones would extend nothing any more."""
 _LAST: Final = 2**63 - 1
+_UNNAMED: Final = replication_hash(b"?")
+"""Of all histories where the server does not tell their names: any of them may be another one."""
 
 
 class Memory(Protocol):
@@ -109,6 +137,14 @@ class Replay(NamedTuple):
     limit: int
 
 
+class Probe(NamedTuple):
+    """A probe that may be answered."""
+
+    nonce: bytes
+    area: str
+    seq: int
+
+
 class _Area:
     """What is known of one area."""
 
@@ -116,7 +152,9 @@ class _Area:
         "again_at",
         "batch",
         "confirmed",
+        "early",
         "expired",
+        "heard",
         "known",
         "name",
         "proof",
@@ -125,6 +163,7 @@ class _Area:
         "suspect",
         "suspect_at",
         "target",
+        "twice_at",
         "written",
     )
 
@@ -147,8 +186,19 @@ class _Area:
         """Not before then is something unreadable a reason to ask for a replay again."""
         self.again_at = 0.0
         """Not before then is a replay asked for."""
+        self.heard = 0
+        """The highest number heard on the present connection, in the present history."""
+        self.twice_at = 0
+        """The heartbeat sent last before a number was heard again there; 0: none was."""
         self.received = 0
-        """Messages that were taken, and not yet counted."""
+        """
+        Messages that were taken, and not yet counted.
+
+        One that comes before its turn is no part of it before *known* passes it: the next leader,
+        who begins at *written*, would read it from the log, and count it, too.
+        """
+        self.early: set[int] = set()
+        """Numbers of those that came before their turn: the log will give them once more."""
         self.batch: list[bytes] = []
         self.expired: list[bytes] = []
 
@@ -214,6 +264,8 @@ class Follower:
         # Two leaders hear each other's heartbeats, and must not take them for their own.
         self._number = term << 32
         self._dirty: set[_Area] = set()
+        # As many as anybody likes to send come, and some may never be answered.
+        self._probes: deque[Probe] = deque(maxlen=MOST_PROBES)
         self.eager = False
         """Whether a heartbeat sent now would extend what the last one did not."""
 
@@ -236,6 +288,7 @@ class Follower:
         self._beats.clear()
         for area in self._areas.values():
             area.confirmed = False
+            area.heard = area.twice_at = 0
 
     def confirmed(self, name: str) -> bool:
         """Redis has confirmed the subscription of an area; False: it was known, or is not ours."""
@@ -281,6 +334,8 @@ class Follower:
             for asked, seq in zip(beat.asked, heard.seqs, strict=True)
             if asked.confirmed
         ]
+        for asked, seq in answers:
+            self._check(asked, seq, heard)
         if any(_history_ended(asked, seq, heard.replication) for asked, seq in answers):
             self._start_over()
         settled = self._settled()
@@ -289,15 +344,29 @@ class Follower:
                 self._memory.area_extend(asked.area.name, beat.sent + self._bound)
         return True
 
+    def _check(self, asked: _Asked, seq: int, heard: Heartbeat) -> None:
+        """Count what nothing but a mistake or somebody's hand can have done: see Violations."""
+        area = asked.area
+        is_named = heard.replication != _UNNAMED
+        if is_named and asked.replication == area.replication == heard.replication:
+            if asked.known > seq:
+                self._count(area.name, "consistency_violation", 1)
+            if area.twice_at and heard.number > area.twice_at:
+                self._count(area.name, "consistency_violation", 1)
+        if heard.number > area.twice_at:
+            area.twice_at = 0
+
     def _start_over(self) -> None:
         """The history that is known has ended: no number of it says anything any more."""
         self._repair()
+        self._probes.clear()  # their numbers are of the history that has ended
         for area in self._areas.values():
             area.replication = 0
 
     def _judge(self, area: _Area, replication: int, seq: int, number: int) -> bool:
         """Compare what Redis has given with what is known here; True: it is all done."""
         if not area.replication:
+            area.heard = area.twice_at = 0  # numbers of this history, from now on
             # The first heartbeat since its subscription: whatever was stored before it was may
             # have missed a message.
             self._clear(area, replication, seq)
@@ -320,16 +389,24 @@ class Follower:
         except MessageError:
             self.unreadable(name, now)
             return
+        if area.replication and message.seq <= area.heard:
+            area.twice_at = area.twice_at or max(1, self._number)
+        area.heard = max(area.heard, message.seq)
         if area.replication and message.seq <= area.known:
+            if message.kind == PROBE:
+                self._note_probe(area, message)  # what was given up was not looked at
             return  # a replay was faster
         # It is done whatever number it has, as a drop too many does no harm; what it proves
         # depends on the number.
         self._take(area, message)
         if not area.replication:
+            area.received += 1
             return
         if message.seq == area.known + 1:
+            area.received += 1
             area.known = message.seq
         else:
+            area.early.add(message.seq)
             self._miss(area, message.seq)
 
     def unreadable(self, name: str, now: float) -> None:
@@ -355,10 +432,15 @@ class Follower:
 
     def _take(self, area: _Area, message: Invalidation) -> None:
         """Drop what a message names, but not what its own sender has stored here."""
-        area.received += 1
+        again = message.seq in area.early
+        area.early.discard(message.seq)
+        if message.kind == PROBE:
+            self._note_probe(area, message)
+            self._dirty.add(area)
+            return
         keys = message.keys
         if message.origin == self._origin:
-            keys = self._own(area, message)
+            keys = self._own(area, message, again=again)
         if message.kind == CLEAR:
             self._memory.clear_area(area.name)
         elif message.kind in {FORGET_TAGS, EXPIRE_TAGS}:
@@ -371,17 +453,18 @@ class Follower:
         if len(area.batch) + len(area.expired) >= BATCH:
             self.flush()
 
-    def _own(self, area: _Area, message: Invalidation) -> list[bytes]:
+    def _own(self, area: _Area, message: Invalidation, *, again: bool) -> list[bytes]:
         """
         Note own messages as heard; give the keys that are to be dropped all the same.
 
         A delete is done again: its sender may have died between Redis and its second drop.  A set
-        is not if the copy here is the very one that it stored; nor is a delete by tag if its note
-        tells of the second drop.
+        is not if the copy here is the very one that it stored, be it told as a delete, as Redis was
+        not asked at first: whatever came before has been applied, so that copy is newer; nor is a
+        delete by tag if its note tells of the second drop.
         """
         late = [note != 0 and self._memory.outbox_given_up(note) for note in message.notes]
         heard = [note != 0 and self._memory.outbox_heard(note) for note in message.notes]
-        if message.kind not in {SET, FORGET_TAGS, EXPIRE_TAGS}:
+        if message.kind not in {SET, FORGET, FORGET_TAGS, EXPIRE_TAGS}:
             return message.keys
         if message.kind == SET and any(late):
             # A connection that was given up carried it on: maybe past a delete that was done since.
@@ -390,9 +473,26 @@ class Follower:
             )
             return message.keys
         keys = [key for key, same in zip(message.keys, heard, strict=True) if not same]
-        if len(keys) < len(message.keys):
+        if len(keys) < len(message.keys) and not again:
             self._count(area.name, "own_skipped", len(message.keys) - len(keys))
         return keys
+
+    def _note_probe(self, area: _Area, message: Invalidation) -> None:
+        self._probes.append(Probe(message.keys[0], area.name, message.seq))
+
+    def probes(self) -> list[Probe]:
+        """Give the probes up to which all has been applied here, each once: to be answered now."""
+        if not self._probes:
+            return []
+        self.flush()
+        waiting = [probe for probe in self._probes if not self._has_come_to(probe)]
+        due = [probe for probe in self._probes if self._has_come_to(probe)]
+        self._probes = deque(waiting, MOST_PROBES)
+        return due
+
+    def _has_come_to(self, probe: Probe) -> bool:
+        area = self._areas[probe.area]
+        return area.replication != 0 and probe.seq <= area.known
 
     def flush(self) -> None:
         """Do what was gathered.  To be called after each part of the stream."""
@@ -467,10 +567,13 @@ class Follower:
                 self._count_unreadable(area.name)
                 area.again_at = area.suspect_at = now + GARBAGE_PAUSE
                 message = None
+            if message is not None and message.seq != seq:
+                self._count(area.name, "consistency_violation", 1)
             if message is None or message.seq != seq or seq != area.known + 1:
                 self._give_up(area, max(area.target, entries[-1][0]))
                 return
             self._take(area, message)
+            area.received += 1
             area.known = seq
             area.proof = self._number
         if area.known > before:
@@ -503,6 +606,12 @@ class Follower:
         """
         self._memory.clear_area(area.name)
         self._memory.area_applied(area.name, replication, known)
+        # Applied when they came, and not read from the log any more: of another history all.
+        is_same = area.replication == replication
+        later = {seq for seq in area.early if is_same and seq > known}
+        area.received += len(area.early) - len(later)
+        area.early = later
+        self._dirty.add(area)
         area.replication = replication
         area.known = area.written = area.target = known
         area.suspect = False

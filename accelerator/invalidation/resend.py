@@ -92,19 +92,23 @@ class Resender:
         due = self._memory.outbox_due(PORTION)
         for number, *_ in due:
             self._memory.outbox_settle(number, False)  # a dead one's, too: nobody waits for it
-        for area in [] if due else self._memory.outbox_owed():
+        self._send(due, lambda number: self._memory.outbox_settle(number, True))
+        if due:
+            LOG.info("sent %d invalidations that had been queued", len(due))
+        if len(due) == PORTION:
+            return True
+        # Not only where nothing was due: of an area that is kept from Redis by order every change
+        # is queued, and a clear would wait for as long as somebody writes.
+        for area in self._memory.outbox_owed():
             self._prove()
             self._remote.clear(area, 0, self._origin)
             self._memory.outbox_paid(area)
             LOG.warning(
-                "cleared area %s on all hosts: more of its invalidations than the outbox holds "
-                "could not be sent",
+                "cleared area %s on all hosts: it was flushed, or more of its invalidations than "
+                "the outbox holds could not be sent",
                 area,
             )
-        self._send(due, lambda number: self._memory.outbox_settle(number, True))
-        if due:
-            LOG.info("sent %d invalidations that had been queued", len(due))
-        return len(due) == PORTION
+        return False
 
     def forget(self, area: str, keys: Sequence[bytes]) -> None:
         """Have keys deleted that an own set has come to too late; what is newer goes with it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 from accelerator.observability import metrics
 
@@ -38,13 +38,15 @@ class LoadSnapshot(LatencySnapshot):
 
 
 class StaleSnapshot(TypedDict):
-    """Whether reads may be answered with stale values, and how many were."""
+    """Whether reads may be answered with stale values, how many might have been, and were."""
 
     allow_stale: bool
     """Whether every read may; each read may ask for it itself."""
     on_error: bool
     life: float
     """Seconds that a value is kept as stale."""
+    allowed: int
+    """Reads that missed, and would have taken a stale value."""
     served: int
 
 
@@ -107,7 +109,7 @@ class RemoteSnapshot(LinkSnapshot):
     ready: bool
     bound: float
     last_error: ErrorSnapshot | None
-    """Of this process."""
+    """Of this process; if none of its calls has failed, of the host."""
 
 
 class AreaRemoteSnapshot(RemoteSnapshot):
@@ -161,6 +163,8 @@ def attached(
     degraded: str | None,
     stats: Mapping[str, Any],
     remote: RemoteSnapshot | None,
+    told: Mapping[str, AreaFacts],
+    overrides: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """
     Show a process and the segment it uses, and through that the whole host.
@@ -172,6 +176,8 @@ def attached(
         degraded: Why the process does not use what its settings ask for.
         stats: As Segment.stats() shows them.
         remote: As SecondLevel.describe() shows it; None: there is no Redis.
+        told: What areas have told of themselves, by their names.
+        overrides: What an operator has set for now.
     """
     return {
         "pid": os.getpid(),
@@ -183,18 +189,45 @@ def attached(
         "settings": dict(settings),
         "segment": dict(stats["segment"]),
         "remote": None if remote is None else dict(remote),
-        "areas": areas(stats),
+        "overrides": list(overrides),
+        "areas": areas(stats, told),
         "processes": list(stats["processes"]),
     }
 
 
-def areas(stats: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Show the areas of Segment.stats(): MetricsSnapshot, ``entries``, ``bytes``, ``hit_ratio``."""
+class AreaFacts(TypedDict):
+    """What an area has told of itself, and what its loads took."""
+
+    config: dict[str, Any] | None
+    """Its options as they are in force, overrides included; None: it has not told them."""
+    load_p50: float | None
+    """Upper bound in seconds, since the segment was made; None: before the first load."""
+    load_p99: float | None
+
+
+UNTOLD: Final[AreaFacts] = {"config": None, "load_p50": None, "load_p99": None}
+
+
+def area_facts(
+    config: dict[str, Any] | None, bounds: Sequence[float], loads: Sequence[int]
+) -> AreaFacts:
+    """Put beside each other how an area is configured, and what its loads took; as latency()."""
+    p50, p99 = (quantile(share, bounds, loads[:-1]) for share in (0.5, 0.99))
+    return {"config": config, "load_p50": p50, "load_p99": p99}
+
+
+def areas(stats: Mapping[str, Any], told: Mapping[str, AreaFacts]) -> dict[str, dict[str, Any]]:
+    """
+    Show the areas of Segment.stats(): MetricsSnapshot, and what was measured and told of each.
+
+    That is ``entries``, ``bytes``, ``hit_ratio``, and AreaFacts.
+    """
     shown = {}
     for area, numbers in stats["areas"].items():
         counted = metrics.snapshot(numbers)
         measured = {"entries": numbers["entries"], "bytes": numbers["bytes"]}
-        shown[area] = {**counted, **measured, "hit_ratio": hit_ratio(counted)}
+        known = told.get(area, UNTOLD)
+        shown[area] = {**counted, **measured, "hit_ratio": hit_ratio(counted), **known}
     return shown
 
 
@@ -282,6 +315,7 @@ def area_snapshot(
             "allow_stale": config.allow_stale,
             "on_error": config.stale_on_error,
             "life": config.stale_life,
+            "allowed": counted["stale_allowed"],
             "served": counted["stale_fallback"],
         },
         "remote": remote,

@@ -60,8 +60,16 @@ class MetricsSnapshot(TypedDict):
     load_wait_timeout: int
     load_refused: int
     load_paused: int
-    l2_error: int
-    l2_timeout: int
+    l2_error_get: int
+    l2_error_fill: int
+    l2_error_set: int
+    l2_error_del: int
+    l2_error_atomic: int
+    l2_timeout_get: int
+    l2_timeout_fill: int
+    l2_timeout_set: int
+    l2_timeout_del: int
+    l2_timeout_atomic: int
     l2_undecodable: int
     l2_fill_refused: int
     l2_skipped: int
@@ -75,6 +83,8 @@ class MetricsSnapshot(TypedDict):
     receive_error_apply: int
     desync_read: int
     tag_delete: int
+    stale_allowed: int
+    consistency_violation: int
 
 
 class Distribution(TypedDict):
@@ -110,7 +120,9 @@ class Metric(NamedTuple):
     """Keys of the attributes; without ``area`` it is about the host."""
     help: str
     sources: Mapping[str, str]
-    """What is shown, by the value of the last label; "" if there is no label but ``area``."""
+    """
+    What is shown, by the values of the labels behind ``area``, joined by "/"; "" if there are none.
+    """
 
 
 def _counter(name: str, text: str, *, of: str = "", labels: tuple[str, ...] = ("area",)) -> Metric:
@@ -119,6 +131,15 @@ def _counter(name: str, text: str, *, of: str = "", labels: tuple[str, ...] = ("
 
 def _split(name: str, label: str, text: str, **sources: str) -> Metric:
     return Metric(f"{PREFIX}{name}_total", "counter", "1", ("area", label), text, sources)
+
+
+def _by_op_and_kind(name: str, text: str) -> Metric:
+    sources = {
+        f"{op}/{kind}": f"l2_{kind}_{op}"
+        for op in ("get", "fill", "set", "del", "atomic")
+        for kind in ("error", "timeout")
+    }
+    return Metric(f"{PREFIX}{name}_total", "counter", "1", ("area", "op", "kind"), text, sources)
 
 
 def _gauge(
@@ -159,10 +180,10 @@ METRICS: Final[Sequence[Metric]] = (
         "invalidation_publish_failures",
         "attempts of that which failed, whether they were queued then or not",
     ),
-    _counter("invalidation_receive", "messages applied to this host"),
+    _counter("invalidation_receive", "messages applied to this host, each once"),
     _counter("invalidation_receive_failures", "messages or subscriptions that failed"),
     # Ours: reads and values.
-    _counter("negative_hit", "of `local_hit`: those that found a stored `None`"),
+    _counter("negative_hit", "of `local_hit` and `remote_hit`: those that found a stored `None`"),
     _counter(
         "object_hit",
         "of `local_hit`: those answered with an object that the process had decoded before",
@@ -192,11 +213,21 @@ METRICS: Final[Sequence[Metric]] = (
         encode="store_rejected_encode",
         race="store_rejected_race",
     ),
+    _counter(
+        "stale_allowed",
+        "keys read that were not there, or not fresh, whose reads would have taken a stale value",
+    ),
+    _counter(
+        "consistency_violations",
+        "what no fault can do, only a bug, or somebody's hand: numbers of changes that go back or "
+        "come twice, a log of other numbers than its entries say; above 0: report it",
+        of="consistency_violation",
+    ),
     _counter("lock_giveup", "writes given up after 20 ms"),
     _counter("corrupt_item", "items dropped because they did not verify or could not be decoded"),
     _counter("read_race", "reads that lost four races in a row against writers of their key"),
     # Loads.
-    _counter("load_led", "keys that a caller loaded for the host"),
+    _counter("load_led", "keys that one caller got for the host, from Redis or by a load"),
     _counter("load_joined", "waits for another's load"),
     _counter(
         "load_taken_over",
@@ -215,13 +246,11 @@ METRICS: Final[Sequence[Metric]] = (
     ),
     _durations("load_latency", "how long loaders took"),
     # Redis and the other hosts.
-    _split(
+    _by_op_and_kind(
         "l2_error",
-        "kind",
         "calls of Redis that failed: no connection or an error as answer, or no answer within "
-        "`redis_timeout`",
-        error="l2_error",
-        timeout="l2_timeout",
+        "`redis_timeout`; by what they were for: reads, what loads store, `set`, `delete` and its "
+        "like, and what Redis decides (`add`, `touch`, `incr`)",
     ),
     _counter(
         "l2_undecodable",
@@ -289,6 +318,11 @@ _NOT_COUNTED: Final = frozenset({"bytes", "dead_owner_takeover", "entries"})
 BREAKER_STATES: Final = {"closed": 0, "half-open": 1, "open": 2}
 
 
+def split(metric: Metric, value: str) -> dict[str, str]:
+    """Give the labels behind ``area`` that a key of *sources* says."""
+    return dict(zip(metric.labels[1:], value.split("/"), strict=True)) if value else {}
+
+
 def counters_of_area() -> Iterator[str]:
     """Fields of MetricsSnapshot, as the table has them."""
     for metric in METRICS:
@@ -344,7 +378,7 @@ def points(area: str, values: Mapping[str, Any]) -> list[MetricPoint]:
                     "kind": metric.kind,
                     "unit": metric.unit,
                     "value": number,
-                    "attributes": {**common, metric.labels[-1]: value} if value else dict(common),
+                    "attributes": {**common, **split(metric, value)},
                 }
             )
     return found

@@ -71,7 +71,8 @@ def families(reading: Reading, bound: float) -> Iterator[Family]:
                     labels.append(())
                     values.append(host[raw])
             elif metric.kind == "counter":
-                labels += [(name, split) if split else (name,) for name, _ in areas]
+                behind = tuple(metrics.split(metric, split).values())
+                labels += [(name, *behind) for name, _ in areas]
                 values += [counters[raw] for _, counters in areas]
             else:
                 labels += [(name,) for name, of in gauges.items() if source in of]

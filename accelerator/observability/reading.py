@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from accelerator import local
-from accelerator.observability.mapped import Counted, Gauge, Tables, Totals
+from accelerator.observability import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-NO_LATENCIES: Final = (0,) * (len(local.LATENCY_BOUNDS) + 2)
+    from accelerator import local
+    from accelerator.observability.mapped import Counted, Gauge, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +79,20 @@ class Reader:
     def __init__(self, memory: local.Segment) -> None:
         self.memory = memory
         self._numbers: dict[str, Any] = memory.stats()["segment"]  # sizes, which never change
-        self._tables = Tables(memory, self._numbers) if hasattr(memory, "raw") else None
 
     def read(self, *, processes: bool = True) -> Reading:
         """Look; no lock is taken, nothing stored, nobody asked."""
         memory = self.memory
-        found = self._of_tables(processes) if self._tables else self._of_process()
-        gauges, counted, summary = found
+        gauges, counted, changing = mapped.look(memory, processes=processes)
+        held = {
+            "entries": sum(gauge.entries for gauge in gauges),
+            "live_bytes": sum(gauge.bytes for gauge in gauges),
+        }
         return Reading(
             at=time.monotonic(),
             wall=time.time(),
             origin=memory.origin,
-            segment={**self._numbers, **summary},
+            segment={**self._numbers, **changing, **held},
             areas={gauge.name: Area(gauge, counted.areas[gauge.name]) for gauge in gauges},
             counted=counted,
             processes=memory.alive(),
@@ -98,29 +100,3 @@ class Reader:
             leader=memory.leader(),
             owed=memory.outbox_owed(),
         )
-
-    def _of_tables(self, processes: bool) -> tuple[list[Gauge], Counted, dict[str, Any]]:
-        assert self._tables is not None
-        gauges = self._tables.gauges()  # first: areas that come meanwhile are in what is counted
-        summary = {
-            **self._tables.summary(),
-            "entries": sum(gauge.entries for gauge in gauges),
-            "live_bytes": sum(gauge.bytes for gauge in gauges),
-        }
-        return gauges, self._tables.counted(processes=processes), summary
-
-    def _of_process(self) -> tuple[list[Gauge], Counted, dict[str, Any]]:
-        memory: Any = self.memory
-        gauges = [Gauge(*each) for each in memory.gauges()]
-        histograms, stats = memory.histograms(), memory.stats()
-        areas = {}
-        for gauge in gauges:
-            counters = {name: stats["areas"][gauge.name][name] for name in local.COUNTERS}
-            loads, l2 = histograms[gauge.name]
-            areas[gauge.name] = Totals(counters, tuple(loads), tuple(l2))
-        added = {
-            name: sum(area.counters[name] for area in areas.values()) for name in local.COUNTERS
-        }
-        me = memory.incarnation
-        own = Totals(added, NO_LATENCIES, NO_LATENCIES)
-        return gauges, Counted(areas, {me: own}, {me: 0}), stats["segment"]

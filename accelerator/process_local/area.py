@@ -65,6 +65,10 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 _ATTACHES: Final = 16
 """_attach() calls before an area that is not bound is an error: other threads may detach."""
 
+_REBINDS: Final = 4
+"""... and before it is used as it was bound, though other overrides are in force by now: where they
+change all the time no operation may fail for that, and the next one has it bound anew."""
+
 
 class _Binding(NamedTuple):
     """What _bind() was told."""
@@ -80,6 +84,13 @@ class _Binding(NamedTuple):
     refresh_window: float
     freshness: Freshness
     converter: Callable[[Any], Any] | None
+    overrides: int
+    """Print of those that it was bound under."""
+
+    @property
+    def current(self) -> bool:
+        """Whether they are still those in force."""
+        return self.overrides == self.segment.overrides_print()
 
     def encoded(self, key: Any) -> bytes:
         """What a caller's key is called here; a converter is run outside of all locks."""
@@ -164,8 +175,11 @@ class ProcessLocalArea:
         on_desync: int = CAP,
         variant: int = 0,
         key_converter: Callable[[Any], Any] | None = None,
+        overrides: int | None = None,
     ) -> None:
         """Tie this object to an area of a segment."""
+        if overrides is None:
+            overrides = segment.overrides_print()
         for life in (ttl, null_ttl):
             if life is not None and not life > 0:
                 raise ValueError("_bind: a life must be None or more than 0 seconds")
@@ -198,6 +212,7 @@ class ProcessLocalArea:
             refresh_window,
             Freshness(bound, limit, on_desync),
             key_converter,
+            overrides,
         )
 
     def _unbind(self) -> None:
@@ -205,17 +220,18 @@ class ProcessLocalArea:
 
     @property
     def _bound(self) -> bool:
-        return self.__binding is not None
+        binding = self.__binding
+        return binding is not None and binding.current
 
     def __ready(self) -> _Binding:
         """Give the binding; attach first if need be."""
         binding = self.__binding
-        for _ in range(_ATTACHES):
-            if binding is not None:
+        for tries in range(_ATTACHES):
+            if binding is not None and (tries >= _REBINDS or binding.current):
                 break
             self._attach()
             binding = self.__binding
-        else:
+        if binding is None:
             raise RuntimeError("_attach() did not bind the area")
         if not binding.segment.entered:
             binding.segment.register()
@@ -255,13 +271,15 @@ class ProcessLocalArea:
         if options is not None or read_options:
             # Options may forbid what a plain hit returns.
             return self._miss(key, default, options, read_options)
-        found = self.__read_object(binding, binding.encoded(key), mark=True, stale=False)
+        encoded = binding.encoded(key)
+        found = self.__read_object(binding, encoded, mark=True, stale=False)
         if found is not None:
-            self.__count_hit(binding, found[1])
+            self.__count_hit(binding, *found[:2])
             self.__watch_life(binding, key, found[0].life)
             return found[1]
         if binding.flags & PLAIN_MISS:
             binding.add(LOCAL_MISS)
+            binding.segment.count_read(binding.area, encoded)
             return default
         return self._miss(key, default, None, {})
 
@@ -278,7 +296,7 @@ class ProcessLocalArea:
             and expire_at - binding.segment.now() < binding.refresh_window
         ):
             return UNSET  # whoever is asked next finds it again, and has it refreshed
-        self.__count_hit(binding, found[1])
+        self.__count_hit(binding, *found[:2])
         return found[1]
 
     def mget(
@@ -325,11 +343,13 @@ class ProcessLocalArea:
             if plain:  # options may forbid what a plain hit returns
                 found = self.__read_object(binding, encoded, mark=True, stale=False)
             if found is not None:
-                self.__count_hit(binding, found[1])
+                self.__count_hit(binding, *found[:2])
                 result[key] = found[1]
             elif key not in result:
                 result[key] = default
                 missing.append(key)
+                if plain and binding.flags & PLAIN_MISS:
+                    binding.segment.count_read(binding.area, encoded)
         if not told_apart:
             raise ValueError(
                 "mget() answers with a dict, in which some of these keys are equal though they are "
@@ -463,9 +483,10 @@ class ProcessLocalArea:
         if within is not None and not within >= 0:
             raise ValueError("_read: within must be None or not less than 0 seconds")
         binding = self.__ready()
-        found = self.__read_object(
-            binding, binding.encoded(key), mark=touch, stale=stale, within=within
-        )
+        encoded = binding.encoded(key)
+        if touch and not stale:
+            binding.segment.count_read(binding.area, encoded)
+        found = self.__read_object(binding, encoded, mark=touch, stale=stale, within=within)
         if found is None:
             return None
         item, value, is_fresh = found
@@ -705,8 +726,9 @@ class ProcessLocalArea:
         return item, value
 
     @staticmethod
-    def __count_hit(binding: _Binding, value: Any) -> None:
+    def __count_hit(binding: _Binding, item: Item, value: Any) -> None:
         binding.add(LOCAL_HIT)
+        binding.segment.count_read(item.area, item.place[1])
         if value is None:
             binding.add(NEGATIVE_HIT)
 

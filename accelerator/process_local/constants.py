@@ -76,6 +76,18 @@ LINK_CONNECTED: Final = 0
 LINK_LOST: Final = 1
 LINK_MESSAGE: Final = 2
 
+OVERRIDES: Final = (
+    "mode",
+    "loader_timeout",
+    "max_loads",
+    "ttl",
+    "allow_stale",
+    "penetration_protect",
+    "on_desync",
+    "breaker",
+)
+"""What can be overridden; the place of each is its number."""
+
 LATENCY_BOUNDS: Final = (
     0.001,
     0.0025,
@@ -136,8 +148,16 @@ COUNTERS: Final = (
     "load_wait_timeout",
     "load_refused",
     "load_paused",
-    "l2_error",
-    "l2_timeout",
+    "l2_error_get",
+    "l2_error_fill",
+    "l2_error_set",
+    "l2_error_del",
+    "l2_error_atomic",
+    "l2_timeout_get",
+    "l2_timeout_fill",
+    "l2_timeout_set",
+    "l2_timeout_del",
+    "l2_timeout_atomic",
     "l2_undecodable",
     "l2_fill_refused",
     "l2_skipped",
@@ -151,6 +171,8 @@ COUNTERS: Final = (
     "receive_error_apply",
     "desync_read",
     "tag_delete",
+    "stale_allowed",
+    "consistency_violation",
 )
 
 # Places of the counters that this package itself raises.

@@ -162,11 +162,15 @@ class Link:
 
     # --- what callers of L2 ask and tell ---
 
-    def ask(self, bound: float, now: float, *, reading: bool) -> int:
-        """Tell whether L2 may be asked; what it answers must not be older than *bound*."""
+    def ask(self, bound: float, now: float, *, reading: bool, whatever: bool = False) -> int:
+        """
+        Tell whether L2 may be asked; what it answers must not be older than *bound*.
+
+        *whatever* the breaker says, if it was closed by order.
+        """
         if self._refused or (reading and not self._is_current(bound, now)):
             return REMOTE_NO
-        return self.breaker.ask(now)
+        return REMOTE_GO if whatever else self.breaker.ask(now)
 
     def failed(self, since: float, now: float, *, probe: bool) -> None:
         """Note a call without an answer, unless L2 was heard after it began: it was the caller."""

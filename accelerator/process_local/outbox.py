@@ -208,6 +208,10 @@ class Outbox:
             return None
         return frozenset(entry.key for entry in queued)
 
+    def owe(self, area: AreaState) -> None:
+        """Have an area owe a clear, one more than it may owe already."""
+        self._owed[area] = False
+
     def owed(self) -> list[str]:
         """List the areas that owe a clear."""
         areas = list(self._owed)

@@ -243,7 +243,11 @@ class RemoteSide(ABC):
     def remote_ask(self, bound: float, reading: bool) -> int:
         """Tell whether L2 may be asked: a REMOTE_ constant."""
         with self.lock():
-            return self._link.ask(_number(bound), self.now(), reading=reading)
+            return self._ask_link(bound, reading=reading)
+
+    def _ask_link(self, bound: float, *, reading: bool, whatever: bool = False) -> int:
+        """With *whatever*, the breaker is not asked."""
+        return self._link.ask(_number(bound), self.now(), reading=reading, whatever=whatever)
 
     def remote_ok(self, probe: bool) -> None:
         """Note an answer of L2."""
@@ -314,6 +318,13 @@ class RemoteSide(ABC):
         with self.lock():
             known = self._areas.get(area)
             return frozenset() if known is None else self._outbox.unsent(known)
+
+    def outbox_owe(self, area: str) -> None:
+        """Have an area owe a clear."""
+        with self.lock():
+            if area not in self._areas:
+                raise KeyError(f"outbox_owe: no such area: {area}")
+            self._outbox.owe(self._areas[area])
 
     def outbox_owed(self) -> list[str]:
         """List the areas that owe a clear, as entries were lost."""

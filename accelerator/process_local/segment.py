@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 import secrets
 import threading
@@ -18,11 +17,9 @@ from accelerator.process_local.constants import (
     EXPIRED_TOTAL,
     FILL,
     LAYOUT,
-    LOCAL_HIT,
     MAX_SIZE,
     MIN_SIZE,
     NOT_STORED,
-    OBJECT_HIT,
     REJECTED_RACE,
     REJECTED_SIZE,
     SET,
@@ -46,7 +43,7 @@ from accelerator.process_local.items import (
     Pause,
 )
 from accelerator.process_local.queues import Queues
-from accelerator.process_local.remote_side import RemoteSide
+from accelerator.process_local.reading_side import ReadingSide
 from accelerator.process_local.tags import TagTable
 
 if TYPE_CHECKING:
@@ -63,14 +60,7 @@ _AHEAD_MOST: Final = 90 * 86400.0
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
-def _apart(counters: list[int]) -> tuple[int, ...]:
-    """Give counters with the hits on objects beside the other local ones, not among them."""
-    found = counters.copy()
-    found[LOCAL_HIT] = max(0, found[LOCAL_HIT] - found[OBJECT_HIT])
-    return tuple(found)
-
-
-class ProcessLocalSegment(RemoteSide):
+class ProcessLocalSegment(ReadingSide):
     """
     Values of all areas, in the memory of this process.
 
@@ -271,52 +261,6 @@ class ProcessLocalSegment(RemoteSide):
                 "link": self.link(),
                 "leader": self.leader(),
             }
-
-    def gauges(self) -> list[tuple[str, int, int, bool, float | None]]:
-        """Give what observability.mapped.Gauge has of each area, in the order of their names."""
-        with self.lock():
-            now, shown = self.now(), self.stats()["areas"]
-            found = []
-            for name, area in sorted(self._areas.items()):
-                ahead = area.fresh_until - now
-                known = ahead if math.isfinite(ahead) else None
-                numbers = shown[name]
-                found.append((name, numbers["entries"], numbers["bytes"], area.watched, known))
-            return found
-
-    def histograms(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Give by area how long its loads took, and its calls of the second level."""
-        with self.lock():
-            areas = self._areas.values()
-            return {area.name: (area.latencies.copy(), area.l2_latencies.copy()) for area in areas}
-
-    def areas(self) -> list[tuple[str, bool, float | None]]:
-        """List the areas as ``_native.Segment.areas`` does."""
-        with self.lock():
-            now = self.now()
-            return [
-                (area.name, area.watched, area.fresh_until - now)
-                if math.isfinite(area.fresh_until)
-                else (area.name, area.watched, None)
-                for area in self._areas.values()
-            ]
-
-    def blocks(
-        self,
-    ) -> list[tuple[int, int, str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-        """List what the one process counted as ``_native.Segment.blocks`` does."""
-        with self.lock():
-            return [
-                (
-                    number,
-                    self.incarnation,
-                    area.name,
-                    _apart(area.counters),
-                    tuple(area.latencies),
-                    tuple(area.l2_latencies),
-                )
-                for number, area in enumerate(self._areas.values())
-            ]
 
     def _summary(self, live: list[Item]) -> dict[str, Any]:
         shown = {

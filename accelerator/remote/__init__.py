@@ -8,6 +8,7 @@ from accelerator.backend import Change, Envelope, Fill, Lease, Stored, Written
 from accelerator.codec import fingerprint_of
 from accelerator.errors import ConfigError
 from accelerator.remote.aio import AsyncRedisRemote
+from accelerator.remote.arrivals import Arrivals, Probed, measure, reach
 from accelerator.remote.envelope import (
     EnvelopeError,
     Head,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from accelerator.config import Settings
 
 __all__ = [
+    "Arrivals",
     "AsyncRedisRemote",
     "Change",
     "Envelope",
@@ -37,6 +39,7 @@ __all__ = [
     "Lease",
     "Names",
     "Opened",
+    "Probed",
     "RedisRemote",
     "Seen",
     "Stored",
@@ -44,8 +47,10 @@ __all__ = [
     "connect",
     "fingerprint_of",
     "host_channel",
+    "measure",
     "open",
     "probe",
+    "reach",
     "read_head",
     "seal",
     "unseal",

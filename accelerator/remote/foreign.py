@@ -177,6 +177,9 @@ class ForeignRemote:
         """Name the channel on which a host hears its own heartbeats."""
         return f"{self._namespace}:{origin.hex()}"
 
+    def answer(self, nonce: bytes, data: bytes) -> None:
+        """Do nothing: the protocol has no channel on which a probe is answered."""
+
     def channel(self, area: str) -> str:
         """Name, for an operator, where an area's invalidations are told."""
         own = getattr(self._backend, "channel", None)

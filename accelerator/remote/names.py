@@ -86,6 +86,23 @@ def host_channel(namespace: str, origin: bytes, db: int = 0) -> str:
     return f"accelerator:heartbeat:{escape(namespace.encode())}:{origin.hex()}{_at(db)}"
 
 
+def answers_channel(namespace: str, nonce: bytes, db: int = 0) -> str:
+    """Name the channel on which a probe is answered: beside the heartbeats, as rights go by it."""
+    return f"accelerator:heartbeat:{escape(namespace.encode())}:probe:{nonce.hex()}{_at(db)}"
+
+
+def host_channels(namespace: str, db: int = 0) -> str:
+    """Give a pattern, as PUBSUB CHANNELS takes it, of the channels of all hosts."""
+    prefix = f"accelerator:heartbeat:{escape(namespace.encode())}:"
+    literal = "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in prefix)
+    return f"{literal}{'[0-9a-f]' * 32}{_at(db)}"
+
+
+def origin_of(channel: str) -> str:
+    """Read the origin, in hexadecimal digits, from what host_channel() gave."""
+    return channel.rpartition(":")[2].partition("@")[0]
+
+
 def host_beat(namespace: str) -> str:
     """Name what heartbeats write while no area is asked for."""
     return f"{escape(namespace.encode())}:beat"

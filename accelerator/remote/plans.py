@@ -345,6 +345,22 @@ class Plans:
             seq = reply[0]
         return int(seq)
 
+    def probe(self, area: str, nonce: bytes, origin: bytes) -> Plan[tuple[int, int]]:
+        """
+        Tell all hosts nothing but to answer when they have come so far.
+
+        Returns:
+            The number of the message, and how many connections of this server were told.
+        """
+        mine = self.names(area)
+        common = _Said(message.PROBE, [nonce], [0], origin).arguments(mine.channel, b"")
+        (reply,) = yield Batch([Call(scripts.PROBE, [mine.seq, mine.log], common)])
+        return int(reply[0]), int(reply[1])
+
+    def answer(self, nonce: bytes, data: bytes) -> Plan[None]:
+        """Answer a probe."""
+        yield Batch([("PUBLISH", names.answers_channel(self.namespace, nonce, self.db), data)])
+
     # --- how keys are changed ---
 
     def _change(self, area: str, work: _Work) -> Plan[tuple[list[Any], int]]:

@@ -150,11 +150,11 @@ def _looked(remote: RedisRemote, connection: Any, areas: list[str], origin: byte
     clock, error = _clock(connection)
     channels = [Names(remote.namespace, area, db).channel for area in areas]
     channels.append(host_channel(remote.namespace, origin, db))
-    subscribers = _subscribers(connection, channels)
+    heard = subscribers(connection, channels)
     info = _info(connection)
     denied, missing, refusals = [], [], set()
     answers: list[tuple[tuple[str, ...], Any]]
-    answers = [((word,), _ask(connection, word)) for word in ("MULTI", "EXEC")]
+    answers = [((word,), ask(connection, word)) for word in ("MULTI", "EXEC")]
     answers += _queued(remote, needed(remote.namespace, (areas or [_NO_AREA])[0], origin, db))
     answers += _subscribed(remote, channels[-1:] + channels[:1])
     for words, answer in answers:
@@ -175,7 +175,7 @@ def _looked(remote: RedisRemote, connection: Any, areas: list[str], origin: byte
         refusals=sorted(refusals),
         clock=clock,
         clock_error=error,
-        subscribers=subscribers,
+        subscribers=heard,
     )
 
 
@@ -190,7 +190,7 @@ def _about(words: Sequence[str]) -> bool:
     return len(words) > 1 and not words[0].startswith("EVAL")
 
 
-def _ask(connection: Any, *words: str) -> Any:
+def ask(connection: Any, *words: str) -> Any:
     """Send one command: the reply, or why there is none."""
     from redis.exceptions import ResponseError  # noqa: PLC0415  the connection has imported it
 
@@ -238,7 +238,7 @@ def _why(error: RemoteError, behind: BaseException | None = None) -> str:
 
 def _timed(connection: Any) -> float:
     started = time.monotonic()
-    answer = _ask(connection, "PING")
+    answer = ask(connection, "PING")
     if isinstance(answer, Refusal) and answer.code != "NOPERM":
         raise RemoteError(f"it answers PING with {answer.code or 'an error'}", reason="refused")
     return time.monotonic() - started
@@ -246,7 +246,7 @@ def _timed(connection: Any) -> float:
 
 def _clock(connection: Any) -> tuple[float | None, float]:
     before = time.time()
-    answer = _ask(connection, "TIME")
+    answer = ask(connection, "TIME")
     after = time.time()
     if isinstance(answer, Refusal):
         return None, 0.0
@@ -254,8 +254,9 @@ def _clock(connection: Any) -> tuple[float | None, float]:
     return theirs - (before + after) / 2, (after - before) / 2
 
 
-def _subscribers(connection: Any, channels: Sequence[str]) -> dict[str, int] | None:
-    answer = _ask(connection, "PUBSUB", "NUMSUB", *channels)
+def subscribers(connection: Any, channels: Sequence[str]) -> dict[str, int] | None:
+    """Ask how many hear each of *channels*; None: this user may not."""
+    answer = ask(connection, "PUBSUB", "NUMSUB", *channels)
     if isinstance(answer, Refusal):
         return None
     pairs = zip(answer[::2], answer[1::2], strict=True)
@@ -263,7 +264,7 @@ def _subscribers(connection: Any, channels: Sequence[str]) -> dict[str, int] | N
 
 
 def _info(connection: Any) -> dict[str, str] | None:
-    answer = _ask(connection, "INFO")
+    answer = ask(connection, "INFO")
     if isinstance(answer, Refusal):
         return None
     lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
@@ -276,10 +277,10 @@ def _queued(
     """Have commands checked and queued, and never executed."""
     connection = remote.connection()
     try:
-        if isinstance(_ask(connection, "MULTI"), Refusal):
+        if isinstance(ask(connection, "MULTI"), Refusal):
             return []  # that is known already, and these would be executed
         # On a cluster another node may have the key: that is said when the rights are in order.
-        return [(words, _ask(connection, *words)) for words in commands]
+        return [(words, ask(connection, *words)) for words in commands]
     finally:
         connection.disconnect()  # forgets the queue; DISCARD would be one right more to need
 
@@ -288,7 +289,7 @@ def _subscribed(remote: RedisRemote, channels: Iterable[str]) -> list[tuple[tupl
     connection = remote.connection()
     try:
         return [
-            (("SUBSCRIBE", channel), _ask(connection, "SUBSCRIBE", channel)) for channel in channels
+            (("SUBSCRIBE", channel), ask(connection, "SUBSCRIBE", channel)) for channel in channels
         ]
     finally:
         connection.disconnect()

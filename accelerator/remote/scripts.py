@@ -186,8 +186,7 @@ local function announce()
     redis.call('DEL', KEYS[2])
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], id, 'm', message)
   end
-  redis.call('PUBLISH', ARGV[1], message)
-  return text
+  return text, redis.call('PUBLISH', ARGV[1], message)
 end
 """
 
@@ -467,6 +466,9 @@ ANNOUNCE: Final = Script(
 What on a cluster follows the operation alone, and what tells of nothing else; KEYS seq, log,
 versions.  Answers the number, and the digits of the versions that there are.
 """
+
+PROBE: Final = Script(_START + _ANNOUNCE + "local text, told = announce()\nreturn {text, told}\n")
+"""KEYS seq, log; tells of nothing.  Answers the number, and how many connections were told."""
 
 CLEAR: Final = Script(
     _START

@@ -7,7 +7,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from accelerator.errors import ConfigError
+from accelerator.errors import ConfigError, RemoteError
 from accelerator.remote import bounded, failures
 from accelerator.remote.aio import AsyncRedisRemote
 from accelerator.remote.names import host_channel
@@ -84,6 +84,16 @@ class RedisRemote:
     def heartbeat_channel(self, origin: bytes) -> str:
         """Name the channel on which a host hears its own heartbeats."""
         return host_channel(self.plans.namespace, origin, self.plans.db)
+
+    @property
+    def db(self) -> int:
+        """Number of the database."""
+        return self.plans.db
+
+    @property
+    def cluster(self) -> bool:
+        """Whether keys lie on several servers."""
+        return self.plans.cluster
 
     def describe(self) -> dict[str, Any]:
         """Where Redis is, as far as that may be shown: redis, db, kind."""
@@ -213,7 +223,15 @@ class RedisRemote:
         """Tell all hosts of what has been done by other means; the number of the last message."""
         return self._run(self.plans.tell(area, kind, keys, notes, origin), area, "tell")
 
+    def probe(self, area: str, nonce: bytes, origin: bytes) -> tuple[int, int]:
+        """Have all hosts answer; the number of the message, and how many connections were told."""
+        return self._run(self.plans.probe(area, nonce, origin), area, "probe")
+
     # --- for the listener ---
+
+    def answer(self, nonce: bytes, data: bytes) -> None:
+        """Answer a probe."""
+        self._run(self.plans.answer(nonce, data), None, "answer")
 
     def beat(self, areas: Sequence[str], channel: str, n: int) -> tuple[str, list[int]]:
         """Write, and tell *channel*; the replication id and the areas' numbers."""
@@ -237,12 +255,35 @@ class RedisRemote:
 
         The caller disconnects it.  On a cluster it leads to any node: all of them hear channels.
         """
+        return self._connected_to(None)
+
+    def connections(self) -> list[Any]:
+        """Connect as connection() does, on a cluster to each of its nodes."""
+        if not self._source.cluster:
+            return [self.connection()]
+        made: list[Any] = []
+        try:
+            for node in self._nodes():
+                made.append(self._connected_to(node))  # noqa: PERF401  closed if one fails
+        except RemoteError:
+            for each in made:
+                each.disconnect()
+            raise
+        return made
+
+    def _nodes(self) -> list[Any]:
+        try:
+            return list(self._own_client().get_nodes())
+        except Exception as error:
+            raise failures.failure(error, None, "connect") from None
+
+    def _connected_to(self, node: Any) -> Any:
+        """Connect to a node of the cluster (None: any), or to the server."""
         made = None
         try:
             client = self._own_client()
             if self._source.cluster:
-                node = client.get_default_node()
-                client = client.get_redis_connection(node)
+                client = client.get_redis_connection(node or client.get_default_node())
             made = client.connection_pool.make_connection()
             made.connect()
         except ConfigError:

@@ -39,6 +39,7 @@ from accelerator.segment.outside import (
     pid_here,
     reap,
     survey,
+    writable,
 )
 
 __all__ = [
@@ -70,4 +71,5 @@ __all__ = [
     "release",
     "survey",
     "unlink",
+    "writable",
 ]

@@ -14,14 +14,19 @@ if AVAILABLE:
 
 
 def process_start_time(pid: int) -> int | None:
-    """Clock ticks between boot and the start of *pid*; None if there is no such process."""
+    """
+    Clock ticks between boot and the start of *pid*; None if there is no such process.
+
+    Nor is one that has ended and that nobody has waited for: some containers have no init that
+    does, and a master's segment would lie there for as long as they live.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The command is in parentheses and may itself contain anything, parentheses included.
     fields = text.rpartition(b")")[2].split()
-    return int(fields[19])
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
 
 
 def check_status(status: os.stat_result, uid: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from accelerator.errors import NotAttached
 from accelerator.segment.checks import check_header, check_ready, of_another_machine, read_header
@@ -14,6 +15,9 @@ from accelerator.segment.opened import REGISTRY, in_use, lock_owner, map_file, o
 
 if AVAILABLE:
     from accelerator import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def survey(uid: int | None = None) -> list[SegmentInfo]:
@@ -131,6 +135,31 @@ def inspect(file: SegmentFile) -> _native.Segment:
                 return map_file(fd, os.fstat(fd), readonly=True)
         except (Refused, OSError, ValueError) as error:
             raise NotAttached(f"segment {file.path} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def writable(file: SegmentFile) -> Iterator[_native.Segment]:
+    """
+    Map a segment for a change by a command, without entering it; our own mapping if there is one.
+
+    What is changed through it must be one store each, as nobody would end what a command has begun.
+
+    Raises:
+        NotAttached: There is none, it is refused, or it is of another layout.
+    """
+    if file.layout != _native.LAYOUT:
+        raise NotAttached(f"segment {file.path} belongs to another version of accelerator")
+    with REGISTRY.lock.held():
+        try:
+            with opened(file) as (fd, known):
+                if known is not None and not known.readonly:
+                    borrowed = known
+                else:
+                    check_ready(fd, file)
+                    borrowed = _borrow(fd)
+        except (Refused, OSError, ValueError) as error:
+            raise NotAttached(f"segment {file.path} cannot be written: {error}") from error
+    yield borrowed
 
 
 def reap(pid: int, uid: int) -> int:

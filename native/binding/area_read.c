@@ -396,6 +396,9 @@ static inline int read_place(AreaObject *self, const struct object_entry *entry,
         bytes && !verify ? take_bytes(self, &found, false, out) : take(self, &found, verify, out);
     if (acc_likely(taken == TAKEN)) {
         raise_mark_of(slot); /* before the codec: then the slot may be another segment's */
+        if (hot_due(self)) {
+            hot_count_entry(self, entry);
+        }
     }
     bool immutable, same;
     if (!bytes && taken == TAKEN && !is_raw(&found.view.record)) {
@@ -412,6 +415,19 @@ static inline bool bucket_lacks(const struct acc_bucket *bucket, uint16_t tag) {
     return acc_bucket_match(bucket, tag) == 0 && !acc_bucket_overflowed(bucket);
 }
 
+/* Is a miss counted here, and this one drawn for the table of hot keys?  It needs the key's hash, so it
+ * is looked up, and drawn there. */
+static inline bool miss_due_next(AreaObject *self) {
+    if ((self->flags & AREA_PLAIN_MISS) == 0) {
+        return false;
+    }
+    bool due = hot_due(self);
+    if (due) {
+        self->hot.left = 1; /* there */
+    }
+    return due;
+}
+
 /* The caller has asked objects_usable().  A hit is counted. */
 static inline enum remembered read_remembered(AreaObject *self, PyObject *key, struct acc_look look,
                                               PyObject **out) {
@@ -422,7 +438,8 @@ static inline enum remembered read_remembered(AreaObject *self, PyObject *key, s
     }
     if (acc_unlikely(entry->held == OBJECT_ABSENT)) {
         const struct acc_bucket *bucket = (const struct acc_bucket *)object_slot(seg, entry);
-        return bucket_lacks(bucket, (uint16_t)entry->word) ? MISSING : MUST_LOOK;
+        return bucket_lacks(bucket, (uint16_t)entry->word) && !miss_due_next(self) ? MISSING
+                                                                                   : MUST_LOOK;
     }
     if (acc_likely(object_is_object(entry))) {
         *out = object_hit(self, entry, look);
@@ -476,6 +493,13 @@ static PyObject *miss(AreaObject *self, PyObject *key, PyObject *fallback, PyObj
     return answer;
 }
 
+/* A miss of an area whose misses are not Python's. */
+static inline void draw_miss(AreaObject *self, uint64_t hash) {
+    if ((self->flags & AREA_PLAIN_MISS) != 0 && hot_due(self)) {
+        hot_count(self, hash);
+    }
+}
+
 /* Look a key up in the segment; what is found is remembered as `kept_as`.  1 hit, 2 hit whose
  * refresh is due, 0 miss, -1 exception; only a 1 is counted. */
 static inline int look_up(AreaObject *self, PyObject *key_object, PyObject *kept_as, bool usable,
@@ -491,13 +515,19 @@ static inline int look_up(AreaObject *self, PyObject *key_object, PyObject *kept
         if (usable && self->objects != NULL) { /* a key's own code may have run */
             remember_absent(self, kept_as, &home, bucket);
         }
+        draw_miss(self, key.hash);
         return 0;
     }
     struct reading reading;
     static const struct request plain = {.mark = true, .within = ACC_ANY_AGE};
     int found = area_read_object(self, kept_as, &key, plain, &reading);
-    if (found == 1) {
+    if (found == 0) {
+        draw_miss(self, key.hash);
+    } else if (found == 1) {
         *out = reading.object;
+        if (hot_due(self)) {
+            hot_count(self, key.hash);
+        }
         if (acc_unlikely(self->refresh_window != 0) && reading.record.expire_at != 0 &&
             acc_clock_passed(kept_until(self, &reading.record), acc_now(self->area.seg))) {
             return 2;
@@ -568,6 +598,7 @@ static inline int plain_hit(AreaObject *self, int found, PyObject **out) {
     }
     if (found == 2) { /* whoever is asked next finds it again, and has it refreshed */
         Py_DECREF(*out);
+        self->hot.left++; /* and draws it again */
         return 0;
     }
     return found;

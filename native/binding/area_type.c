@@ -1,15 +1,16 @@
 /* The type that LevelCache inherits: its state, and how it is bound to a segment. */
-#include "state.h"
+#include "hot.h"
+
+#include "override.h"
 
 #include <math.h>
 
-/* What an unbound area compares its incarnation with: never equal, so every operation asks Python
- * to attach. */
-static uint32_t no_incarnation = 0;
+/* What an unbound area compares its stamp with: never equal, so every operation asks Python to
+ * attach. */
+static uint64_t no_stamp = 0;
 
 static void forget(AreaObject *self) {
-    self->area =
-        (struct acc_area){.incarnation_now = &no_incarnation, .incarnation = ACC_NEVER_ENTERED};
+    self->area = (struct acc_area){.stamp_now = &no_stamp, .stamp = ACC_NEVER_ENTERED};
     self->objects = NULL;
     Py_CLEAR(self->segment);
 }
@@ -17,12 +18,17 @@ static void forget(AreaObject *self) {
 /* The next operation attaches and binds.  What was bound stays valid until then: another thread may
  * be in the middle of a read or a write, at a point where it ran Python code. */
 static void unbind(AreaObject *self) {
-    self->area.incarnation_now = &no_incarnation;
-    self->area.incarnation = ACC_NEVER_ENTERED;
+    self->area.stamp_now = &no_stamp;
+    self->area.stamp = ACC_NEVER_ENTERED;
 }
 
+static bool is_tied(const AreaObject *self) {
+    return self->area.stamp_now != &no_stamp;
+}
+
+/* ... and under the overrides that this process acts on. */
 static bool is_bound(const AreaObject *self) {
-    return self->area.incarnation_now != &no_incarnation;
+    return is_tied(self) && self->area.overrides == acc_override_acted(self->area.seg);
 }
 
 static PyObject *area_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -82,18 +88,23 @@ static void area_dealloc(PyObject *op) {
 #define ATTACHES 16
 /* ... and before not getting into the segment is one. */
 #define ENTRIES 2
+/* ... and before it is used as it was bound, though other overrides are in force by now: where they
+ * change all the time no operation may fail for that, and the next one has it bound anew. */
+#define REBINDS 4
 
 bool area_ready_slow(AreaObject *self) {
     for (int tries = 0; tries < ATTACHES; tries++) {
-        if (is_bound(self) && acc_area_enter(&self->area)) {
+        bool bound = tries < REBINDS ? is_bound(self) : is_tied(self);
+        bool entered = bound && acc_area_enter(&self->area);
+        if (entered && (tries >= REBINDS || is_bound(self))) {
             return true;
         }
-        if (is_bound(self) && tries >= ENTRIES) {
+        if (bound && !entered && tries >= ENTRIES) {
             raise_status(ACC_ESYS, "entering the segment");
             return false;
         }
-        /* Never bound, detached, or the segment is gone for this process: Python attaches (and
-         * binds). */
+        /* Never bound, detached, bound under other overrides, or the segment is gone for this
+         * process: Python attaches (and binds). */
         unbind(self);
         PyObject *answer = PyObject_CallMethodNoArgs((PyObject *)self, self->binding->str_attach);
         if (answer == NULL) {
@@ -101,7 +112,7 @@ bool area_ready_slow(AreaObject *self) {
         }
         Py_DECREF(answer);
     }
-    if (is_bound(self) && acc_area_enter(&self->area)) {
+    if (is_tied(self) && acc_area_enter(&self->area)) {
         return true;
     }
     PyErr_SetString(PyExc_RuntimeError, "_attach() did not bind the area");
@@ -190,6 +201,17 @@ static void forget_own(AreaObject *self) {
     }
 }
 
+/* Of the overrides that _bind()'s arguments come of; None: of those in force. */
+static bool print_from(struct acc_segment *seg, PyObject *given, uint32_t *out) {
+    if (given == Py_None) {
+        *out = acc_override_notice(seg);
+        return true;
+    }
+    unsigned long number = PyLong_AsUnsignedLong(given);
+    *out = (uint32_t)number;
+    return !(number == (unsigned long)-1 && PyErr_Occurred());
+}
+
 static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"segment",
                             "area",
@@ -206,9 +228,11 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "on_desync",
                             "variant",
                             "key_converter",
+                            "overrides",
                             NULL};
     AreaObject *self = (AreaObject *)op;
     PyObject *segment, *ttl = NULL, *null_ttl = NULL, *converter = Py_None;
+    PyObject *overrides = Py_None;
     struct freshness freshness = {.bound = Py_None, .on_desync = ACC_CAP};
     const char *name;
     Py_ssize_t name_size;
@@ -216,11 +240,11 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     unsigned int max_value_size = 0, flags = 0;
     unsigned long long object_bytes = 0;
     long long variant = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiLO:_bind", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s#|$OOddIKIdOdiLOO:_bind", names,
                                      self->binding->segment_type, &segment, &name, &name_size, &ttl,
                                      &null_ttl, &stale_ttl, &jitter, &max_value_size, &object_bytes,
                                      &flags, &refresh_window, &freshness.bound, &freshness.limit,
-                                     &freshness.on_desync, &variant, &converter)) {
+                                     &freshness.on_desync, &variant, &converter, &overrides)) {
         return NULL;
     }
     if (ttl == NULL || null_ttl == NULL) {
@@ -240,11 +264,19 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_ValueError, "_bind: variant must be a number of 32 bits");
         return NULL;
     }
+    uint32_t print;
+    if (!print_from(((SegmentObject *)segment)->seg, overrides, &print)) {
+        return NULL;
+    }
     struct acc_area area;
     enum acc_status status = acc_area_open_version(((SegmentObject *)segment)->seg, name,
                                                    (size_t)name_size, (uint32_t)variant, &area);
     if (status != ACC_OK) {
         return raise_status(status, "opening an area");
+    }
+    area.overrides = print;
+    if (acc_incarnation(area.seg) != 0) {
+        area.stats = acc_stats_of(area.seg, area.base); /* another thread may be about to count */
     }
     if (!keep_fresh(&area, &freshness)) {
         return NULL;
@@ -276,6 +308,9 @@ static PyObject *area_bind(PyObject *op, PyObject *args, PyObject *kwargs) {
     self->refresh_window = refresh_window > 0 ? acc_clock_after(0, refresh_window) : 0;
     self->jitter = (uint32_t)(jitter * 65536.0);
     self->random = acc_clock_ns() * 0x9e3779b97f4a7c15ull | 1;
+    if (self->hot.left == 0) {
+        hot_draw(self);
+    }
     Py_XDECREF(former);
     Py_RETURN_NONE;
 }

@@ -3,7 +3,7 @@
  *
  * A write first tries the lock with the GIL held (it is free almost always, and held for less than
  * a GIL switch costs); only then it waits, with the GIL released. */
-#include "state.h"
+#include "hot.h"
 
 #include "lock.h"
 
@@ -366,6 +366,9 @@ PyObject *area_read(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!area_ready(self) || !area_key(self, key_object, buffer, &key)) {
         return NULL;
     }
+    if (touch && !stale && hot_due(self)) { /* Python counts this read */
+        hot_count(self, key.hash);
+    }
     struct reading reading;
     int found = area_read_object(self, key_object, &key, request, &reading);
     if (found <= 0) {
@@ -433,6 +436,9 @@ PyObject *area_touch(PyObject *op, PyObject *args) {
     Py_DECREF(held.segment);
     if (status == ACC_ESYS) {
         return PyErr_NoMemory();
+    }
+    if (status == ACC_BUSY) {
+        acc_count(self->area.stats, ACC_LOCK_GIVEUP);
     }
     return PyLong_FromLong(status);
 }

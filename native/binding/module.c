@@ -125,18 +125,18 @@ static bool add_type(PyObject *module, PyTypeObject **place, PyType_Spec *spec) 
     return *place != NULL && PyModule_AddType(module, *place) == 0;
 }
 
-static bool add_counters(PyObject *module) {
-    PyObject *names = PyTuple_New(ACC_COUNTERS);
-    for (int i = 0; names != NULL && i < ACC_COUNTERS; i++) {
-        PyObject *name = PyUnicode_FromString(acc_counter_names[i]);
+static bool add_names(PyObject *module, const char *called, const char *const *names, int count) {
+    PyObject *tuple = PyTuple_New(count);
+    for (int i = 0; tuple != NULL && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
         if (name == NULL) {
-            Py_CLEAR(names);
+            Py_CLEAR(tuple);
             break;
         }
-        PyTuple_SET_ITEM(names, i, name);
+        PyTuple_SET_ITEM(tuple, i, name);
     }
-    bool done = names != NULL && PyModule_AddObjectRef(module, "COUNTERS", names) == 0;
-    Py_XDECREF(names);
+    bool done = tuple != NULL && PyModule_AddObjectRef(module, called, tuple) == 0;
+    Py_XDECREF(tuple);
     return done;
 }
 
@@ -241,7 +241,9 @@ static bool add_constants(PyObject *module) {
     }
     return add_unsigned(module, "LAYOUT", acc_layout()) &&
            add_unsigned(module, "MIN_SIZE", acc_min_size()) &&
-           add_unsigned(module, "MAX_SIZE", acc_max_size()) && add_counters(module) &&
+           add_unsigned(module, "MAX_SIZE", acc_max_size()) &&
+           add_names(module, "COUNTERS", acc_counter_names, ACC_COUNTERS) &&
+           add_names(module, "OVERRIDES", acc_option_names, ACC_OPTIONS) &&
            add_latency_bounds(module);
 }
 

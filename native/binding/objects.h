@@ -3,7 +3,7 @@
 #ifndef ACC_BINDING_OBJECTS_H
 #define ACC_BINDING_OBJECTS_H
 
-#include "state.h"
+#include "hot.h"
 
 #ifdef Py_GIL_DISABLED
 /* Without a GIL an entry could be replaced while it is read; values are then decoded from the
@@ -130,6 +130,9 @@ static inline void raise_mark_of(uint64_t *slot) {
 static inline PyObject *object_taken(AreaObject *self, const struct object_entry *entry) {
     raise_mark_of(object_slot(self->area.seg, entry));
     acc_count_own(&self->area.stats->counter[ACC_OBJECT_HIT], 1);
+    if (hot_due(self)) {
+        hot_count_entry(self, entry);
+    }
     return Py_NewRef((PyObject *)entry->held);
 }
 

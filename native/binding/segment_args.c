@@ -40,6 +40,12 @@ bool number_from(PyObject *object, uint64_t *out) {
     return !(*out == (uint64_t)-1 && PyErr_Occurred());
 }
 
+bool append_own(PyObject *list, PyObject *one) {
+    bool done = one != NULL && PyList_Append(list, one) == 0;
+    Py_XDECREF(one);
+    return done;
+}
+
 bool area_from(struct acc_segment *seg, PyObject *name, struct acc_area_slot **out) {
     Py_ssize_t size;
     const char *text = PyUnicode_Check(name) ? PyUnicode_AsUTF8AndSize(name, &size) : NULL;

@@ -30,6 +30,9 @@ bool ns_from(PyObject *object, uint64_t *out);
 
 bool number_from(PyObject *object, uint64_t *out);
 
+/* Takes the reference; `one` may be NULL, with its exception. */
+bool append_own(PyObject *list, PyObject *one);
+
 static inline double seconds_of(uint64_t ns) {
     return (double)ns / 1e9;
 }

@@ -150,7 +150,7 @@ static PyObject *invalidate(struct acc_segment *seg, uint32_t id, PyObject *keys
     bool registered = is_entered(seg);
     struct acc_area area; /* the plain one: what is said of it is said of all of its versions */
     acc_area_at(seg, id, &area);
-    area.incarnation = acc_incarnation(seg);
+    area.stamp = acc_stamp_of(acc_incarnation(seg), area.overrides);
     area.stats = registered ? acc_stats_of(seg, id) : &seg->lost_stats;
     uint64_t found;
     if (PyTuple_GET_SIZE(keys) <= FEW_KEYS && !expire) {
@@ -302,6 +302,12 @@ static bool put(PyObject *dict, const char *name, PyObject *value) {
     return is_put;
 }
 
+static PyObject *forced_breaker(enum acc_forced forced) {
+    return forced == ACC_FORCED_OPEN     ? PyUnicode_FromString("open")
+           : forced == ACC_FORCED_CLOSED ? PyUnicode_FromString("closed")
+                                         : Py_NewRef(Py_None);
+}
+
 static bool put_link(PyObject *dict, const struct acc_link_info *link) {
     uint64_t now = link->now, reconnects = link->connects == 0 ? 0 : link->connects - 1;
     uint64_t retry = link->next_retry > now ? link->next_retry - now : 0;
@@ -314,6 +320,7 @@ static bool put_link(PyObject *dict, const struct acc_link_info *link) {
            put(dict, "open_for", PyFloat_FromDouble(seconds_of(link->open_ns))) &&
            put(dict, "connected_since", age_of(link->connected, now)) &&
            put(dict, "reconnects", PyLong_FromUnsignedLongLong(reconnects)) &&
+           put(dict, "breaker_forced", forced_breaker(link->forced)) &&
            put(dict, "last_message_age", age_of(link->message, now)) &&
            put(dict, "next_retry_in", float_or_none(link->next_retry != 0, retry));
 }

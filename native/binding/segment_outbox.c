@@ -141,6 +141,20 @@ PyObject *segment_outbox_unsent(PyObject *op, PyObject *arg) {
     return keys;
 }
 
+PyObject *segment_outbox_owe(PyObject *op, PyObject *arg) {
+    struct acc_segment *seg = seg_of(op);
+    struct acc_area_slot *slot;
+    if (!area_from(seg, arg, &slot) || !writable(seg)) {
+        return NULL;
+    }
+    if (slot == NULL) {
+        PyErr_Format(PyExc_KeyError, "outbox_owe: no such area: %S", arg);
+        return NULL;
+    }
+    acc_outbox_owe(seg, id_of(seg, slot));
+    Py_RETURN_NONE;
+}
+
 PyObject *segment_outbox_owed(PyObject *op, PyObject *unused) {
     (void)unused;
     return names_of(seg_of(op), acc_outbox_owed);

@@ -552,6 +552,11 @@ static PyGetSetDef segment_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+#define WITH_KEYWORDS(function)                                                                    \
+    (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef segment_methods[] = {
     {"private", segment_private, METH_VARARGS | METH_CLASS, NULL},
     {"register", segment_register, METH_NOARGS, NULL},
@@ -569,6 +574,11 @@ static PyMethodDef segment_methods[] = {
     {"stats", segment_stats, METH_NOARGS, NULL},
     {"areas", segment_areas, METH_NOARGS, NULL},
     {"blocks", segment_blocks, METH_NOARGS, NULL},
+    {"tables", (PyCFunction)(void (*)(void))segment_tables, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"hot_keys", (PyCFunction)(void (*)(void))segment_hot_keys, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"hot_total", segment_hot_total, METH_NOARGS, NULL},
+    {"area_facts_write", segment_area_facts_write, METH_VARARGS, NULL},
+    {"area_facts", segment_area_facts, METH_NOARGS, NULL},
     {"check", segment_check, METH_NOARGS, NULL},
     {"lock_shard", segment_lock_shard, METH_O, NULL},
     {"unlock_shard", segment_unlock_shard, METH_O, NULL},
@@ -594,12 +604,23 @@ static PyMethodDef segment_methods[] = {
     {"remote_ok", segment_remote_ok, METH_O, NULL},
     {"remote_failed", segment_remote_failed, METH_VARARGS, NULL},
     {"confirmed_age", segment_confirmed_age, METH_NOARGS, NULL},
+    {"override", WITH_KEYWORDS(segment_override), NULL},
+    {"overrides", segment_overrides, METH_NOARGS, NULL},
+    {"overrides_taken", segment_overrides_taken, METH_NOARGS, NULL},
+    {"overrides_print", segment_overrides_print, METH_NOARGS, NULL},
+    {"overrides_seen", segment_overrides_seen, METH_NOARGS, NULL},
+    {"event", FAST(segment_event), NULL},
+    {"event_begin", FAST(segment_event_begin), NULL},
+    {"event_end", FAST(segment_event_end), NULL},
+    {"events", WITH_KEYWORDS(segment_events), NULL},
+    {"log_allowed", WITH_KEYWORDS(segment_log_allowed), NULL},
     {"outbox_settle", segment_outbox_settle, METH_VARARGS, NULL},
     {"outbox_due", segment_outbox_due, METH_VARARGS, NULL},
     {"outbox_recent", segment_outbox_recent, METH_O, NULL},
     {"outbox_heard", segment_outbox_heard, METH_O, NULL},
     {"outbox_given_up", segment_outbox_given_up, METH_O, NULL},
     {"outbox_unsent", segment_outbox_unsent, METH_O, NULL},
+    {"outbox_owe", segment_outbox_owe, METH_O, NULL},
     {"outbox_owed", segment_outbox_owed, METH_NOARGS, NULL},
     {"outbox_paid", segment_outbox_paid, METH_O, NULL},
     {NULL, NULL, 0, NULL},

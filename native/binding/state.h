@@ -9,6 +9,7 @@
 
 #include "accelerator.h"
 #include "freshness.h"
+#include "hotkeys.h"
 
 #if defined(Py_GIL_DISABLED) && !defined(ACC_NO_GIL)
 #error "the core must know that threads do not take turns: -DACC_NO_GIL, as native/meson.build says"
@@ -205,6 +206,7 @@ typedef struct {
     uint32_t jitter;                      /* of 2^16: how much of a configured life may go */
     uint32_t refresh_window; /* a hit with less than this left tells Python; 0: none does */
     uint32_t sample;         /* reads, for the sampled value check */
+    struct acc_hot_draw hot; /* ... and for the table of hot keys */
     uint64_t random;
 } AreaObject;
 
@@ -377,10 +379,33 @@ PyObject *segment_remote_ok(PyObject *op, PyObject *arg);
 PyObject *segment_remote_failed(PyObject *op, PyObject *args);
 PyObject *segment_confirmed_age(PyObject *op, PyObject *unused);
 
+/* --- segment_operator.c ----------------------------------------------------------------------- */
+
+PyObject *segment_override(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_overrides(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_taken(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_print(PyObject *op, PyObject *unused);
+PyObject *segment_overrides_seen(PyObject *op, PyObject *unused);
+PyObject *segment_event(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *segment_event_begin(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+PyObject *segment_event_end(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames);
+PyObject *segment_events(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_log_allowed(PyObject *op, PyObject *args, PyObject *kwargs);
+
 /* --- segment_tables.c ------------------------------------------------------------------------- */
 
 PyObject *segment_areas(PyObject *op, PyObject *unused);
 PyObject *segment_blocks(PyObject *op, PyObject *unused);
+PyObject *segment_tables(PyObject *op, PyObject *args, PyObject *kwargs);
+
+/* --- segment_shown.c -------------------------------------------------------------------------- */
+
+PyObject *segment_hot_keys(PyObject *op, PyObject *args, PyObject *kwargs);
+PyObject *segment_hot_total(PyObject *op, PyObject *unused);
+PyObject *segment_area_facts_write(PyObject *op, PyObject *args);
+PyObject *segment_area_facts(PyObject *op, PyObject *unused);
 
 /* --- segment_outbox.c ------------------------------------------------------------------------- */
 
@@ -390,6 +415,7 @@ PyObject *segment_outbox_recent(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_heard(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_given_up(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_unsent(PyObject *op, PyObject *arg);
+PyObject *segment_outbox_owe(PyObject *op, PyObject *arg);
 PyObject *segment_outbox_owed(PyObject *op, PyObject *unused);
 PyObject *segment_outbox_paid(PyObject *op, PyObject *arg);
 PyObject *area_note(PyObject *op, PyObject *args);

@@ -90,8 +90,16 @@ enum acc_counter {
     ACC_LOAD_WAIT_TIMEOUT,
     ACC_LOAD_REFUSED,
     ACC_LOAD_PAUSED,
-    ACC_L2_ERROR,
-    ACC_L2_TIMEOUT,
+    ACC_L2_ERROR_GET,
+    ACC_L2_ERROR_FILL,
+    ACC_L2_ERROR_SET,
+    ACC_L2_ERROR_DEL,
+    ACC_L2_ERROR_ATOMIC,
+    ACC_L2_TIMEOUT_GET,
+    ACC_L2_TIMEOUT_FILL,
+    ACC_L2_TIMEOUT_SET,
+    ACC_L2_TIMEOUT_DEL,
+    ACC_L2_TIMEOUT_ATOMIC,
     ACC_L2_UNDECODABLE,
     ACC_L2_FILL_REFUSED,
     ACC_L2_SKIPPED,
@@ -105,10 +113,32 @@ enum acc_counter {
     ACC_RECEIVE_ERROR_APPLY,
     ACC_DESYNC_READ,
     ACC_TAG_DELETE,
+    ACC_STALE_ALLOWED,
+    ACC_CONSISTENCY_VIOLATION,
     ACC_COUNTERS,
 };
 
 extern const char *const acc_counter_names[ACC_COUNTERS];
+
+/* What an operator can override, of an area or of the whole host; names in override.c. */
+enum acc_option {
+    ACC_OPTION_MODE,
+    ACC_OPTION_LOADER_TIMEOUT,
+    ACC_OPTION_MAX_LOADS,
+    ACC_OPTION_TTL,
+    ACC_OPTION_ALLOW_STALE,
+    ACC_OPTION_PENETRATION_PROTECT,
+    ACC_OPTION_ON_DESYNC,
+    ACC_OPTION_BREAKER, /* of the host only */
+    ACC_OPTIONS,
+};
+
+/* Values of the mode. */
+enum acc_mode { ACC_MODE_LOCAL, ACC_MODE_REMOTE, ACC_MODE_BOTH, ACC_MODE_OFF };
+
+extern const char *const acc_option_names[ACC_OPTIONS];
+/* The greatest value of each. */
+extern const uint32_t acc_option_most[ACC_OPTIONS];
 
 /* Upper bounds of the buckets of a latency histogram in microseconds; the last bucket has none. */
 #define ACC_LATENCY_BOUNDS 14u

@@ -8,6 +8,7 @@
  * between plain area and version: an area that holds nothing. */
 #include "area.h"
 #include "lock.h"
+#include "override.h"
 
 #include <string.h>
 
@@ -134,12 +135,13 @@ void acc_area_at(struct acc_segment *seg, uint32_t id, struct acc_area *out) {
     struct acc_area_slot *slot = acc_area_slot(seg, base);
     memset(out, 0, sizeof *out);
     out->seg = seg;
-    out->incarnation_now = &seg->self->incarnation;
+    out->stamp_now = &seg->self->stamp;
     out->id = id;
     out->generation = &slot->generation;
     out->fresh_until = &slot->fresh_until;
     out->stats = &seg->lost_stats;
-    out->incarnation = ACC_NEVER_ENTERED;
+    out->stamp = ACC_NEVER_ENTERED;
+    out->overrides = acc_override_acted(seg);
     out->base = base;
     out->sole = id == base ? 1 : 2;
     out->versions = &slot->versions;
@@ -181,7 +183,7 @@ bool acc_area_enter(struct acc_area *area) {
         return false;
     }
     area->stats = acc_stats_of(area->seg, area->base);
-    acc_store_release(&area->incarnation, acc_incarnation(area->seg));
+    acc_store_release(&area->stamp, acc_stamp_of(acc_incarnation(area->seg), area->overrides));
     return true;
 }
 

@@ -29,14 +29,16 @@ static inline bool acc_area_shared(const struct acc_area *area) {
 void acc_area_at(struct acc_segment *seg, uint32_t id, struct acc_area *out);
 
 /* After a fork or a fence: this process's identity and counter block.  False: it cannot register.
- */
+ * It is entered from here on if the overrides that it was bound under are still those that this
+ * process acts on. */
 bool acc_area_enter(struct acc_area *area);
 
-/* True if this process may act (write, count) under the identity that the area last saw.  One
- * comparison, because it stands before every hit: false in a fork child (the page reads 0), after a
- * fence, and before the first entry. */
+/* True if this process may act (write, count) under the identity that the area last saw, and under
+ * the overrides that it was bound under.  One comparison, because it stands before every hit: false
+ * in a fork child (the page reads 0), after a fence, before the first entry, and once the process
+ * has noticed that other overrides are in force. */
 static inline bool acc_area_entered(const struct acc_area *area) {
-    return acc_likely(area->incarnation == acc_load_relaxed(area->incarnation_now));
+    return acc_likely(area->stamp == acc_load_relaxed(area->stamp_now));
 }
 
 /* It is held to a bound, so somebody has to listen for it; never taken back. */

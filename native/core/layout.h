@@ -5,12 +5,17 @@
  *   ...      processes    one slot per attached process
  *   ...      areas        name, generation and gauges of each area
  *   ...      statistics   counter blocks, one per process and area
+ *   ...      facts        how each area is configured
+ *   ...      hot keys     which keys are read most
  *   ...      flights      one record per miss load that runs, in groups per shard
  *   ...      turns        who may load without being coordinated
  *   ...      link         what this host knows of the second level, and who listens to it
  *   ...      outbox       what is not known to have reached the second level
  *   ...      generations  one word per group of keys: the delete, the lease token, the fence
  *   ...      tags         when the tags of each slot were last deleted and expired
+ *   ...      overrides    what an operator has put in the place of the configuration
+ *   ...      limits       when which kind of log line was last written
+ *   ...      events       ring of what was done, or is being done
  *   ...      shards       lock word and ring positions
  *   ...      index        buckets of seven words and their marks
  *   ...      ghosts       fingerprints of what was evicted
@@ -27,7 +32,7 @@
 
 #define ACC_MAGIC 0x0a72747263636101ull /* "\1accrtr\n": last byte flips with byte order */
 /* Raise by hand when a field changes its meaning but not its place. */
-#define ACC_LAYOUT_VERSION 5u
+#define ACC_LAYOUT_VERSION 6u
 
 #define ACC_LINE 64u
 #define ACC_UNIT 8u /* ring offsets count units of eight bytes */
@@ -88,7 +93,7 @@ struct acc_process {
     uint64_t pid_ns;      /* inode of the PID namespace; another one: pid means nothing here */
     uint64_t attached;    /* ms, CLOCK_MONOTONIC */
     uint32_t doorbell;    /* futex word: +1 by whoever ends a flight that this process waits for */
-    uint32_t reserved0;
+    uint32_t overrides;   /* print of the overrides that it acts on (override.c) */
     uint64_t reserved1[3];
 };
 _Static_assert(sizeof(struct acc_process) == ACC_LINE, "one line");
@@ -128,7 +133,7 @@ _Static_assert(sizeof(struct acc_area_slot) == 4 * ACC_LINE, "whole lines");
 _Static_assert(offsetof(struct acc_area_slot, replication) == 3 * ACC_LINE,
                "what the listener stores shares no line with what every read loads");
 
-#define ACC_STATS_SLOTS 55u
+#define ACC_STATS_SLOTS 63u
 #define ACC_LATENCY_SLOTS 16u /* buckets, and behind them the sum in microseconds */
 
 /* Cumulative; one process adds, anybody sums.  A block whose owner died is continued by the next
@@ -140,8 +145,40 @@ struct acc_stats {
     uint64_t load_latency[ACC_LATENCY_SLOTS];
     uint64_t l2_latency[ACC_LATENCY_SLOTS];
 };
-_Static_assert(sizeof(struct acc_stats) == 11 * ACC_LINE,
+_Static_assert(sizeof(struct acc_stats) == 12 * ACC_LINE,
                "whole lines, so that no two processes share one");
+
+#define ACC_FACTS 30u
+
+/* How an area is configured, as last written by a process that has bound it (facts.c). */
+struct acc_facts {
+    uint32_t fact[ACC_FACTS];
+    uint32_t check;   /* mix of them and of the area; stored last */
+    uint32_t changed; /* +1 when something else was written than what was there */
+};
+_Static_assert(sizeof(struct acc_facts) == 2 * ACC_LINE, "whole lines");
+
+#define ACC_HOT_WAYS 5u
+
+/* Where a key's reads are counted; changed as hotkeys.c says. */
+struct acc_hot_entry {
+    uint64_t count; /* check 12 | window 12 | before 20 | now 20; 0: free */
+    uint64_t hash;  /* of the key in its area */
+    uint64_t area;  /* check 32 | area 32 */
+};
+
+struct acc_hot_bucket {
+    struct acc_hot_entry entry[ACC_HOT_WAYS];
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct acc_hot_bucket) == 2 * ACC_LINE, "whole lines");
+
+struct acc_hot_head {
+    uint64_t since; /* ms, CLOCK_MONOTONIC, when the first read was counted; 0: none was */
+    uint64_t total; /* window 12 | before 26 | now 26: of all keys */
+    uint64_t reserved[6];
+};
+_Static_assert(sizeof(struct acc_hot_head) == ACC_LINE, "one line");
 
 /* One miss load.  Claimed, taken over and marked as overtaken with the lock of its key's shard held;
  * ended by its owner with a CAS, from whatever thread.
@@ -249,6 +286,56 @@ struct acc_tag_slot {
     uint64_t expired;
 };
 _Static_assert(sizeof(struct acc_tag_slot) == 16, "four a line");
+
+#define ACC_OVERRIDE_SLOTS 8u
+
+/* A row for each area slot (those of versions are not in use), and behind them one for the host. */
+struct acc_overrides {
+    uint64_t word[ACC_OVERRIDE_SLOTS]; /* each: deadline 32, seconds, 0: none | value + 1 32; 0: no
+                                          override; see override.c */
+};
+_Static_assert(sizeof(struct acc_overrides) == ACC_LINE, "one line");
+
+#define ACC_LIMIT_SETS 64u
+#define ACC_LIMIT_WAYS 8u
+
+struct acc_limits {
+    uint64_t word[ACC_LIMIT_WAYS]; /* print 24 | time 24 | left out 16; 0: free; see limit.c */
+};
+_Static_assert(sizeof(struct acc_limits) == ACC_LINE, "one line");
+
+/* In front of the ring of events. */
+struct acc_event_head {
+    uint64_t next; /* numbers given out so far, by fetch_add */
+    uint64_t reserved[7];
+};
+_Static_assert(sizeof(struct acc_event_head) == ACC_LINE, "one line");
+
+#define ACC_EVENT_OP_SIZE 12u
+#define ACC_EVENT_RESULT_SIZE 12u
+#define ACC_EVENT_KIND_SIZE 16u
+
+/* One operation.  Its two lines are written at its two ends, and each verifies itself: events.c. */
+struct acc_event_slot {
+    uint64_t control; /* number 61 | enum state of events.c 3 */
+    uint64_t time_ns; /* since the Unix epoch */
+    uint64_t hash;    /* of the key; 0: of none */
+    uint32_t pid;
+    uint32_t incarnation; /* 0: of a process that was not registered */
+    uint32_t area;        /* id + 1; 0: of none */
+    uint32_t count;
+    char op[ACC_EVENT_OP_SIZE]; /* filled up with 0 */
+    uint32_t check;             /* mix of the number and the above */
+    uint64_t reserved0;
+
+    uint64_t took_ns;
+    char result[ACC_EVENT_RESULT_SIZE];
+    uint32_t end_check; /* mix of the number and the rest of this line */
+    char error_kind[ACC_EVENT_KIND_SIZE];
+    uint64_t reserved1[3];
+};
+_Static_assert(sizeof(struct acc_event_slot) == 2 * ACC_LINE, "two lines");
+_Static_assert(offsetof(struct acc_event_slot, took_ns) == ACC_LINE, "a line for each end");
 
 struct acc_ring {
     uint64_t head; /* oldest item; raised before the bytes behind it are reused */

@@ -213,13 +213,22 @@ static bool may_read(const struct acc_segment *seg, uint64_t bound_ns) {
            now >= acc_load_acquire(&link->settled_from) && confirmed >= past(&link->lost, now);
 }
 
+static enum acc_forced forced_breaker(const struct acc_segment *seg) {
+    uint32_t value;
+    if (acc_likely(!acc_override_look(seg, acc_override_host(seg), ACC_OPTION_BREAKER, &value))) {
+        return ACC_FORCED_NOT;
+    }
+    return value == 0 ? ACC_FORCED_CLOSED : ACC_FORCED_OPEN;
+}
+
 enum acc_remote acc_link_ask(struct acc_segment *seg, uint64_t bound_ns, bool reading) {
     struct acc_link *link = acc_link(seg);
-    if (acc_unlikely(acc_load_acquire(&link->refused) != 0) ||
+    enum acc_forced forced = forced_breaker(seg);
+    if (acc_unlikely(acc_load_acquire(&link->refused) != 0) || forced == ACC_FORCED_OPEN ||
         (reading && !may_read(seg, bound_ns))) {
         return ACC_REMOTE_NO;
     }
-    bool closed = acc_load_acquire(&link->breaker) == 0;
+    bool closed = acc_load_acquire(&link->breaker) == 0 || forced == ACC_FORCED_CLOSED;
     return acc_likely(closed) || seg->readonly ? ACC_REMOTE_GO : ask_breaker(seg);
 }
 
@@ -235,6 +244,7 @@ struct acc_link_info acc_link_look(const struct acc_segment *seg) {
     uint64_t breaker = acc_load_acquire(&link->breaker);
     struct acc_link_info info = {
         .refused = acc_load_acquire(&link->refused) != 0,
+        .forced = forced_breaker(seg),
         .failures = failures_of(breaker),
         .connects = acc_load_relaxed(&link->connects),
         .next_retry = acc_load_relaxed(&link->next_retry),

@@ -3,7 +3,7 @@
 #ifndef ACC_LINK_H
 #define ACC_LINK_H
 
-#include "process.h"
+#include "override.h"
 
 /* The second level executed a write of ours that was sent at `sent` (ns): all is well.  Behind an
  * interruption it is read again only when every host has had the time to send what it owes. */
@@ -28,11 +28,15 @@ void acc_link_failed(struct acc_segment *seg, uint64_t since, bool probe);
 
 enum acc_breaker { ACC_BREAKER_CLOSED, ACC_BREAKER_OPEN, ACC_BREAKER_HALF_OPEN };
 
+/* What an override has the breaker be. */
+enum acc_forced { ACC_FORCED_NOT, ACC_FORCED_CLOSED, ACC_FORCED_OPEN };
+
 struct acc_link_info {
     uint64_t now;                                                        /* ns */
     uint64_t confirmed, heard, connected, connects, message, next_retry; /* ns; 0: never */
     bool refused, settled;
     enum acc_breaker breaker;
+    enum acc_forced forced;
     uint32_t failures;
     uint64_t open_ns; /* until the next probe */
 };

@@ -7,10 +7,12 @@
 #include "maintenance.h"
 
 #include "doorbell.h"
+#include "events.h"
 #include "flight.h"
 #include "leader.h"
 #include "link.h"
 #include "outbox.h"
+#include "override.h"
 #include "tags.h"
 
 #include <linux/futex.h>
@@ -242,13 +244,14 @@ void acc_maintenance_tick(struct acc_segment *seg) {
     if (!acc_process_assert(seg)) {
         /* Order: nobody enters again here, then nobody acts under the old id. */
         acc_store_release(&seg->fenced, 1u);
-        acc_store_release(&seg->self->incarnation, 0u);
+        acc_store_release(&seg->self->stamp, (uint64_t)0);
         return;
     }
     for (uint32_t shard = 0; shard < seg->geometry.shards; shard++) {
         disown(seg, shard, mine);
     }
     disown(seg, ACC_LOCK_AREAS, mine);
+    acc_override_tick(seg);
     measure_if_due(seg);
 }
 
@@ -284,14 +287,15 @@ static void start_thread(struct acc_segment *seg) {
     pthread_attr_destroy(&attributes);
 }
 
-static void ensure_thread(struct acc_segment *seg) {
+static void entered(struct acc_segment *seg) {
+    acc_override_notice(seg);
     if (!seg->self->has_thread) {
         start_thread(seg);
     }
 }
 
 enum acc_status acc_segment_register(struct acc_segment *seg) {
-    return acc_process_enter(seg, ensure_thread);
+    return acc_process_enter(seg, entered);
 }
 
 static void stop_thread(struct acc_segment *seg) {
@@ -412,5 +416,6 @@ uint32_t acc_maintenance_check(struct acc_segment *seg, acc_report *report, void
     }
     return c.violations + acc_leader_check(seg, report, context) +
            acc_link_check(seg, report, context) + acc_outbox_check(seg, report, context) +
-           acc_tags_check(seg, report, context);
+           acc_tags_check(seg, report, context) + acc_override_check(seg, report, context) +
+           acc_events_check(seg, report, context);
 }

@@ -135,6 +135,12 @@ static void owe(const struct acc_segment *seg, uint32_t area) {
     }
 }
 
+void acc_outbox_owe(struct acc_segment *seg, uint32_t area) {
+    if (!seg->readonly) {
+        owe(seg, area);
+    }
+}
+
 static void owe_all(const struct acc_segment *seg) {
     for (uint32_t i = 0; i < seg->geometry.areas; i++) {
         if (acc_load_acquire(&acc_area_slot(seg, i)->watched) != 0) {
@@ -261,11 +267,15 @@ static uint64_t number_in(const struct acc_segment *seg, uint64_t number, uint64
     return number + ((uint64_t)laps << seg->geometry.outbox_bits);
 }
 
+static bool is_given_out(const struct acc_segment *seg, uint64_t number) {
+    return (int64_t)(next_number(seg) - number) > 0;
+}
+
 /* Has the ring come round since we got this number?  (What was never given out is garbage, or was
  * given out before garbage set `next` back: it goes, as older ones do.) */
 static bool is_lapped(const struct acc_segment *seg, uint64_t number, uint64_t control) {
     uint64_t there = number_in(seg, number, control);
-    return (int64_t)(there - number) > 0 && (int64_t)(next_number(seg) - there) > 0;
+    return (int64_t)(there - number) > 0 && is_given_out(seg, there);
 }
 
 /* Make the slot of `number` ours to write.  False: it is somebody else's. */
@@ -286,9 +296,10 @@ static bool take_slot(struct acc_segment *seg, uint64_t number, uint32_t mine) {
         } else if (state == PART &&
                    !push_out_head(seg, number_in(seg, number, seen), seen, &blocked)) {
             continue;
-        } else if (state == WRITING) {
+        } else if (state == WRITING && is_given_out(seg, number_in(seg, number, seen))) {
             blocked = !acc_process_dead(seg, owner_in(seen));
-        }
+        } /* else garbage that names a living process; a writer whose number garbage in `next` has
+           * taken back finds its word gone when it publishes */
         if (blocked) {
             return false;
         }
@@ -771,7 +782,7 @@ uint32_t acc_outbox_check(const struct acc_segment *seg, acc_report *report, voi
         struct acc_outbox_entry entry;
         const char *what = NULL;
         uint64_t of = number_in(seg, number, control);
-        if ((int64_t)(of - next_number(seg)) >= 0) {
+        if (!is_given_out(seg, of)) {
             what = "outbox: an entry has a number that was not given out";
         } else if (state_in(control) > PART) {
             what = "outbox: a slot is in no state that there is";

@@ -56,6 +56,9 @@ enum acc_status acc_outbox_recent(struct acc_segment *seg, uint64_t ns,
 enum acc_status acc_outbox_unsent(struct acc_segment *seg, uint32_t area,
                                   struct acc_outbox_entry **out, uint32_t *count, bool *whole);
 
+/* Have the area owe a clear: one add, so killed before it nothing has
+ * happened, and behind it the leader clears the area on all hosts, this one among them. */
+void acc_outbox_owe(struct acc_segment *seg, uint32_t area);
 /* Does the area owe a clear?  Telling so remembers how much, for acc_outbox_paid(). */
 bool acc_outbox_owed(struct acc_segment *seg, uint32_t area);
 void acc_outbox_paid(struct acc_segment *seg, uint32_t area);

@@ -254,16 +254,17 @@ static uint32_t claim_slot(struct acc_segment *seg, uint32_t incarnation) {
     return 0;
 }
 
-static void fill_slot(struct acc_process *slot, uint32_t incarnation) {
+static void fill_slot(struct acc_process *slot, uint32_t incarnation, uint32_t overrides) {
     slot->pid = (uint32_t)getpid();
     slot->start_time = acc_process_start_time(slot->pid);
     slot->pid_ns = acc_namespace("pid");
     slot->attached = acc_clock_ms();
+    acc_store_relaxed(&slot->overrides, overrides);
     acc_store_release(&slot->incarnation, incarnation);
 }
 
 static void forget_parent(struct acc_segment *seg) {
-    seg->self_slot = 0;
+    acc_store_relaxed(&seg->self_slot, 0u);
     seg->thread_of = 0;
     seg->ringer_of = 0;
     seg->scratch_busy = 0;
@@ -327,13 +328,16 @@ static enum acc_status enter(struct acc_segment *seg) {
     if (status != ACC_OK) {
         return status;
     }
-    seg->self_slot = claim_slot(seg, incarnation);
+    acc_store_relaxed(&seg->self_slot, claim_slot(seg, incarnation));
     if (seg->self_slot == 0) {
         give_byte(seg, incarnation);
         return ACC_FULL;
     }
-    fill_slot(acc_process_slot(seg, seg->self_slot - 1), incarnation);
-    acc_store_release(&seg->self->incarnation, incarnation);
+    /* What was bound was bound under these; whether they are still in force is looked at next
+     * (acc_override_notice()). */
+    uint32_t overrides = acc_load_relaxed(&seg->overrides);
+    fill_slot(acc_process_slot(seg, seg->self_slot - 1), incarnation, overrides);
+    acc_store_release(&seg->self->stamp, acc_stamp_of(incarnation, overrides));
     return ACC_OK;
 }
 
@@ -384,7 +388,7 @@ void acc_process_leave(struct acc_segment *seg) {
     acc_store_relaxed(&seg->self->has_left, 1u);
     /* Pairs with acc_lock_take() and acc_lock_take_in_turn(): intent, then the id; here the id, then
      * intents. */
-    acc_swap_release(&seg->self->incarnation, 0u);
+    acc_swap_release(&seg->self->stamp, (uint64_t)0);
     acc_fence_behind_cas();
     let_writers_end(seg);
     if (seg->self_slot != 0) {

@@ -7,7 +7,12 @@
 /* The incarnation of this process, 0 if it has not registered (or is a fork child that has not
  * yet). */
 static inline uint32_t acc_incarnation(const struct acc_segment *seg) {
-    return acc_load_relaxed(&seg->self->incarnation);
+    return (uint32_t)acc_load_relaxed(&seg->self->stamp);
+}
+
+/* That, and the print of the overrides that this process acts on. */
+static inline uint64_t acc_stamp_of(uint32_t incarnation, uint32_t overrides) {
+    return (uint64_t)overrides << 32 | incarnation;
 }
 
 /* Enter this process: a new incarnation, its liveness byte, its slot.  Threads may race here; one

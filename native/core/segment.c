@@ -34,6 +34,8 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_process),
         (uint32_t)sizeof(struct acc_area_slot),
         (uint32_t)sizeof(struct acc_stats),
+        (uint32_t)sizeof(struct acc_facts),
+        (uint32_t)sizeof(struct acc_hot_bucket),
         (uint32_t)sizeof(struct acc_flight),
         (uint32_t)sizeof(struct acc_turn),
         (uint32_t)sizeof(struct acc_link),
@@ -45,6 +47,11 @@ uint32_t acc_layout(void) {
         (uint32_t)sizeof(struct acc_item_twice),
         (uint32_t)sizeof(struct acc_tag_slot),
         (uint32_t)sizeof(struct acc_tag_block),
+        (uint32_t)sizeof(struct acc_overrides),
+        (uint32_t)sizeof(struct acc_limits),
+        (uint32_t)sizeof(struct acc_event_head),
+        (uint32_t)sizeof(struct acc_event_slot),
+        ACC_LIMIT_SETS,
         (uint32_t)offsetof(struct acc_header, next_incarnation),
         (uint32_t)offsetof(struct acc_area_slot, fresh_until),
         (uint32_t)offsetof(struct acc_shard, ring),
@@ -92,7 +99,7 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     uint64_t shards = power_of_two_below(size / 8 / max_value_size);
     /* ... and not so many in a small segment that their records of flights take up its room. */
     g->shards =
-        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 15), 1, ACC_SHARDS_MAX));
+        (uint32_t)clamp(shards, 1, clamp(power_of_two_below(size >> 16), 1, ACC_SHARDS_MAX));
     g->buckets = (uint32_t)(size / ENTRY_BYTES / ACC_BUCKET_SLOTS / g->shards) + 1;
     g->entries_max = g->buckets * ACC_BUCKET_SLOTS / 8 * 7;
     g->ghost_lines = (g->buckets * ACC_BUCKET_SLOTS + ACC_GHOST_SLOTS - 1) / ACC_GHOST_SLOTS;
@@ -107,6 +114,7 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->processes = (uint32_t)clamp(size >> 16, 64, 4096);
     g->areas = (uint32_t)clamp(size >> 16, 64, 4096);
     g->stats = (uint32_t)clamp(size >> 15, 64, 16384);
+    g->hot = (uint32_t)clamp(size >> 17, ACC_HOT_MIN, ACC_HOT_MAX);
     uint64_t flights = clamp(size >> 14, 256, 65536);
     g->flight_groups =
         (uint32_t)clamp(flights / ACC_FLIGHT_GROUP / g->shards, 1, ACC_FLIGHT_GROUPS);
@@ -116,11 +124,17 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->outbox = (uint32_t)clamp(power_of_two_below((size >> 6) / sizeof(struct acc_outbox_slot)),
                                 ACC_OUTBOX_MIN, ACC_OUTBOX_MAX);
     g->outbox_bits = bits_for(g->outbox);
+    /* A 256th of the segment, up to a MiB. */
+    g->events = (uint32_t)clamp(power_of_two_below((size >> 8) / sizeof(struct acc_event_slot)),
+                                ACC_EVENTS_MIN, ACC_EVENTS_MAX);
 
     uint64_t end = 4096;
     g->process_at = place(&end, g->processes, sizeof(struct acc_process));
     g->area_at = place(&end, g->areas, sizeof(struct acc_area_slot));
     g->stats_at = place(&end, g->stats, sizeof(struct acc_stats));
+    g->facts_at = place(&end, g->areas, sizeof(struct acc_facts));
+    g->hot_at = place(&end, 1, sizeof(struct acc_hot_head));
+    (void)place(&end, g->hot, sizeof(struct acc_hot_bucket)); /* right behind its head */
     g->flight_at = place(&end, (uint64_t)g->shards * g->flight_groups * ACC_FLIGHT_GROUP,
                          sizeof(struct acc_flight));
     g->turn_at = place(&end, g->turns, sizeof(struct acc_turn));
@@ -128,6 +142,10 @@ enum acc_status acc_geometry_of(uint64_t size, uint32_t max_value_size, struct a
     g->outbox_at = place(&end, g->outbox, sizeof(struct acc_outbox_slot));
     g->generation_at = place(&end, g->generations, 8);
     g->tag_at = place(&end, g->tags, sizeof(struct acc_tag_slot));
+    g->override_at = place(&end, g->areas + 1, sizeof(struct acc_overrides));
+    g->limit_at = place(&end, ACC_LIMIT_SETS, sizeof(struct acc_limits));
+    uint64_t for_events = sizeof(struct acc_event_head) + g->events * sizeof(struct acc_event_slot);
+    g->event_at = place(&end, 1, for_events);
     g->shard_at = place(&end, g->shards, sizeof(struct acc_shard));
     g->index_at = place(&end, (uint64_t)g->shards * g->buckets, sizeof(struct acc_bucket));
     g->ghost_at = place(&end, (uint64_t)g->shards * g->ghost_lines, sizeof(struct acc_ghosts));

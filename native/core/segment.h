@@ -14,8 +14,12 @@
 #define ACC_SHARDS_MAX 256u
 #define ACC_OUTBOX_MIN 256u
 #define ACC_OUTBOX_MAX 65536u
+#define ACC_HOT_MIN 8u
+#define ACC_HOT_MAX 256u
 #define ACC_TAG_SLOTS_MIN 256u
 #define ACC_TAG_SLOTS_MAX (1u << 20)
+#define ACC_EVENTS_MIN 128u
+#define ACC_EVENTS_MAX 8192u
 
 /* Where everything is.  Computed from the size and max_value_size alone, by every process for
  * itself. */
@@ -31,16 +35,19 @@ struct acc_geometry {
     uint32_t processes;
     uint32_t areas;
     uint32_t stats;
+    uint32_t hot;           /* buckets of hot keys */
     uint32_t flight_groups; /* per shard */
     uint32_t turns;
     uint32_t outbox; /* slots, a power of two */
     uint32_t outbox_bits;
+    uint32_t events; /* slots, a power of two */
     uint32_t
         entries_max; /* per shard: the load at which two buckets of seven still take almost all */
     uint32_t ring_units[2]; /* per shard */
     uint32_t ring_bits[2];  /* bits of a logical offset that are the place; above them, the lap */
-    uint64_t process_at, area_at, stats_at, flight_at, turn_at, link_at, outbox_at, generation_at,
-        tag_at, shard_at, index_at, ghost_at, ring_at;
+    uint64_t process_at, area_at, stats_at, facts_at, hot_at, flight_at, turn_at, link_at,
+        outbox_at, generation_at, tag_at, override_at, limit_at, event_at, shard_at, index_at,
+        ghost_at, ring_at;
     uint64_t shard_ring_bytes; /* both rings of one shard */
 };
 
@@ -72,14 +79,17 @@ struct acc_ahead {
 /* Kept in a page that the kernel empties in a forked child (MADV_WIPEONFORK), so that a child, even
  * one made by raw clone(), can never act under its parent's identity. */
 struct acc_self {
-    uint32_t incarnation; /* 0: this process has not registered */
+    uint64_t stamp; /* print of the overrides that it acts on 32 | incarnation 32; 0: this process
+                       has not registered.  One word, so that what compares it (acc_area_entered())
+                       learns of both at the price of one */
     uint32_t
         entering; /* a thread is registering: a word, not a mutex, so that a child finds it free */
+    uint32_t pid; /* getpid(), asked once for all events: a system call each would cost as much
+                            as the event; 0: not yet */
     uint32_t has_left;   /* it was registered before: what a private memory holds is its own */
     uint32_t has_thread; /* seg->thread was started by this process and is to be joined */
     uint32_t bells_busy; /* somebody is at seg->bells: a word, for the same reason */
     uint32_t has_ringer; /* seg->ringer was started by this process: runs, or is being joined */
-    uint32_t reserved;
     uint64_t asked[ACC_ASKED];
 };
 
@@ -116,6 +126,7 @@ struct acc_segment {
     uint32_t scratch_busy;
 
     uint32_t self_slot; /* index of our acc_process slot + 1 */
+    uint32_t overrides; /* print of those that this process acted on when it last was registered */
     uint32_t thread_of; /* incarnation whose maintenance thread runs; see maintenance.c */
     pthread_t thread;
 
@@ -170,6 +181,19 @@ static inline struct acc_stats *acc_stats_block(const struct acc_segment *seg, u
     return (struct acc_stats *)(seg->base + seg->geometry.stats_at) + i;
 }
 
+static inline struct acc_facts *acc_facts_row(const struct acc_segment *seg, uint32_t area) {
+    return (struct acc_facts *)(seg->base + seg->geometry.facts_at) + area;
+}
+
+static inline struct acc_hot_head *acc_hot_head(const struct acc_segment *seg) {
+    return (struct acc_hot_head *)(seg->base + seg->geometry.hot_at);
+}
+
+/* Behind the head. */
+static inline struct acc_hot_bucket *acc_hot_bucket(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_hot_bucket *)(acc_hot_head(seg) + 1) + i;
+}
+
 static inline struct acc_flight *acc_flight_record(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_flight *)(seg->base + seg->geometry.flight_at) + i;
 }
@@ -192,6 +216,29 @@ static inline uint64_t *acc_generation_word(const struct acc_segment *seg, uint3
 
 static inline struct acc_tag_slot *acc_tag_slot(const struct acc_segment *seg, uint32_t i) {
     return (struct acc_tag_slot *)(seg->base + seg->geometry.tag_at) + i;
+}
+
+/* Of an area, or of the host. */
+static inline struct acc_overrides *acc_override_row(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_overrides *)(seg->base + seg->geometry.override_at) + i;
+}
+
+static inline uint32_t acc_override_host(const struct acc_segment *seg) {
+    return seg->geometry.areas;
+}
+
+static inline struct acc_limits *acc_limit_set(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_limits *)(seg->base + seg->geometry.limit_at) + i;
+}
+
+static inline struct acc_event_head *acc_event_head(const struct acc_segment *seg) {
+    return (struct acc_event_head *)(seg->base + seg->geometry.event_at);
+}
+
+static inline struct acc_event_slot *acc_event_slot(const struct acc_segment *seg, uint32_t i) {
+    return (struct acc_event_slot *)(seg->base + seg->geometry.event_at +
+                                     sizeof(struct acc_event_head)) +
+           i;
 }
 
 static inline struct acc_shard *acc_shard(const struct acc_segment *seg, uint32_t i) {
@@ -230,13 +277,15 @@ static inline uint64_t acc_now_ns(const struct acc_segment *seg) {
 }
 
 /* An area as a process uses it. */
-#define ACC_NEVER_ENTERED UINT32_MAX
+#define ACC_NEVER_ENTERED UINT64_MAX
 
 struct acc_area {
     struct acc_segment *seg;
-    uint32_t *incarnation_now; /* = &seg->self->incarnation */
-    uint32_t incarnation; /* under which `stats` was claimed; differs: enter again (fork, fence) */
+    uint64_t *stamp_now; /* = &seg->self->stamp */
+    uint64_t stamp; /* under which `stats` was claimed; differs: enter again (fork, fence, and where
+                       overrides matter: bind again) */
     uint32_t id;
+    uint32_t overrides; /* print of those that it was bound under */
     uint64_t *generation;
     struct acc_stats *stats;
 

@@ -44,8 +44,16 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "load_wait_timeout",
     "load_refused",
     "load_paused",
-    "l2_error",
-    "l2_timeout",
+    "l2_error_get",
+    "l2_error_fill",
+    "l2_error_set",
+    "l2_error_del",
+    "l2_error_atomic",
+    "l2_timeout_get",
+    "l2_timeout_fill",
+    "l2_timeout_set",
+    "l2_timeout_del",
+    "l2_timeout_atomic",
     "l2_undecodable",
     "l2_fill_refused",
     "l2_skipped",
@@ -59,6 +67,8 @@ const char *const acc_counter_names[ACC_COUNTERS] = {
     "receive_error_apply",
     "desync_read",
     "tag_delete",
+    "stale_allowed",
+    "consistency_violation",
 };
 
 const uint32_t acc_latency_bounds_us[ACC_LATENCY_BOUNDS] = {
@@ -108,6 +118,18 @@ struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area) {
      * the same. */
     acc_store_release(&seg->stats_of[area], block);
     return block;
+}
+
+void acc_stats_gap(struct acc_segment *seg, uint32_t area) {
+    struct acc_stats *block = acc_incarnation(seg) != 0 ? acc_stats_of(seg, area) : NULL;
+    for (uint32_t i = 0; block == NULL && i < seg->geometry.stats; i++) {
+        struct acc_stats *other = acc_stats_block(seg, i);
+        block = acc_load_acquire(&other->area) == area + 1 ? other : NULL;
+    }
+    if (block != NULL) { /* else nobody has ever used the area */
+        acc_count(block, ACC_GAP);
+        acc_count(block, ACC_FLUSH);
+    }
 }
 
 static void add_to(uint64_t histogram[ACC_LATENCY_SLOTS], uint64_t us) {

@@ -7,6 +7,10 @@
 
 /* This process's block of an area, claimed when first asked for; never NULL. */
 struct acc_stats *acc_stats_of(struct acc_segment *seg, uint32_t area);
+/* Count a gap that ended with a clear, also from a process that is not registered and has no block:
+ * then in one of the area's, whoever owns it, which is safe because these two are never counted but
+ * by atomic adds. */
+void acc_stats_gap(struct acc_segment *seg, uint32_t area);
 /* Sums over all processes that ever were. */
 void acc_stats_sum(const struct acc_segment *seg, uint32_t area, uint64_t out[ACC_COUNTERS]);
 

@@ -56,6 +56,9 @@ const char *__tsan_default_suppressions(void) {
            "race:state_of_word\n"
            "race:read_entry\n" /* of the outbox */
            "race:publish\n"
+           "race:read_slot\n" /* of the ring of events */
+           "race:write_begin\n"
+           "race:write_end\n"
            "race:hurt_bytes\n"     /* of the fuzz test */
            "race:hurt_word\n"      /* the same */
            "race:forget_parent\n"; /* in a child, beside a thread that only the parent has */

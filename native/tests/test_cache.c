@@ -435,7 +435,7 @@ static void model_eight_shards(void) {
 }
 
 static void model_most_shards(void) {
-    run_model(1 << 10, 64, 80000, 0);
+    run_model(1 << 10, 32, 80000, 0);
 }
 
 /* The 47 bits of an index word run over while the rings are in use. */

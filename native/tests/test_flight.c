@@ -561,7 +561,7 @@ static void token_goes_round(void) {
 /* One shard and the most there can be: each key has a record of its own shard. */
 static void shard_counts(void) {
     const uint32_t max_value_size[] = {512 << 10, 64 << 10, 1024};
-    const uint64_t size[] = {2 * MIB, 2 * MIB, 8 * MIB};
+    const uint64_t size[] = {2 * MIB, 2 * MIB, 16 * MIB};
     for (size_t i = 0; i < 3; i++) {
         struct acc_segment *seg = new_segment(size[i], max_value_size[i]);
         struct acc_area area = open_area(seg, "flights");

@@ -7,10 +7,15 @@
  * operation over a second, no value of another key and none that is torn and still passes its sum.
  * Names of areas are left alone: two names on one slot are beyond what a cache can notice. */
 #include "doorbell.h"
+#include "events.h"
+#include "facts.h"
+#include "hotkeys.h"
 #include "leader.h"
+#include "limit.h"
 #include "link.h"
 #include "loads.h"
 #include "outbox.h"
+#include "override.h"
 
 enum { KEYS = 400, VALUE_MAX = 40000, SLOW_MS = 1000 };
 
@@ -178,10 +183,26 @@ static void hurt_tags(struct fuzz *f, uint32_t shard) {
     }
 }
 
+/* An override, a word of the limiter, an event, or how many of those there are. */
+static void hurt_operator(struct fuzz *f) {
+    const struct acc_geometry *g = &f->seg->geometry;
+    uint32_t row = random_below(&f->chance, 2) == 0 ? f->area.base : acc_override_host(f->seg);
+    switch (random_below(&f->chance, 6)) {
+    case 0: hurt_bytes(f, g->override_at, g->shard_at); break;
+    case 1: hurt_word(f, acc_limit_set(f->seg, random_below(&f->chance, ACC_LIMIT_SETS))); break;
+    case 2: hurt_word(f, acc_event_slot(f->seg, random_below(&f->chance, g->events))); break;
+    case 3: hurt_word(f, &acc_event_head(f->seg)->next); break;
+    default:
+        hurt_word(
+            f, &acc_override_row(f->seg, row)->word[random_below(&f->chance, ACC_OVERRIDE_SLOTS)]);
+    }
+}
+
 static void hurt(struct fuzz *f) {
     const struct acc_geometry *g = &f->seg->geometry;
     uint32_t shard = random_below(&f->chance, g->shards);
-    switch (random_below(&f->chance, 17)) {
+    switch (random_below(&f->chance, 18)) {
+    case 16: hurt_operator(f); break;
     case 0: hurt_bytes(f, g->ring_at, g->size); break;
     case 1: hurt_bytes(f, g->index_at, g->ghost_at); break;
     case 2: hurt_bytes(f, g->generation_at, g->tag_at); break;
@@ -411,6 +432,50 @@ static void heal_link(struct fuzz *f) {
     }
 }
 
+/* What operators do, and what they are shown. */
+static void watch(struct fuzz *f) {
+    static struct acc_event events[ACC_EVENTS_MAX];
+    struct acc_segment *seg = f->seg;
+    struct acc_event event = {.op = "fuzz", .result = "ok", .hash = random_bits(&f->chance)};
+    enum acc_option option = (enum acc_option)random_below(&f->chance, ACC_OPTIONS);
+    uint32_t seen, alive;
+    uint64_t number = acc_event_begin(seg, &event);
+    acc_event_add(seg, &event);
+    acc_event_end(seg, random_below(&f->chance, 4) == 0 ? event.hash : number, &event);
+    acc_events_read(seg, events, 1 + random_below(&f->chance, ACC_EVENTS_MAX));
+    acc_limit_allowed(seg, random_bits(&f->chance), 1000000);
+    if (random_below(&f->chance, 8) == 0) {
+        acc_override_set(seg, acc_override_host(seg), option, 0, 1000000000);
+        acc_override_notice(seg);
+        acc_override_seen(seg, &seen, &alive);
+        CHECK_EQ(acc_override_print(seg), acc_override_acted(seg));
+        acc_override_remove(seg, acc_override_host(seg), option);
+    }
+}
+
+/* The tick removes what cannot be, and the ring comes round. */
+static void heal_operator(struct fuzz *f) {
+    const struct acc_event event = {.op = "heal"};
+    acc_override_tick(f->seg);
+    for (uint32_t i = 0; i < 3 * f->seg->geometry.events; i++) {
+        acc_event_add(f->seg, &event);
+    }
+}
+
+/* What people are shown, and what is counted for it. */
+static void show(struct fuzz *f, uint64_t hash) {
+    struct acc_hot_key keys[8];
+    uint32_t facts[ACC_FACTS] = {1}, changed;
+    acc_hot_count(f->seg, f->area.id, hash);
+    uint32_t n = acc_hot_top(f->seg, keys, 8);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(keys[i].area < f->seg->geometry.areas && keys[i].rate >= 0);
+    }
+    CHECK(acc_hot_total(f->seg) >= 0);
+    acc_facts_read(f->seg, f->area.id, facts, &changed);
+    acc_facts_write(f->seg, f->area.id, facts, ACC_FACTS);
+}
+
 static void operate(struct fuzz *f) {
     uint32_t number = random_below(&f->chance, KEYS);
     struct test_key key;
@@ -418,7 +483,7 @@ static void operate(struct fuzz *f) {
     uint32_t later = acc_now(f->seg) + 1000;
     int64_t out, initial = 1;
     uint64_t began = acc_clock_ns();
-    switch (random_below(&f->chance, 19)) {
+    switch (random_below(&f->chance, 20)) {
     case 0: acc_delete(&f->area, &key.key); break;
     case 1: note_status(f, acc_touch(&f->area, &key.key, later, later + 1000, 1000000)); break;
     case 2: note_status(f, acc_expire(&f->area, &key.key, 1000000)); break;
@@ -435,6 +500,8 @@ static void operate(struct fuzz *f) {
     case 12:
     case 13: load_something(f, number); break;
     case 14: look_at_load(f, &key.key); break;
+    case 18: show(f, key.key.hash); break;
+    case 19: watch(f); break;
     case 15:
     case 16:
         f->written = number;
@@ -504,6 +571,7 @@ static void heal(struct fuzz *f) {
         }
     }
     heal_link(f);
+    heal_operator(f);
     CHECK_SEGMENT(f->seg);
     struct test_key key;
     number_key(&f->area, &key, KEYS - 1);

@@ -309,6 +309,23 @@ static void owed_again_before_it_is_paid(void) {
     acc_segment_close(seg);
 }
 
+/* An area may be made to owe a clear; a mapping for reading changes nothing. */
+static void owed_by_order(void) {
+    struct acc_area area = new_area(), other = open_area(area.seg, "b");
+    struct acc_segment *seg = area.seg;
+    acc_outbox_owe(seg, area.id);
+    CHECK(acc_outbox_owed(seg, area.id) && !acc_outbox_owed(seg, other.id));
+    acc_outbox_owe(seg,
+                   area.id); /* while the leader clears it: the clear may have been too early */
+    acc_outbox_paid(seg, area.id);
+    CHECK(acc_outbox_owed(seg, area.id));
+    acc_outbox_paid(seg, area.id);
+    CHECK(!acc_outbox_owed(seg, area.id));
+    acc_outbox_owe(seg, seg->geometry.areas); /* no such area */
+    CHECK_SEGMENT(seg);
+    acc_segment_close(seg);
+}
+
 /* A ring full of long and short keys that were not sent: each lost one is owed, none is torn. */
 static void full_of_unsent(void) {
     struct acc_area area = new_area();
@@ -495,6 +512,25 @@ static void damaged_entry(void) {
     acc_segment_close(seg);
 }
 
+/* A word that says that a living process, even this one, writes what nobody has been given yet. */
+static void writer_ahead(void) {
+    struct acc_area area = new_area();
+    struct acc_segment *seg = area.seg;
+    struct acc_outbox_slot *slot = acc_outbox_slot(seg, 3);
+    for (uint64_t lap = 2; lap < 1u << 30; lap <<= 7) { /* the first that is given out is lap 1 */
+        uint64_t held = lap << 33 | (uint64_t)acc_incarnation(seg) << 3 | 1; /* WRITING */
+        slot->control = held;
+        CHECK_EQ(1, acc_outbox_check(seg, ignore_violation, NULL));
+        for (uint32_t i = 0; i < seg->geometry.outbox && slot->control == held; i++) {
+            send(&area, "k", ACC_NOTE_SET);
+        }
+        CHECK(slot->control != held);
+        CHECK(!acc_outbox_owed(seg, area.id));
+        CHECK_SEGMENT(seg);
+    }
+    acc_segment_close(seg);
+}
+
 static void garbage(void) {
     struct acc_area area = new_area();
     struct acc_segment *seg = area.seg;
@@ -539,5 +575,6 @@ static void garbage(void) {
 RUN(60, TEST(one_entry), TEST(keys_of_all_lengths), TEST(oldest_first_and_limited),
     TEST(needless_entries), TEST(recent_entries), TEST(heard_though_given_up), TEST(own_set),
     TEST(own_sets_in_another_order), TEST(notes_of_nothing), TEST(overwritten_unsent),
-    TEST(owed_again_before_it_is_paid), TEST(full_of_unsent), TEST(owner_killed), TEST(held_slots),
-    TEST(killed_in_a_crowd), TEST(threads), TEST(damaged_entry), TEST(garbage))
+    TEST(owed_again_before_it_is_paid), TEST(owed_by_order), TEST(full_of_unsent),
+    TEST(owner_killed), TEST(held_slots), TEST(killed_in_a_crowd), TEST(threads),
+    TEST(damaged_entry), TEST(writer_ahead), TEST(garbage))

@@ -22,31 +22,41 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
                            g.process_at,
                            g.area_at,
                            g.stats_at,
+                           g.facts_at,
+                           g.hot_at,
                            g.flight_at,
                            g.turn_at,
                            g.link_at,
                            g.outbox_at,
                            g.generation_at,
                            g.tag_at,
+                           g.override_at,
+                           g.limit_at,
+                           g.event_at,
                            g.shard_at,
                            g.index_at,
                            g.ghost_at,
                            g.ring_at};
-    const uint64_t length[] = {0,
-                               g.processes * sizeof(struct acc_process),
-                               g.areas * sizeof(struct acc_area_slot),
-                               g.stats * sizeof(struct acc_stats),
-                               (uint64_t)g.shards * g.flight_groups * ACC_FLIGHT_GROUP *
-                                   sizeof(struct acc_flight),
-                               g.turns * sizeof(struct acc_turn),
-                               sizeof(struct acc_link),
-                               g.outbox * sizeof(struct acc_outbox_slot),
-                               g.generations * 8ull,
-                               g.tags * sizeof(struct acc_tag_slot),
-                               g.shards * sizeof(struct acc_shard),
-                               (uint64_t)g.shards * g.buckets * sizeof(struct acc_bucket),
-                               (uint64_t)g.shards * g.ghost_lines * sizeof(struct acc_ghosts),
-                               g.shards * g.shard_ring_bytes};
+    const uint64_t length[] = {
+        0,
+        g.processes * sizeof(struct acc_process),
+        g.areas * sizeof(struct acc_area_slot),
+        g.stats * sizeof(struct acc_stats),
+        g.areas * sizeof(struct acc_facts),
+        sizeof(struct acc_hot_head) + g.hot * sizeof(struct acc_hot_bucket),
+        (uint64_t)g.shards * g.flight_groups * ACC_FLIGHT_GROUP * sizeof(struct acc_flight),
+        g.turns * sizeof(struct acc_turn),
+        sizeof(struct acc_link),
+        g.outbox * sizeof(struct acc_outbox_slot),
+        g.generations * 8ull,
+        g.tags * sizeof(struct acc_tag_slot),
+        (g.areas + 1) * sizeof(struct acc_overrides),
+        ACC_LIMIT_SETS * sizeof(struct acc_limits),
+        sizeof(struct acc_event_head) + g.events * sizeof(struct acc_event_slot),
+        g.shards * sizeof(struct acc_shard),
+        (uint64_t)g.shards * g.buckets * sizeof(struct acc_bucket),
+        (uint64_t)g.shards * g.ghost_lines * sizeof(struct acc_ghosts),
+        g.shards * g.shard_ring_bytes};
     for (size_t i = 1; i < sizeof at / sizeof *at; i++) {
         CHECK_EQ(0, at[i] % ACC_LINE);
         CHECK(at[i] >= at[i - 1] + length[i - 1]);
@@ -54,6 +64,7 @@ static void check_geometry(uint64_t size, uint32_t max_value_size) {
     CHECK(g.ring_at + g.shards * g.shard_ring_bytes <= size);
     CHECK_EQ(0, g.shard_ring_bytes % ACC_LINE);
     CHECK(g.ring_at * 100 <= size * 15);
+    CHECK(g.events >= 128 && g.events <= 8192 && (g.events & (g.events - 1)) == 0);
     CHECK(g.outbox >= 256 && g.outbox == 1u << g.outbox_bits);
     CHECK((uint64_t)g.outbox * sizeof(struct acc_outbox_slot) <= size / 64);
     for (int ring = 0; ring < 2; ring++) {
@@ -265,7 +276,7 @@ static void private_segment(void) {
         CHECK(is_there(&area, &key.key));
     }
     acc_maintenance_tick(seg);
-    CHECK_EQ(acc_incarnation(seg), area.incarnation);
+    CHECK_EQ(acc_incarnation(seg), (uint32_t)area.stamp);
     CHECK_SEGMENT(seg);
     acc_segment_close(seg);
 }

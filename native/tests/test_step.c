@@ -8,11 +8,16 @@
  * made visible. Stopped there: readers find whole values and the key that is written, old or new.
  * Stopped there while another deletes or writes (at POINTS instructions of each operation, all with
  * 0): what has been deleted stays so. */
+#include "events.h"
 #include "evict.h"
+#include "facts.h"
+#include "hotkeys.h"
 #include "leader.h"
+#include "limit.h"
 #include "link.h"
 #include "loads.h"
 #include "outbox.h"
+#include "override.h"
 
 #include <sys/ptrace.h>
 
@@ -41,6 +46,8 @@ enum command {
     OPEN_AREA,
     OPEN_VERSION,
     COUNT,
+    COUNT_READ,
+    TELL_FACTS,
     LEAD,
     LEAD_ALONE,
     FINISH,
@@ -60,6 +67,14 @@ enum command {
     FINISH_TAGGED,
     DELETE_TAGS,
     EXPIRE_TAGS,
+    OVERRIDE_MODE,
+    REMOVE_MODE,
+    END_PASSED,
+    NOTICE,
+    EVENT_BEGIN,
+    EVENT_END,
+    EVENT_ADD,
+    LIMIT,
     QUIT,
 };
 
@@ -93,8 +108,12 @@ struct stepper {
     const struct acc_ticket *leading; /* likewise, of a flight that is led beside the operation */
     uint8_t *item;                    /* of OP_KEY before the operation, which may write in it */
     uint64_t item_size;
+    bool of_operator;         /* overrides, events and the limiter are audited too */
+    uint64_t mode, anew;      /* the area's mode and its generation, before the operation */
+    uint64_t kind;            /* of log lines, that the operation is about */
     bool of_tags;             /* so is who goes by the area's tag_epoch */
     uint64_t epoch;           /* of that, before the operation */
+    bool of_shown;            /* what is shown to people is audited too */
     bool of_link;             /* the outbox is audited too */
     uint32_t unsent;          /* entries of ours in it that are to be found, or owed */
     bool damaged;             /* a ring is garbage until the operation has mended it */
@@ -218,6 +237,41 @@ static void tags_in_child(struct acc_area *area, struct shared *shared, uint8_t 
     }
 }
 
+enum { EVENT_HASH = 77 };
+
+static struct acc_event event_of(const char *op, uint64_t hash) {
+    struct acc_event event = {.hash = hash, .count = 5, .took_ns = hash};
+    memcpy(event.op, op, strlen(op));
+    memcpy(event.result, op, strlen(op));
+    memcpy(event.error_kind, op, strlen(op));
+    return event;
+}
+
+/* Overrides, events, log lines. */
+static void operate_in_child(struct acc_area *area, struct shared *shared) {
+    struct acc_segment *seg = area->seg;
+    const struct acc_event event = event_of("child", EVENT_HASH);
+    raise(MARKER);
+    switch (shared->command) {
+    case OVERRIDE_MODE:
+        acc_override_set(seg, area->id, ACC_OPTION_MODE, ACC_MODE_BOTH, 5000000000);
+        break;
+    case REMOVE_MODE: acc_override_remove(seg, area->id, ACC_OPTION_MODE); break;
+    case END_PASSED: acc_override_tick(seg); break;
+    case NOTICE: acc_override_notice(seg); break;
+    case EVENT_BEGIN: shared->number = acc_event_begin(seg, &event); break;
+    case EVENT_END: acc_event_end(seg, shared->number, &event); break;
+    case EVENT_ADD: acc_event_add(seg, &event); break;
+    default: shared->status = acc_limit_allowed(seg, shared->version << 40, 1000000000) < 0;
+    }
+}
+
+static void facts_of(uint64_t version, uint32_t facts[ACC_FACTS]) {
+    for (uint32_t i = 0; i < ACC_FACTS; i++) {
+        facts[i] = (uint32_t)version;
+    }
+}
+
 /* One operation between two markers. */
 static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *shared,
                  uint8_t *value) {
@@ -227,6 +281,10 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
     case READ: read_in_child(area, shared); return;
     case INCR: text_key(area, &key, "counter"); break;
     default: number_key(area, &key, OP_KEY);
+    }
+    if (shared->command >= OVERRIDE_MODE) {
+        operate_in_child(area, shared);
+        return;
     }
     if (shared->command >= SET_TAGGED) {
         tags_in_child(area, shared, value);
@@ -256,6 +314,13 @@ static void obey(struct acc_segment *seg, struct acc_area *area, struct shared *
         shared->status = acc_incr(area, &key.key, 1, &initial, 0, 0, ACC_LOCK_BUDGET_NS, &out);
         break;
     case CLEAR: acc_area_clear(area); break;
+    case COUNT_READ: acc_hot_count(seg, area->base, shared->number); break;
+    case TELL_FACTS: {
+        uint32_t facts[ACC_FACTS];
+        facts_of(shared->version, facts);
+        acc_facts_write(seg, area->id, facts, ACC_FACTS);
+        break;
+    }
     case ENTER:
         acc_process_leave(seg);
         shared->status = acc_process_enter(seg, NULL);
@@ -292,7 +357,7 @@ static void run_child(const char *path, struct shared *shared) {
         _exit(1);
     }
     area.stats = acc_stats_of(seg, area.id);
-    area.incarnation = acc_incarnation(seg);
+    area.stamp = acc_load_relaxed(&seg->self->stamp);
     for (;;) {
         raise(MARKER);
         if (shared->command == QUIT) {
@@ -344,7 +409,7 @@ static struct stepper *new_stepper(void) {
     s->image = malloc(2 * MIB);
     CHECK_STATUS(ACC_OK, acc_area_open(s->seg, "step", 4, &s->area));
     s->area.stats = acc_stats_of(s->seg, s->area.id);
-    s->area.incarnation = acc_incarnation(s->seg);
+    s->area.stamp = acc_load_relaxed(&s->seg->self->stamp);
     /* Keys are hashed alike in the copy, and its process has an id that is nobody's in the
      * original. */
     memcpy(s->audit->hash_key, s->seg->hash_key, sizeof s->audit->hash_key);
@@ -353,7 +418,7 @@ static struct stepper *new_stepper(void) {
     CHECK_STATUS(ACC_OK, acc_area_open(s->audit, "step", 4, &s->audit_area));
     CHECK_EQ(s->area.id, s->audit_area.id);
     s->audit_area.stats = &s->audit->lost_stats;
-    s->audit_area.incarnation = acc_incarnation(s->audit);
+    s->audit_area.stamp = acc_load_relaxed(&s->audit->self->stamp);
     s->deleter = &s->area;
     s->version = 1;
     s->pid = fork_child();
@@ -646,6 +711,34 @@ static void audit_link(struct stepper *s) {
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
 }
 
+enum { HOT_KEYS = 40, HOT_NEW = 30 }; /* hashes, all of one bucket */
+
+/* The copy: nothing is shown that nobody counted or wrote, and both tables serve. */
+static void audit_shown(struct stepper *s) {
+    struct acc_segment *audit = s->audit;
+    struct acc_hot_key keys[2 * ACC_HOT_WAYS];
+    uint32_t facts[ACC_FACTS], changed;
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    uint32_t n = acc_hot_top(audit, keys, 2 * ACC_HOT_WAYS);
+    CHECK(n >= ACC_HOT_WAYS - 1 && n <= ACC_HOT_WAYS);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(keys[i].hash < HOT_KEYS);
+        CHECK_EQ(s->area.base, keys[i].area);
+    }
+    for (int i = 0; i < 200; i++) {
+        acc_hot_count(audit, s->area.base, HOT_KEYS);
+    }
+    CHECK(acc_hot_top(audit, keys, 1) == 1 && keys[0].hash == HOT_KEYS);
+    if (acc_facts_read(audit, s->area.id, facts, &changed)) {
+        for (uint32_t i = 1; i < ACC_FACTS; i++) {
+            CHECK_EQ(facts[0], facts[i]);
+        }
+    }
+    facts_of(1, facts);
+    acc_facts_write(audit, s->area.id, facts, ACC_FACTS);
+    CHECK(acc_facts_read(audit, s->area.id, facts, &changed) && facts[0] == 1);
+}
+
 static uint64_t word_of(struct acc_segment *seg, const struct acc_area *area, uint64_t number) {
     struct test_key key;
     struct acc_found found;
@@ -676,6 +769,62 @@ static void audit_tags(struct stepper *s) {
     CHECK(has_value(&s->audit_area, &key.key, "next", 4));
     mark_letters(&s->audit_area, "b", false);
     CHECK(!is_there(&s->audit_area, &key.key));
+    CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
+}
+
+static bool is_whole_event(const struct acc_event *event) {
+    bool of_child = event->hash == EVENT_HASH;
+    const struct acc_event wanted = event_of(of_child ? "child" : "parent", event->hash);
+    bool begun = memcmp(event->op, wanted.op, sizeof wanted.op) == 0 && event->count == 5 &&
+                 event->pid != 0 && event->incarnation != 0 && event->time_ns != 0;
+    return begun && (event->running || (event->took_ns == wanted.took_ns &&
+                                        memcmp(event->result, wanted.result, 12) == 0 &&
+                                        memcmp(event->error_kind, wanted.error_kind, 16) == 0));
+}
+
+/* How many there are of the child, each event whole. */
+static uint32_t events_of_child(struct acc_segment *seg, struct acc_event *newest) {
+    static struct acc_event events[ACC_EVENTS_MAX];
+    uint32_t found = acc_events_read(seg, events, ACC_EVENTS_MAX), of_child = 0;
+    for (uint32_t i = found; i-- > 0;) {
+        CHECK(is_whole_event(&events[i]));
+        CHECK(i == 0 || events[i - 1].number > events[i].number);
+        if (events[i].hash == EVENT_HASH) {
+            *newest = events[i];
+            of_child++;
+        }
+    }
+    return of_child;
+}
+
+/* The copy, as an operator finds it.  Once the mode is another one, the area has begun anew.  An event
+ * that has begun is there, and shown as cut off until all of its end is; and the next one is the
+ * newest.  A line was allowed, or is. */
+static void audit_operator(struct stepper *s, enum command command) {
+    struct acc_segment *audit = s->audit;
+    uint32_t area = s->audit_area.id;
+    struct acc_event newest = {0}, next = event_of("parent", 5);
+    memcpy(audit->base, s->seg->base, audit->geometry.size);
+    memset(audit->base + audit->geometry.process_at, 0,
+           audit->geometry.processes * sizeof(struct acc_process));
+    CHECK(acc_override_row(audit, area)->word[ACC_OPTION_MODE] == s->mode ||
+          acc_area_slot(audit, area)->generation > s->anew);
+    if (command != LIMIT) {
+        uint32_t of_child = events_of_child(audit, &newest);
+        CHECK(of_child <= 1);
+        CHECK(command != EVENT_END || of_child == 1);
+        CHECK(of_child == 0 || acc_process_dead(audit, newest.incarnation));
+        CHECK(of_child == 0 || newest.running || command >= EVENT_END);
+        acc_event_add(audit, &next);
+        static struct acc_event last[1];
+        CHECK_EQ(1, acc_events_read(audit, last, 1));
+        CHECK(is_whole_event(&last[0]) && last[0].hash == 5);
+    } else {
+        CHECK(acc_limit_allowed(audit, s->kind, 1000000000) <= 0);
+        CHECK_EQ(-1, acc_limit_allowed(audit, s->kind, 1000000000));
+    }
+    acc_override_tick(audit);
+    CHECK_EQ(acc_override_print(audit), acc_override_acted(audit));
     CHECK_EQ(0, acc_maintenance_check(audit, print_violation, NULL));
 }
 
@@ -717,6 +866,9 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
     begin_command(s, command);
     s->copied = 0;
     s->epoch = acc_area_slot(s->seg, s->area.id)->tag_epoch;
+    s->anew = acc_area_slot(s->seg, s->area.id)->generation;
+    s->mode = acc_override_row(s->seg, s->area.id)->word[ACC_OPTION_MODE];
+    s->kind = wanted << 40;
     s->old_fresh = is_fresh(s, &s->area);
     find_item(s);
     memcpy(s->image, s->seg->base, s->seg->geometry.size);
@@ -730,8 +882,14 @@ static void walk(struct stepper *s, enum command command, bool must_be_there) {
             if (s->of_link) {
                 audit_link(s);
             }
+            if (s->of_shown) {
+                audit_shown(s);
+            }
             if (s->of_tags) {
                 audit_tags(s);
+            }
+            if (s->of_operator) {
+                audit_operator(s, command);
             }
             if (s->waiting != NULL) {
                 audit_loads(s, *s->waiting, wanted);
@@ -1166,7 +1324,7 @@ static struct acc_area open_version(struct stepper *s, uint32_t print) {
     struct acc_area area;
     CHECK_STATUS(ACC_OK, acc_area_open_version(s->seg, "step", 4, print, &area));
     area.stats = acc_stats_of(s->seg, area.base);
-    area.incarnation = acc_incarnation(s->seg);
+    area.stamp = acc_load_relaxed(&s->seg->self->stamp);
     return area;
 }
 
@@ -1265,6 +1423,25 @@ static void outbox(void) {
     end_stepper(s);
 }
 
+/* A read is counted of a key that is in the table, and of ever new ones, of which some take the place
+ * of another; areas are bound with other options each time. */
+static void shown_to_people(void) {
+    struct stepper *s = new_stepper();
+    for (uint64_t hash = 0; hash < ACC_HOT_WAYS; hash++) {
+        acc_hot_count(s->seg, s->area.base, hash);
+    }
+    s->of_shown = true;
+    for (uint64_t hash = HOT_NEW; hash < HOT_KEYS; hash++) {
+        s->shared->number = hash;
+        walk(s, COUNT_READ, false);
+        s->shared->number = 0;
+        walk(s, COUNT_READ, false);
+        walk(s, TELL_FACTS, false);
+    }
+    CHECK(s->images > 3 * (HOT_KEYS - HOT_NEW));
+    end_stepper(s);
+}
+
 static void leader_and_link(void) {
     struct stepper *s = new_stepper();
     s->of_link = true;
@@ -1321,6 +1498,102 @@ static void ring_comes_round_beside(void) {
         }
     }
     CHECK_EQ(0, acc_maintenance_check(s->seg, print_violation, NULL));
+    end_stepper(s);
+}
+
+static void operators(void) {
+    struct stepper *s = new_stepper();
+    const struct acc_event event = event_of("parent", 1);
+    uint32_t id = s->area.id;
+    s->of_operator = true;
+    const enum command changes[] = {OVERRIDE_MODE, REMOVE_MODE, END_PASSED};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        put(s, OP_KEY, 300);
+        uint64_t before = *s->area.generation;
+        acc_override_set(s->seg, id, ACC_OPTION_MODE, ACC_MODE_LOCAL, 0);
+        if (changes[i] == END_PASSED) {
+            acc_override_row(s->seg, id)->word[ACC_OPTION_MODE] |= 1ull << 32; /* long passed */
+        }
+        CHECK_EQ(before, *s->area.generation);
+        walk(s, changes[i], false);
+        CHECK(acc_override_row(s->seg, id)->word[ACC_OPTION_MODE] != s->mode);
+        CHECK_EQ(0, read_version(s, &s->area, OP_KEY));
+        walk(s, NOTICE, false);
+    }
+    for (uint32_t i = 0; i < (is_long() ? 300u : 3u); i++) {
+        acc_event_add(s->seg, &event);
+        walk(s, EVENT_BEGIN, false);
+        CHECK(s->shared->number != 0);
+        walk(s, EVENT_END, false);
+        for (uint32_t n = 0; n < s->seg->geometry.events; n++) {
+            acc_event_add(s->seg, &event); /* so that one of the child's is in the ring */
+        }
+        walk(s, EVENT_ADD, false);
+        for (uint32_t n = 0; n < s->seg->geometry.events; n++) {
+            acc_event_add(s->seg, &event);
+        }
+    }
+    walk(s, LIMIT, false);
+    CHECK_EQ(0, s->shared->status);
+    printf("%s: %llu instructions, %llu images\n", harness.name, (unsigned long long)s->steps,
+           (unsigned long long)s->images);
+    end_stepper(s);
+}
+
+/* The child stops after each instruction with which it notes an event, the ring comes round over its
+ * slot, and it goes on: no event is half of one and half of another. */
+static void events_come_round_beside(void) {
+    struct stepper *s = new_stepper();
+    const struct acc_event event = event_of("parent", 1);
+    const enum command commands[] = {EVENT_ADD, EVENT_BEGIN, EVENT_END};
+    uint32_t slots = s->seg->geometry.events;
+    for (size_t c = 0; c < sizeof commands / sizeof *commands; c++) {
+        begin_command(s, EVENT_BEGIN);
+        finish_command(s);
+        uint64_t total = instructions_of(s, commands[c]);
+        uint64_t stride = is_long() ? 1 : 1 + total / 200;
+        for (uint64_t stop = 0; stop <= total; stop += stride) {
+            struct acc_event newest;
+            begin_command(s, EVENT_BEGIN);
+            finish_command(s);
+            begin_command(s, commands[c]);
+            for (uint64_t n = 0; n < stop && !s->done; n++) {
+                step(s);
+            }
+            for (uint32_t n = 0; n < slots + 3; n++) {
+                acc_event_add(s->seg, &event);
+            }
+            finish_command(s);
+            CHECK(events_of_child(s->seg, &newest) <= 1);
+            for (uint32_t n = 0; n < slots + 3; n++) {
+                acc_event_add(s->seg, &event);
+            }
+            CHECK_EQ(0, events_of_child(s->seg, &newest));
+            CHECK_EQ(0, acc_events_check(s->seg, print_violation, NULL));
+        }
+    }
+    printf("%s: %llu instructions\n", harness.name, (unsigned long long)s->steps);
+    end_stepper(s);
+}
+
+/* The child stops after each instruction with which it asks for a line, another asks, it goes on: one
+ * of the two is allowed, and the other one is counted. */
+static void limit_beside(void) {
+    struct stepper *s = new_stepper();
+    s->shared->version = ++s->version;
+    uint64_t total = instructions_of(s, LIMIT);
+    for (uint64_t stop = 0; stop <= total; stop++) {
+        s->shared->version = ++s->version;
+        begin_command(s, LIMIT);
+        for (uint64_t n = 0; n < stop && !s->done; n++) {
+            step(s);
+        }
+        int64_t answer = acc_limit_allowed(s->seg, s->version << 40, 1000000000);
+        finish_command(s);
+        CHECK(answer <= 0);
+        CHECK_EQ(answer == 0, s->shared->status != 0);
+        CHECK_EQ(1, acc_limit_allowed(s->seg, s->version << 40, 0));
+    }
     end_stepper(s);
 }
 
@@ -1607,7 +1880,11 @@ int main(int argc, char **argv) {
         TEST(version_opened),
         TEST(outbox),
         TEST(leader_and_link),
+        TEST(shown_to_people),
         TEST(ring_comes_round_beside),
+        TEST(operators),
+        TEST(events_come_round_beside),
+        TEST(limit_beside),
         TEST(reader_stops_anywhere),
         TEST(delete_beside_anything),
         TEST(delete_beside_versions),

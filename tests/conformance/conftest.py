@@ -101,7 +101,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "sqlite_backend.py"
 
 OVER_REDIS = (
     *("test_basics", "test_atomic", "test_lives", "test_codecs", "test_snapshots"),
-    *("test_tags_api", "test_views"),
+    *("test_tags_api", "test_views", "test_events"),
     *("test_seed_cache", "test_seed_operator", "test_seed_redis"),
 )
 """Modules whose tests are about both levels alike."""

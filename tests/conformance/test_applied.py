@@ -10,6 +10,7 @@ from accelerator.process_local import COUNTERS, LATENCY_BOUNDS, NOT_STORED
 
 UINT64_MAX = (1 << 64) - 1
 SEQ_MAX = (1 << 48) - 1
+OPS = ("get", "fill", "set", "del", "atomic")
 
 
 @pytest.fixture
@@ -193,8 +194,7 @@ class TestCounting:
     def test_names(self, cache: Any) -> None:
         """Each counter of the second level has its name."""
         names = {
-            "l2_error",
-            "l2_timeout",
+            *(f"l2_{kind}_{op}" for kind in ("error", "timeout") for op in OPS),
             "l2_undecodable",
             "l2_fill_refused",
             "l2_skipped",

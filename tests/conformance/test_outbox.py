@@ -279,6 +279,26 @@ class TestOverflow:
             segment.outbox_paid(owed[0])
             assert [] == segment.outbox_owed()
 
+    def test_owe(self, cache: Any, make: Any, segment: Any) -> None:
+        """An area may be made to owe one: Redis is not read until it is paid, here and nowhere."""
+        for each in (cache, make("other")):
+            each.peek("nothing")
+        assert frozenset() == segment.outbox_unsent("area")
+        segment.outbox_owe("area")
+        assert ["area"] == segment.outbox_owed()
+        assert segment.outbox_unsent("area") is None
+        assert frozenset() == segment.outbox_unsent("other")
+        segment.outbox_owe("area")  # while it is being cleared: that was too early for this one
+        segment.outbox_paid("area")
+        assert ["area"] == segment.outbox_owed()
+        segment.outbox_paid("area")
+        assert [] == segment.outbox_owed()
+
+    def test_owe_unknown(self, segment: Any) -> None:
+        """Nobody would pay what an area owes that there is not."""
+        with pytest.raises(KeyError, match="nobody"):
+            segment.outbox_owe("nobody")
+
     def test_dropped(self, cache: Any, segment: Any) -> None:
         """What is lost is counted; the newest entries stay."""
         count = overflow(cache, segment)

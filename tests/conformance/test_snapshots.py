@@ -12,7 +12,7 @@ import pytest
 from accelerator import LoaderError, local
 from accelerator.observability import diagnostics, metrics
 from accelerator.observability.diagnostics import DiagnosticSnapshot
-from accelerator.observability.metrics import METRICS, PREFIX, MetricsSnapshot
+from accelerator.observability.metrics import METRICS, PREFIX, MetricsSnapshot, split
 
 
 def values(points: list[Any]) -> dict[tuple[str, ...], Any]:
@@ -124,6 +124,7 @@ class TestDiagnostics:
         with pytest.raises(LoaderError):
             make("strict", error_ttl=0.001).get_or_load("key", load)
         expected = {"allow_stale": True, "on_error": False, "life": 60.0, "served": 1}
+        expected["allowed"] = 2  # the plain read and the load
         assert expected == cache.diagnostic_snapshot()["stale"]
 
 
@@ -154,7 +155,7 @@ class TestPoints:
             for label, source in metric.sources.items():
                 if source in counted:
                     name = metric.name.removeprefix(PREFIX)
-                    assert counted[source] == shown[(name, label) if label else (name,)]
+                    assert counted[source] == shown[(name, *split(metric, label).values())]
         assert 1 == shown["store_rejected_total", "encode"]
         assert 2 == shown["load_latency_seconds",]["count"]
         assert 2 == shown["entries",]

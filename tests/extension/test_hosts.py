@@ -256,7 +256,7 @@ class TestPluggedIn:
         with testing.isolated(remote=Broken(file), namespace="shop", freshness_bound=60.0):
             cache = LevelCache("area", loader=lambda key: key)
             assert 7 == cache.get(7)
-            assert 0 < cache.metrics_snapshot()["l2_error"]
+            assert 0 < cache.metrics_snapshot()["l2_error_fill"]
 
     @pytest.mark.parametrize("answer", [None, 7, "x", (1,), [None], object(), Written("x", "y")])  # type: ignore[arg-type]
     def test_answers_to_changes(self, example: Any, file: Path, answer: Any) -> None:

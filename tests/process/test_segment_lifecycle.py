@@ -724,6 +724,13 @@ class TestCollect:
         assert file_of(name) in segment.collect(UID)
         assert not file_of(name).path.exists()
 
+    def test_master_without_init(self) -> None:
+        """A master that has ended is gone, also where nobody waits for it."""
+        assert segment.process_start_time(os.getpid()) is not None
+        with subprocess.Popen([sys.executable, "-c", ""]) as master:
+            os.waitid(os.P_PID, master.pid, os.WEXITED | os.WNOWAIT)
+            assert segment.process_start_time(master.pid) is None
+
     def test_by_attach(self, name: str, fork: Fork) -> None:
         """Any attach does the same."""
         leave_dead(fork, name)

@@ -27,6 +27,11 @@ Areas = Mapping[str, Mapping[str, Any]]
 """Options of LevelCache by area; made before the workers are forked."""
 
 
+def failed_calls(counters: Mapping[str, int]) -> int:
+    """Add up the calls of Redis that have failed, whatever they were for."""
+    return sum(n for name, n in counters.items() if name.startswith(("l2_error_", "l2_timeout_")))
+
+
 class WorkerError(AssertionError):
     """Something was raised in a worker; the text is its traceback."""
 
@@ -140,6 +145,10 @@ class Host:
     def counters(self, area: str = "area") -> dict[str, int]:
         """Over all workers."""
         return dict(self.call(f"{area}.metrics_snapshot"))
+
+    def failed_calls(self, area: str = "area") -> int:
+        """Calls of Redis that have failed."""
+        return failed_calls(self.counters(area))
 
     def count(self, counter: str, area: str = "area") -> int:
         """One of the counters."""

@@ -72,12 +72,6 @@ def ask_starved(times: int, interval: float = 0.25) -> list[float]:
 # --- here ---------------------------------------------------------------------------------------
 
 
-def failing(host: Any) -> int:
-    """Calls of Redis that have failed, of all workers."""
-    counters = host.counters()
-    return int(counters["l2_error"] + counters["l2_timeout"])
-
-
 def all_ask(host: Any, times: int = 1) -> list[float]:
     """Have all workers ask at the same time; the seconds that each call took."""
     for worker in host.workers:
@@ -108,7 +102,7 @@ class TestOpening:
         """
         server.stop()
         took = all_ask(host, 6)
-        failed = failing(host)
+        failed = host.failed_calls()
         # Who did not get to run for 50 ms is not counted against Redis.
         starved = sum(seconds > 0.15 for seconds in took)
         assert FAILURES <= failed <= FAILURES + WORKERS - 1 + starved
@@ -127,12 +121,12 @@ class TestOpening:
 
     def test_no_command_before_the_probe(self, open_host: Any) -> None:
         """While it is open, no worker asks Redis anything."""
-        host, before = open_host, failing(open_host)
+        host, before = open_host, open_host.failed_calls()
         left = host.link()["open_for"]
         rounds = 0
         while True:
             all_ask(host, 5)
-            asked, link = failing(host), host.link()
+            asked, link = host.failed_calls(), host.link()
             if not 0 < link["open_for"] <= left:
                 break  # half-open, or open again after a probe
             left = link["open_for"]
@@ -145,9 +139,9 @@ class TestOpening:
         host = open_host
         for pause in (1.0, 2.0):
             until(lambda: host.link()["breaker"] == "half-open")
-            before, skipped = failing(host), host.count("l2_skipped")
+            before, skipped = host.failed_calls(), host.count("l2_skipped")
             all_ask(host)
-            assert 1 == failing(host) - before
+            assert 1 == host.failed_calls() - before
             assert WORKERS - 1 == host.count("l2_skipped") - skipped
             if pause == 1.0:
                 link = host.link()
@@ -159,13 +153,13 @@ class TestOpening:
         host = open_host
         server.resume()
         until(lambda: host.link()["breaker"] == "closed" and host.link()["settled"])
-        before = failing(host)
+        before = host.failed_calls()
         host.call("set", "key", "value")
         for worker in host.workers:
             assert "value" == worker.call("get", "key")
         skipped = host.count("l2_skipped")
         assert all(seconds < 5 for seconds in all_ask(host, 5))
-        assert before == failing(host)
+        assert before == host.failed_calls()
         assert skipped == host.count("l2_skipped")
 
 
@@ -184,7 +178,7 @@ class TestStarved:
         [starved] = [worker for worker in host.workers if worker is not other]
         proxy.mode("delay", seconds=0.3)
         starved.call(ask_starved, FAILURES)
-        assert FAILURES == failing(host)
+        assert FAILURES == host.failed_calls()
         assert "closed" == other.call(hosts.link)["breaker"]
         other.call(ask, FAILURES)
         assert "open" == other.call(hosts.link)["breaker"]

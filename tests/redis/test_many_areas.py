@@ -27,7 +27,8 @@ class TestManyAreas:
                     threads = len(list(TASKS.iterdir()))
             assert list(range(AREAS)) == [each.get("key") for each in made]
             assert "in memory of this process, alone" in caplog.text
-            assert threads == len(list(TASKS.iterdir()))
+            # Of other tests some may end meanwhile.
+            assert threads >= len(list(TASKS.iterdir()))
             seconds = {each._second._second for each in made if each._second is not None}
             assert 2 == len(seconds)
         deadline = time.monotonic() + 30.0

@@ -33,7 +33,10 @@ KEY = b"skey"
 TAG = b"tag"
 """Carried by the value of the key, whoever has stored it."""
 
-WRITES = ("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag")
+WRITES = (
+    *("write", "own", "cross", "clear", "tag", "own_tag", "dying_tag", "probed"),
+    *("queued", "queued_cross", "dying"),
+)
 FAULTS: Mapping[str, float] = {
     "beat_late": 2.0,
     "beat_lost": 0.0,
@@ -259,8 +262,21 @@ class Leader:
             else:
                 self.follower.heartbeat(data)
             self.world.read()
+        self.answer()
         self.follower.flush()
         self.world.read()
+
+    def answer(self) -> None:
+        """Answer probes; one is answered too early if what came before it is still to be done."""
+        for probe in self.follower.probes():
+            self.world.answers += 1
+            server, value = self.world.probed[probe.nonce]
+            history = message.replication_hash(server.name.encode())
+            # Of a history whose end this host has not heard of, nothing can be said.
+            if self.follower._areas[AREA].replication != history or server is not self.world.server:
+                continue
+            if self.world.memory.value is not None and self.world.memory.value < value:
+                raise Violation(f"at {self.world.now} it answered before it had come so far")
 
     def replay(self) -> None:
         """Read the parts of the log that are asked for."""
@@ -270,6 +286,7 @@ class Leader:
                 continue
             entries = self.world.server.entries(replay.first, replay.last, replay.limit)
             self.follower.replayed(replay, entries, self.world.now)
+            self.answer()
             self.world.read()
 
 
@@ -296,6 +313,9 @@ class World:
         """How much of what has come a leader takes this second."""
         self.repairs = 0
         self.served = 0
+        self.answers = 0
+        self.probed: dict[bytes, tuple[Server, int]] = {}
+        """By the nonce of each probe: where it was sent, and what was true then."""
         self.memory.store(self.current)
         self.leaders: list[Leader] = []
         self.lead()
@@ -383,6 +403,17 @@ class World:
         """Another host writes another key, which nobody reads here."""
         self.server.write(OTHER, message.FORGET, [0], b"sother")
 
+    def do_probed(self) -> None:
+        """Another host writes, and somebody asks who has heard of it."""
+        self.do_write()
+        self.do_probe()
+
+    def do_probe(self) -> None:
+        """Somebody asks who has come so far."""
+        nonce = len(self.probed).to_bytes(message.NONCE_SIZE, "big")
+        self.probed[nonce] = self.server, self.current
+        self.server.write(OTHER, message.PROBE, [0], nonce)
+
     def do_clear(self) -> None:
         """Another host clears the area."""
         self.change()
@@ -427,6 +458,31 @@ class World:
         self.memory.store(self.current + 1, note)
         self.change()
         self.server.write(OWN, message.SET, [note])
+
+    def do_queued(self) -> None:
+        """A process of this host sets while it is kept from Redis: it is told as a delete."""
+        note = next(self.notes)
+        self.memory.store(self.current + 1, note)
+        self.change()
+        self.server.write(OWN, message.FORGET, [note])
+
+    def do_queued_cross(self) -> None:
+        """The same, and before it is told another process sets, here and in Redis."""
+        queued, direct = next(self.notes), next(self.notes)
+        self.memory.store(self.current + 2, queued)
+        self.memory.store(self.current + 1, direct)
+        self.change()
+        self.server.write(OWN, message.SET, [direct])
+        self.change()
+        self.server.write(OWN, message.FORGET, [queued])
+
+    def do_dying(self) -> None:
+        """A process deletes, a reader fetches the old copy, and it dies before it drops again."""
+        note = next(self.notes)
+        self.memory.value = None
+        self.memory.store(self.current)
+        self.change()
+        self.server.write(OWN, message.FORGET, [note])
 
     def do_garbage(self) -> None:
         """The last message that is on its way turns out unreadable."""
@@ -596,6 +652,8 @@ def check(make: Callable[..., Any], events: Events, *, era: int = ERA) -> World:
         raise Violation(f"out of step at {world.now}, though nothing is wrong any more")
     if world.memory.value != world.current:
         raise Violation("in step, and holds what is old")
+    if era == ERA and world.memory.counts.get("consistency_violation"):
+        raise Violation("a fault is taken for what no fault can do")
     return world
 
 

@@ -19,7 +19,7 @@ PYTHON_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"compression", "errors", "durations", "entry", "lazy", "memory", "tags"}),
     frozenset(
         {"backend", "codec", "config", "keys", "loader", "message", "policy", "segment", "steps"}
-        | {"calls", "function_names", "templates"}
+        | {"calls", "function_names", "overrides", "templates"}
     ),
     frozenset({"local", "process_local", "remote"}),
     frozenset({"background", "breaker", "flight", "observability", "protocols"}),
@@ -52,7 +52,10 @@ C_LAYERS: Sequence[frozenset[str]] = (
     frozenset({"accelerator", "atomic", "layout", "status"}),
     frozenset({"clock", "hash", "segment"}),
     frozenset({"process"}),
-    frozenset({"doorbell", "generation", "leader", "link", "lock", "stats"}),
+    frozenset(
+        {"doorbell", "events", "facts", "generation", "hotkeys", "leader", "limit", "link", "lock"}
+        | {"override", "stats"}
+    ),
     frozenset({"area", "index", "ring", "tags"}),
     frozenset({"read", "version"}),
     frozenset({"evict", "flight", "freshness", "maintenance", "outbox"}),
@@ -66,6 +69,7 @@ ONLY_IMPORTERS: Mapping[str, frozenset[str]] = {
     "gevent": frozenset({"flight"}),
     "gunicorn": frozenset({"demo"}),
     "msgpack": frozenset({"codec", "message"}),
+    "opentelemetry": frozenset({"observability"}),
     "ormsgpack": frozenset({"codec"}),
     "posix_ipc": frozenset({"segment"}),
     "prometheus_client": frozenset({"observability"}),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [ROOT / "dev", *sorted((ROOT / "tools").glob("*.py"))]
+SCRIPTS = [ROOT / "dev", *map((ROOT / "tools").joinpath, ("environment.py", "package_index.py"))]
+"""What a machine runs before there is a Python for the package."""
 
 
 @pytest.fixture

@@ -52,8 +52,8 @@ class Case:
         self.words, self.meter = Words(answer), Meter()
         self.guard = Guard(self.words, 2.0)
 
-    def call(self, *, reading: bool = True) -> Any:
-        return self.guard.call(self.meter, "users", "get", reading=reading)
+    def call(self, *, reading: bool = True, operation: str = "get", counts_as: str = "") -> Any:
+        return self.guard.call(self.meter, "users", operation, reading=reading, counts_as=counts_as)
 
     def fail(self, error: BaseException, *, reading: bool = True) -> None:
         with pytest.raises(type(error)), self.call(reading=reading):
@@ -90,7 +90,11 @@ class TestGuard:
 
     @pytest.mark.parametrize(
         ("reason", "counter"),
-        [("timeout", "l2_timeout"), ("connection", "l2_error"), ("refused", "l2_error")],
+        [
+            ("timeout", "l2_timeout_get"),
+            ("connection", "l2_error_get"),
+            ("refused", "l2_error_get"),
+        ],
     )
     @pytest.mark.parametrize(("answer", "probe"), [(GO, False), (PROBE, True)])
     def test_failure(self, reason: str, counter: str, answer: int, probe: bool) -> None:
@@ -100,17 +104,49 @@ class TestGuard:
         assert [("failed", probe)] == case.words.told
         assert [counter] == case.meter.counted
 
+    @pytest.mark.parametrize(
+        ("operation", "counts_as", "purpose"),
+        [
+            ("get", "", "get"),
+            ("lease", "", "fill"),
+            ("fill", "", "fill"),
+            ("write", "", "set"),
+            ("write", "del", "del"),
+            ("expire", "", "del"),
+            ("clear", "", "del"),
+            ("mark_tags", "", "del"),
+            ("tell", "", "del"),
+            ("add", "", "atomic"),
+            ("touch", "", "atomic"),
+            ("incr", "", "atomic"),
+        ],
+    )
+    def test_purpose(self, operation: str, counts_as: str, purpose: str) -> None:
+        """A failure is counted by what the call was for; its error names the call itself."""
+        case = Case()
+        for reason, kind in (("timeout", "timeout"), ("connection", "error")):
+            error = RemoteError("away", reason=reason)
+            with (
+                pytest.raises(RemoteError),
+                case.call(operation=operation, counts_as=counts_as),
+            ):
+                raise error
+            assert f"l2_{kind}_{purpose}" == case.meter.counted[-1]
+        last = case.guard.last_error()
+        assert last is not None
+        assert operation == last["operation"]
+
     def test_of_this_command(self) -> None:
         """An error that is about one key or command: Redis is there."""
         case = Case(PROBE)
         case.fail(RemoteError("a list, not a value", reason="other"))
-        assert ([("ok", True)], ["l2_error"]) == (case.words.told, case.meter.counted)
+        assert ([("ok", True)], ["l2_error_get"]) == (case.words.told, case.meter.counted)
 
     def test_starved(self) -> None:
         """A timeout that was noticed late is counted, but opens nothing: this thread was slow."""
         case = Case()
         case.fail(RemoteError("late", reason="timeout", late=STARVED))
-        assert ([], ["l2_timeout"]) == (case.words.told, case.meter.counted)
+        assert ([], ["l2_timeout_get"]) == (case.words.told, case.meter.counted)
         case.fail(RemoteError("in time", reason="timeout", late=STARVED - 0.001))
         assert [("failed", False)] == case.words.told
         case.fail(RemoteError("away", reason="connection", late=STARVED))

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import accelerator
-from accelerator import LevelCache, cli, local, runtime, segment, testing
+from accelerator import LevelCache, cli, local, overrides, runtime, segment, testing
+from accelerator.cli import stats
+from accelerator.observability import diagnostics
 
 pytestmark = pytest.mark.skipif(
     not (local.NATIVE and segment.AVAILABLE), reason="segments need the native part"
@@ -103,6 +105,38 @@ class TestStats:
         assert 1 == shown["areas"]["users"]["set"]
         assert shared.memory.size == shown["segment"]["size"]
 
+    def test_config(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
+        """How areas are configured, overrides included, and what their loads took."""
+        users = LevelCache("users", loader=lambda key: key, loader_timeout=3, stale_ttl=60)
+        users.get(1)
+        number = overrides.OPTIONS.index("max_loads")
+        shared.memory.override("users", number, 2, 60.0)
+        users.get(2)
+        assert 0 == cli.main(["stats", "--config", "--name", shared.name])
+        lines = capsys.readouterr().out.splitlines()
+        assert "area users" == lines[0]
+        assert lines[1].startswith("  values  mode local, local_ttl 60 s, remote_ttl 5 min,")
+        text = " ".join(" ".join(lines).split())
+        assert "loader yes, loader_timeout 3 s, its loads p50 <= " in text
+        assert "max_loads 2, penetration_protect yes" in text
+        assert "stale_ttl 60 s, max_staleness none, on_desync cap" in text
+        assert max(map(len, lines)) <= 100
+        assert 0 == cli.main(["stats", "--name", shared.name])
+        assert "  max_loads=2 on users for " in capsys.readouterr().out
+        assert 0 == cli.main(["stats", "--json", "--name", shared.name])
+        shown = json.loads(capsys.readouterr().out)
+        assert 2 == shown["areas"]["users"]["config"]["max_loads"]
+        assert 0 < shown["areas"]["users"]["load_p99"]
+        assert ["max_loads"] == [each["option"] for each in shown["overrides"]]
+
+    def test_config_untold(
+        self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """An area may be there, and nobody has told how it is configured."""
+        assert ["area a?b", "  no process has told its configuration yet"] == stats.configurations(
+            {"a\nb": diagnostics.UNTOLD}
+        )
+
     def test_redis(self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]) -> None:
         """Whether Redis takes writes, who listens, and what is still to be told."""
         memory = shared.memory
@@ -165,6 +199,15 @@ class TestStats:
         error = capsys.readouterr().err
         assert "no segment called no-such-name" in error
         assert f"{dead} (unused)" in error
+
+    def test_another_user(
+        self, shared: testing.Isolated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Who works as another user than the service is told whose segment it is."""
+        assert 1 == cli.main(["stats", "--name", shared.name, "--uid", "54321"])
+        error = capsys.readouterr().err
+        assert f"{shared.name} of uid {os.geteuid()}" in error
+        assert f"--uid {os.geteuid()}" in error
 
     def test_bad_environment(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -260,4 +303,16 @@ class TestCommand:
         assert b"?-??" in result.stdout
 
 
-COMMANDS = ("doctor", "stats", "top", "listener", "flights", "hash", "gc", "unlink", "demo")
+COMMANDS = (
+    "doctor",
+    "stats",
+    "top",
+    "listener",
+    "probe",
+    "flights",
+    "events",
+    "hash",
+    "gc",
+    "unlink",
+    "demo",
+)

@@ -111,6 +111,19 @@ class TestHead:
         [loads] = [line for line in lines if line.text.startswith("loads")]
         assert ("loads   4/s, failed 2/s", Style.BAD) == loads
 
+    def test_overrides(self) -> None:
+        """What an operator has set stands above all that it changes."""
+        set_ = [
+            {"area": "", "option": "mode", "value": "local", "text": "local", "left": None},
+            {"area": "us\x1b[0mers", "option": "ttl", "value": 5.0, "text": "5s", "left": 59.6},
+        ]
+        lines = render(busy(overrides=set_, acting=(2, 2)), WIDE)
+        said = "set     mode=local on all areas until reset, ttl=5s on us?[0mers for 60 s"
+        assert (said, Style.BAD) == lines[1]
+        lines = render(busy(overrides=set_, acting=(1, 2)), WIDE)
+        assert lines[1].text.endswith("only 1 of 2 processes act on it")
+        assert not [line for line in texts(busy()) if line.startswith("set ")]
+
     def test_harm(self) -> None:
         """Damage comes first."""
         lines = texts(busy(numbers={"resets": 2}))
@@ -273,3 +286,22 @@ class TestRoom:
         assert "q quits" in texts(busy(), View(100, 24, keys=True))[-1]
         assert "q quits" in texts(busy(), View(60, 24, keys=True))[-1]
         assert "gone" == texts(busy(), View(100, 24, keys=True, notice="gone"))[-1]
+
+
+class TestKeys:
+    KEYS = [  # noqa: RUF012
+        {"area": f"area\x07{n}", "hash": f"{n:016x}", "rate": 9000.0 / (n + 1), "share": share}
+        for n, share in enumerate((0.5, 0.25, None, 0.01, 0.001, 0.001, 0.001))
+    ]
+
+    def test_shown(self) -> None:
+        """The five hottest, by their hashes."""
+        lines = texts(busy(keys=self.KEYS))
+        assert ["hottest keys", "key hash", "reads/s", "of all"] == cells(lines, "hottest keys")
+        assert ["area?0", f"{0:016x}", "9,000", "50.0%"] == cells(lines, "area?0")
+        assert ["area?2", f"{2:016x}", "3,000", "-"] == cells(lines, "area?2")
+        assert not [line for line in lines if line.startswith("area?5")]
+
+    def test_none(self) -> None:
+        """Without any there is no table."""
+        assert not [line for line in texts(busy()) if "hottest" in line]

@@ -24,12 +24,14 @@ from accelerator import (
     ReadOptions,
     cli,
     keeping,
+    loading,
     local,
     lock,
     looking,
     operations,
     protocols,
     reads,
+    runtime,
     segment,
     testing,
     twins,
@@ -41,7 +43,7 @@ from accelerator.config import AreaConfig, Settings
 from accelerator.demo import redis_server
 from accelerator.errors import CacheError
 from accelerator.invalidation import listener
-from accelerator.observability import diagnostics
+from accelerator.observability import diagnostics, events, oplog
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -101,6 +103,16 @@ def names_in(cell: str) -> list[str]:
 
 def literal(cell: str) -> Any:
     return ast.literal_eval(cell.strip("`"))
+
+
+def typed(line: str) -> Iterator[list[str]]:
+    """The words of each command in a line for the shell; every variable is a number."""
+    line = re.sub(r"\$\w+", "1", line.replace("DIR", "/nowhere"))
+    words = shlex.split(line, comments=True)
+    while words:
+        end = words.index("|") if "|" in words else len(words)
+        yield words[:end]
+        words = words[end + 1 :]
 
 
 REDIS = "redis://localhost:6379/0"
@@ -184,23 +196,23 @@ class TestCommands:
     )
     def test_exists(self, block: Block, line: str) -> None:
         """What stands in a block for the shell and is ours can be typed."""
-        words = shlex.split(line.replace("DIR", "/nowhere"))
-        program = words[0].rpartition("/")[2]
-        if program == "accelerator":
-            cli.parser().parse_args(words[1:])
-        elif program == "dev":
-            assert f'"{words[1]}": command_{words[1]},' in read(ROOT / "dev")
-        elif program == "python" and words[1].startswith("benchmarks/"):
-            source = read(ROOT / words[1])
-            options = [word for word in words[2:] if word.startswith("--")]
-            assert [] == [option for option in options if f'"{option}"' not in source]
+        for words in typed(line):
+            program = words[0].rpartition("/")[2]
+            if program == "accelerator":
+                cli.parser().parse_args(words[1:])
+            elif program == "dev":
+                assert f'"{words[1]}": command_{words[1]},' in read(ROOT / "dev")
+            elif program == "python" and words[1].startswith("benchmarks/"):
+                source = read(ROOT / words[1])
+                options = [word for word in words[2:] if word.startswith("--")]
+                assert [] == [option for option in options if f'"{option}"' not in source]
 
     def test_table(self) -> None:
         """The table of commands has each command with all its options, and nothing else."""
         listed = {}
         for usage, *_ in rows_of("how-to/operate.md", "command"):
             _, command, *rest = usage.strip("`").split(" ")
-            listed[command] = {word.strip("[]") for word in rest if word.startswith("[--")}
+            listed[command] = {word.strip("[]") for word in rest if word.startswith(("[--", "--"))}
         assert not listed.pop("--version")
         actual = {name: options_of(parser) for name, parser in subcommands().items()}
         assert actual == listed
@@ -216,6 +228,7 @@ class TestOutput:
     """What the page shows of the command's output is what the command writes."""
 
     PAGE = DOCS / "how-to" / "operate.md"
+    SHOP = "segment shop  /dev/shm/accelerator.0.shop.58dcd25d\n"
 
     def shown(self, begin: str) -> list[str]:
         texts = (it.text for it in blocks_of(self.PAGE) if it.language == "text")
@@ -252,6 +265,8 @@ class TestOutput:
                 line.split()[0] for line in lines if line.startswith(subjects)
             ]
         titles = [re.split(r"\s{2,}", line) for line in shown if " reads/s " in line]
+        if not any(line.startswith("hottest keys") for line in written):  # nothing was sampled
+            assert "hottest keys" == titles.pop(1)[0]
         for line in (it for it in written if " reads/s " in it):
             here = re.split(r"\s{2,}", line)
             there = titles.pop(0)
@@ -266,10 +281,29 @@ class TestOutput:
 
     def test_listener(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
         """The beginnings of lines."""
-        shown = self.shown("segment shop")
+        shown = self.shown(f"{self.SHOP.rstrip()}  origin")
         written = self.written(capsys, "listener", "--name", busy)
         assert [line.split()[0] for line in written[:6]] == [line.split()[0] for line in shown[:6]]
         assert written[6].split() == shown[6].split()
+
+    def test_events(self, busy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The titles of both tables, and every name in them."""
+        head, count, titles, *lines = self.shown(f"{self.SHOP}events")
+        oplog.recorded("", "attach", "ok", oplog.started())
+        written = self.written(capsys, "events", "--name", busy)
+        assert [head.split()[0], count.split()[0], titles] == [
+            *(line.split()[0] for line in written[:2]),
+            written[2],
+        ]
+        assert f"events {len(lines)}" == count
+        known = set(re.findall(r"`(\w+)`", read(DOCS / "reference" / "metrics.md")))
+        known |= {"-", "cut off by death"}
+        cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+        assert {cell for row in cells for cell in row[3:6]} <= known
+        _, _, titles, *lines = self.shown(f"{self.SHOP}kinds")
+        written = self.written(capsys, "events", "--summary", "--name", busy)
+        assert titles.split() == written[2].split()
+        assert {cell for line in lines for cell in line.split()[1:3]} <= {*known, "cut"}
 
     def test_doctor(self) -> None:
         """Names of checks and levels; and the table has every check there is."""
@@ -442,6 +476,23 @@ class TestProtocols:
         assert [] == [each for each in excerpts if each.partition("\n")[2] not in source]
 
 
+class TestTerminology:
+    WORDS = (
+        *("area", "local", "remote", "miss load", "loader", "write-back", "warmup", "lease"),
+        *("negative cache", "refresh-ahead", "stale fallback", "singleflight", "leader", "joined"),
+        *("invalidation", "broadcast", "listener", "generation", "segment", "outbox", "flight"),
+        *("probe", "event", "override", "flush", "hot key", "hash", "top", "doctor", "drill"),
+    )
+
+    def test_words(self) -> None:
+        """Each has one row, in one of the tables."""
+        rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|", read(DOCS / "terminology.md"), re.MULTILINE)
+        listed = [word.strip() for row in rows for word in row.split(",")]
+        listed = [word for word in listed if word != "word" and set(word) - set("- ")]
+        assert [] == [word for word in self.WORDS if word not in listed]
+        assert sorted(set(listed)) == sorted(listed)
+
+
 class TestMetrics:
     PAGE = "reference/metrics.md"
 
@@ -485,12 +536,14 @@ class TestMetrics:
         """The names of operations in the log."""
         page = prose_of(DOCS / self.PAGE)
         modules = (operations, writing, looking, keeping, reads, twins, lock, listener)
+        modules += (loading, runtime)
         source = "".join(map(inspect.getsource, modules))
         [sentence] = re.findall(r"^`op` is one of (.*)$", page, re.MULTILINE)
-        logs = r"(?:succeeded|failed)\((?:[\w.]*area|\"\"), "
-        steps = r"_(?:busy|encode|deleting|decided|incrementing|published|forgetting_tags)\(\s*"
+        logs = r"\b(?:succeeded|failed|recorded|begun)\((?:[\w.]*area|\"\"), "
+        steps = r"_(?:busy|encode|deleting|incrementing|forgetting_tags|forgot)\(\s*"
         calls = rf"(?:{logs}|{steps})\"(\w+)\""
-        actual = set(re.findall(calls, source)) | set(re.findall(r'op="(\w+)"', source))
+        actual = set(re.findall(calls, source)) | set(re.findall(r'op(?:: str )?="(\w+)"', source))
+        actual |= {"listen", events.BREAKER}
         assert actual == set(names_in(sentence))
 
 

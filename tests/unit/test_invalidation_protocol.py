@@ -6,6 +6,7 @@ The schedules are every combination of a few writes and faults at every point of
 by MUTANTS, each of which is one way to get the protocol wrong.
 """
 
+import collections
 import importlib.util
 import itertools
 import sys
@@ -60,6 +61,10 @@ DIRECTED: tuple[Events, ...] = (
     ((5, "cut"), (5, "write"), (6, "evict_log")),
     # a message missed, and the next one heard
     ((6, "write"), (6, "lose"), (6, "other")),
+    # a message missed, and a probe heard behind it
+    ((6, "write"), (6, "lose"), (6, "probe")),
+    # a probe heard together with what came before it
+    ((6, "probed"),),
     # a long stall, with messages and heartbeats behind one another when it ends
     ((4, "stall"), (6, "write"), (7, "write")),
     # a message lost with its history, and a leader that dies while it drops everything for that
@@ -197,6 +202,12 @@ class TestSettling:
         assert 12.5 == beat(10.5)
 
 
+def received(peace: Any, before: collections.Counter[str]) -> int:
+    """Give how many messages were counted since."""
+    now = collections.Counter(peace.memory.counts)
+    return now["invalidation_receive"] - before["invalidation_receive"]
+
+
 class TestPrecision:
     """What is dropped is what has to be: a cache that drops everything would be in step, too."""
 
@@ -223,6 +234,13 @@ class TestPrecision:
         """A host's own set stays, and so does what it set last of two."""
         seen = world.check(Follower, ((6, "own"), (9, "own")))
         assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
+
+    def test_queued_set(self) -> None:
+        """So does one that was queued and comes as a delete; an older one than what is here not."""
+        seen = world.check(Follower, ((6, "queued"), (9, "queued")))
+        assert (2, 4) == (seen.memory.counts["own_skipped"], seen.memory.token)
+        seen = world.check(Follower, ((6, "queued_cross"),))
+        assert (1, 5) == (seen.memory.counts["own_skipped"], seen.memory.token)
 
     def test_own_tag(self) -> None:
         """What a host has loaded since its own delete by tag stays when it hears of that."""
@@ -277,6 +295,134 @@ class TestPrecision:
         assert [] == follower.replays(peace.now)
         assert (1, seq) == (peace.memory.counts["flush"], peace.memory.state[1])
 
+    def test_received_once(self) -> None:
+        """A message that comes before its turn is done twice, and is one message."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        before = collections.Counter(peace.memory.counts)
+        next_seq = peace.server.number() + 1
+
+        def written(seq: int, kind: int) -> bytes:
+            return b"1 %s %d %s" % (world.OWN, seq, message.body(kind, [b"sown"], [99]))
+
+        peace.memory.outbox_heard = lambda number: number == 99
+        early = [written(next_seq + n, message.SET) for n in (1, 2)]
+        for data in early:
+            follower.message(world.AREA, data, peace.now)
+        follower.flush()
+        [replay] = follower.replays(peace.now)
+        missed = written(next_seq, message.EXPIRE)
+        entries = [(next_seq + n, data) for n, data in enumerate([missed, *early])]
+        follower.replayed(replay, entries, peace.now)
+        follower.message(world.AREA, written(next_seq + 3, message.SET), peace.now)
+        follower.flush()
+        counted = collections.Counter(peace.memory.counts) - before
+        assert (4, 3, 1, 3) == tuple(
+            counted[name] for name in ("invalidation_receive", "own_skipped", "gap", "replayed")
+        )
+
+    def test_received_once_by_two(self) -> None:
+        """Nor does a listener that is killed count what the next one will read from the log."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        before = collections.Counter(peace.memory.counts)
+        known = peace.server.number()
+        data = [
+            b"1 %s %d %s" % (world.OTHER, known + n, message.body(message.FORGET, [b"k"], [0]))
+            for n in (1, 2, 3)
+        ]
+        killed = peace.leaders[0].follower
+        killed.message(world.AREA, data[1], peace.now)
+        killed.message(world.AREA, data[2], peace.now)
+        killed.flush()
+        assert (0, known) == (received(peace, before), peace.memory.state[1])
+        following = Follower(
+            peace.memory,
+            origin=world.OWN,
+            bound=world.BOUND,
+            term=9,
+            count=peace.memory.count,
+            repair=lambda: None,
+        )
+        following.watch([world.AREA])
+        following.message(world.AREA, data[2], peace.now)
+        [replay] = following.replays(peace.now)
+        following.replayed(replay, [(known + n, each) for n, each in enumerate(data, 1)], peace.now)
+        assert (3, known + 3) == (received(peace, before), peace.memory.state[1])
+
+    def test_received_and_given_up(self) -> None:
+        """What came before its turn was applied, also if what is missing cannot be had."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        before = collections.Counter(peace.memory.counts)
+        follower = peace.leaders[0].follower
+        known = peace.server.number()
+        for n in (2, 3):
+            body = message.body(message.FORGET, [b"k"], [0])
+            follower.message(world.AREA, b"1 %s %d %s" % (world.OTHER, known + n, body), peace.now)
+        [replay] = follower.replays(peace.now)
+        follower.replayed(replay, [], peace.now)
+        follower.flush()
+        assert (2, known + 3) == (received(peace, before), peace.memory.state[1])
+
+    @pytest.mark.parametrize("fault", ["cut", "lose", "stop", "hold", "beat_lost", "evict_log"])
+    def test_probe(self, fault: str) -> None:
+        """A probe is answered, also one that was missed at first; it drops nothing."""
+        seen = world.check(Follower, ((6, "write"), (6, "probe"), (6, fault), (9, "other")))
+        assert 1 <= seen.answers
+        alone = world.check(Follower, ((6, "probe"),))
+        assert (1, 2, 1) == (
+            alone.answers,
+            alone.memory.token,  # as it was before the first heartbeat, and after
+            alone.memory.counts["invalidation_receive"],
+        )
+
+    def test_probe_of_a_history_that_ended(self) -> None:
+        """What waits for a number that will not come any more is not answered by another one."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        seq = peace.server.number() + 2  # one before it is missing
+        nonce = bytes(message.NONCE_SIZE)
+        data = b"1 %s %d %s" % (world.OTHER, seq, message.body(message.PROBE, [nonce], [0]))
+        follower.message(world.AREA, data, peace.now)
+        assert [] == follower.probes()
+        number, _ = follower.sending(peace.now)
+        assert follower.heartbeat(message.heartbeat(number, "history-2", [seq + 1]))
+        assert (message.replication_hash(b"history-2"), seq + 1) == peace.memory.state
+        assert [] == follower.probes()
+
+    def test_probe_given_up(self) -> None:
+        """One that was given up with all before it, and comes only then, is answered."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        far = peace.server.number() + protocol.LONGEST_REPLAY + 2
+        head = b"1 %s %d " % (world.OTHER, far)
+        body = message.body(message.FORGET, [b"sother"], [0])
+        follower.message(world.AREA, head + body, peace.now)
+        assert [] == follower.replays(peace.now)
+        nonce = bytes(message.NONCE_SIZE)
+        head = b"1 %s %d " % (world.OTHER, far - 1)
+        follower.message(world.AREA, head + message.body(message.PROBE, [nonce], [0]), peace.now)
+        assert [(nonce, world.AREA, far - 1)] == follower.probes()
+        assert [] == follower.probes()
+
+    def test_probes_are_bounded(self) -> None:
+        """However many wait, the newest are kept, and no more than that."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        follower = peace.leaders[0].follower
+        first = peace.server.number() + 2
+        for number in range(protocol.MOST_PROBES + 50):
+            nonce = number.to_bytes(message.NONCE_SIZE, "big")
+            body = message.body(message.PROBE, [nonce], [0])
+            data = b"1 %s %d %s" % (world.OTHER, first + number, body)
+            follower.message(world.AREA, data, peace.now)
+        assert protocol.MOST_PROBES == len(follower._probes)
+        assert first + 50 == follower._probes[0].seq
+
     def test_unknown_key(self) -> None:
         """A key that the segment refuses drops the area, and does not end the listener."""
         peace = world.World(Follower)
@@ -292,6 +438,102 @@ class TestPrecision:
         assert 1 == peace.memory.counts["receive_error_apply"]
         assert 1 == peace.memory.counts["invalidation_receive_failures"]
         assert before < peace.memory.token
+
+
+class TestViolations:
+    """What no fault does is counted; that none of them is, the schedules above show."""
+
+    @staticmethod
+    def counted(seen: Any) -> int:
+        found: int = seen.memory.counts.get("consistency_violation", 0)
+        return found
+
+    def test_number_goes_back(self) -> None:
+        """Somebody writes a lower number into Redis: once, and the host is in step again."""
+        peace = world.World(Follower)
+        for _ in range(5):
+            peace.do_other()
+        peace.run(2, {})
+        peace.server.counter -= 3
+        peace.run(4, {})
+        assert 1 == self.counted(peace)
+        assert peace.now <= peace.memory.fresh_until
+
+    def test_applied_is_ahead(self) -> None:
+        """So is what a segment says that it has applied of what was never written."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        replication, seq = peace.memory.state
+        peace.memory.state = (replication, seq + 1000)
+        peace.do_die()
+        peace.run(3, {})
+        assert 1 == self.counted(peace)
+
+    def test_number_heard_twice(self) -> None:
+        """A message that somebody has made up, with a number that was given before."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        _, data = peace.server.log[-1]
+        peace.server.publish("message", data)
+        peace.run(3, {})
+        assert 1 == self.counted(peace)
+
+    def test_number_heard_twice_in_a_failover(self) -> None:
+        """The same where the history turns out to be another one: that is a failover."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        follower = peace.leaders[0].follower
+        seq, data = peace.server.log[-1]
+        follower.message(world.AREA, data, peace.now)
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, "history-2", [seq]))
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, "history-2", [seq]))
+        assert 0 == self.counted(peace)
+
+    def test_before_the_heartbeat(self) -> None:
+        """A heartbeat sent before the number was heard again proves nothing."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_other()
+        peace.run(1, {})
+        follower = peace.leaders[0].follower
+        number, _ = follower.sending(peace.now)
+        seq, data = peace.server.log[-1]
+        follower.message(world.AREA, data, peace.now)
+        history = peace.server.name
+        follower.heartbeat(message.heartbeat(number, history, [seq]))
+        assert 0 == self.counted(peace)
+        number, _ = follower.sending(peace.now)
+        follower.heartbeat(message.heartbeat(number, history, [seq]))
+        assert 1 == self.counted(peace)
+
+    def test_log_of_other_numbers(self) -> None:
+        """An entry of the log that holds a message of another number drops the area."""
+        peace = world.World(Follower)
+        peace.run(2, {})
+        peace.do_cut()
+        peace.do_other()
+        seq, data = peace.server.log[-1]
+        peace.server.log[-1] = (seq, data.replace(b" %d " % seq, b" %d " % (seq + 7)))
+        peace.run(5, {})
+        assert 1 == self.counted(peace)
+        assert 1 == peace.memory.counts["flush"]
+
+    def test_without_a_name(self) -> None:
+        """Where the server does not tell its history, a number that goes back may be a failover."""
+        peace = world.World(Follower)
+        peace.server.name = "?"
+        for _ in range(5):
+            peace.do_other()
+        peace.run(2, {})
+        peace.server.counter -= 3
+        peace.run(4, {})
+        assert 0 == self.counted(peace)
 
 
 # --- the mutants --------------------------------------------------------------------------------
@@ -337,6 +579,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "zip(message.keys, heard, strict=True) if not same",
         "zip(message.keys, heard, strict=True) if False",
     ),
+    "takes own deletes for sets that are here": (
+        "zip(message.keys, heard, strict=True) if not same",
+        "zip(message.keys, heard, strict=True) if not same and message.kind != FORGET",
+    ),
     "takes a replay with a hole for complete": ("or seq != area.known + 1", ""),
     "takes an empty replay for complete": (
         "            self._give_up(area, area.target)\n        if len",
@@ -366,9 +612,18 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "        if message.kind == SET and any(late):\n",
         "        if message.kind != SET:\n            return []\n        if any(late):\n",
     ),
+    "answers a probe before it has come so far": ("and probe.seq <= area.known", ""),
+    "answers before what was gathered is dropped": (
+        "            return []\n        self.flush()\n",
+        "            return []\n",
+    ),
     "keeps a number of the history before": (
         "            area.replication = 0\n",
         "            pass\n",
+    ),
+    "takes numbers that begin anew for a violation": (
+        "            area.heard = area.twice_at = 0  # numbers of this history, from now on\n",
+        "",
     ),
 }
 """What is replaced by what in the source of the protocol."""
@@ -396,7 +651,7 @@ class TestMutants:
             made,
             itertools.chain(
                 DIRECTED,
-                world.one_fault(["write", "cross", "tag", "dying_tag"], range(4, 12)),
+                world.one_fault(["write", "cross", "tag", "dying_tag", "dying"], range(4, 12)),
                 kept_history(),
             ),
         ) or find_violation(made, no_counter_back(), era=0)

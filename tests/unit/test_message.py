@@ -14,7 +14,9 @@ from accelerator.message import (
     EXPIRE_TAGS,
     FORGET,
     FORGET_TAGS,
+    PROBE,
     SET,
+    Answer,
     Heartbeat,
     Invalidation,
     MessageError,
@@ -58,6 +60,11 @@ class TestInvalidation:
         data = b"1 %s 7 %s" % (ORIGIN, message.body(kind, tags, [5] * len(tags)))
         assert Invalidation(ORIGIN, 7, kind, tags, [5] * len(tags)) == message.parse(data)
 
+    def test_probe(self) -> None:
+        """A probe has a nonce in place of a key."""
+        data = b"1 %s 7 %s" % (ORIGIN, message.body(PROBE, [b"n" * 16], [0]))
+        assert Invalidation(ORIGIN, 7, PROBE, [b"n" * 16], [0]) == message.parse(data)
+
     def test_most(self) -> None:
         """As many keys, as long as they may be, are one message."""
         keys = [b"k" * message.LONGEST_KEY] * message.MOST_KEYS
@@ -84,7 +91,11 @@ class TestInvalidation:
             packed([FORGET, [b"k"], [0], 0]),
             packed(["0", [b"k"], [0]]),
             packed([True, [b"k"], [0]]),
-            packed([6, [b"k"], [0]]),
+            packed([7, [b"k"], [0]]),
+            packed([PROBE, [b"n" * 15], [0]]),
+            packed([PROBE, [b"n" * 16] * 2, [0, 0]]),
+            packed([PROBE, [], []]),
+            packed([PROBE, [7], [0]]),
             packed([FORGET_TAGS, [b"t" * 256], [0]]),
             packed([EXPIRE_TAGS, [], []]),
             packed([-1, [b"k"], [0]]),
@@ -162,3 +173,57 @@ class TestHeartbeat:
         for each in (data, b"1 H " + data):
             with contextlib.suppress(MessageError):
                 message.parse_heartbeat(each)
+
+
+class TestAnswer:
+    @hypothesis.given(
+        st.integers(0, 2**31 - 1),
+        st.lists(st.tuples(st.text(max_size=100), st.integers(0, 2**48 - 1)), max_size=64),
+    )
+    def test_round_trip(self, pid: int, applied: list[tuple[str, int]]) -> None:
+        """Who answers, and how far it has come."""
+        data = message.answer(bytes.fromhex(ORIGIN.decode()), pid, "web-1", applied)
+        assert Answer(ORIGIN, pid, "web-1", applied) == message.parse_answer(data)
+
+    def test_bounds(self) -> None:
+        """A long name is cut, and of too many areas the first are told: all of it can be read."""
+        applied = [("a" * 1024, n) for n in range(100)]
+        said = message.parse_answer(message.answer(bytes(16), 1, "\u00e4" * 100, applied))
+        assert (message.LONGEST_HOST, applied[: message.MOST_PROBED]) == (
+            len(said.host.encode()),
+            said.applied,
+        )
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            [],
+            [bytes(16), 1, b"host"],
+            [bytes(16), 1, b"host", [], 0],
+            [bytes(15), 1, b"host", []],
+            ["0" * 16, 1, b"host", []],
+            [bytes(16), -1, b"host", []],
+            [bytes(16), 2**31, b"host", []],
+            [bytes(16), 1.0, b"host", []],
+            [bytes(16), 1, b"h" * 65, []],
+            [bytes(16), 1, b"host", [[b"area"]]],
+            [bytes(16), 1, b"host", [[b"area", -1]]],
+            [bytes(16), 1, b"host", [[b"area", 2**48]]],
+            [bytes(16), 1, b"host", [["area", 1]]],
+            [bytes(16), 1, b"host", [[b"a" * 1025, 1]]],
+            [bytes(16), 1, b"host", [[b"area", 1]] * 65],
+            {},
+        ],
+        ids=lambda content: "",
+    )
+    def test_refused(self, content: object) -> None:
+        """Anything else is refused."""
+        with pytest.raises(MessageError):
+            message.parse_answer(b"1 P " + msgpack.packb(content, use_bin_type=True))
+
+    @hypothesis.given(st.binary(max_size=200))
+    def test_any_bytes(self, data: bytes) -> None:
+        """No bytes at all raise anything else."""
+        for each in (data, b"1 P " + data):
+            with contextlib.suppress(MessageError):
+                message.parse_answer(each)

@@ -792,6 +792,13 @@ class TestOff:
         assert off._read("k") is None
 
 
+class TestFresh:
+    def test_tables(self, twin: Any) -> None:
+        """Memory that nobody uses yet can be looked at: nothing is in it, nobody has counted."""
+        found = twin.Segment.private(SIZE, 1 << 20).tables()
+        assert ([], {}) == (found["areas"], found["processes"])
+
+
 class TestCounters:
     def test_hits(self, area: Any) -> None:
         """Hits and misses are counted, key by key."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import accelerator
+import accelerator.protocols  # which is there only when it was asked for
 from accelerator import LevelCache
 from accelerator.config import AreaConfig, Settings
 

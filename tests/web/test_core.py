@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -24,10 +24,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_of
 from prometheus_client.parser import text_string_to_metric_families as families_of
 
-from accelerator import LevelCache, NotAttached, admin, cli, local, segment, testing
+from accelerator import LevelCache, NotAttached, admin, cli, local, overrides, segment, testing
 from accelerator.admin import page, serve, warn
 from accelerator.admin.core import Core, Request, Response, everybody
 from accelerator.admin.sources import ThisProcess
+from accelerator.errors import LoaderError, LoaderTimeout
 
 NATIVE = local.NATIVE and segment.AVAILABLE
 ROUTES = ("/", "/diagnostics", "/metrics", "/healthz", "/readyz")
@@ -499,11 +500,16 @@ class TestWarnings:
             "listener": {**listener, **more.pop("listener", {})},
             **more.pop("remote", {}),
         }
-        area = {"in_step": True, "owes_clear": False}
-        process = {"pid": 7, "alive": True, "state": "S"}
+        config = {"loader_timeout": 1.0, "batch_timeout": 4.0}
+        area = {"in_step": True, "owes_clear": False, "config": config}
+        process = {"pid": 7, "alive": True, "state": "S", "listens": False}
         return {
+            "time": 1000.0,
+            "overrides": [],
+            "overrides_seen": [1, 1],
+            "hot_keys": [],
             "degraded": None,
-            "segment": {"resets": 0, "stats_lost": 0, "process_slots": 64},
+            "segment": {"resets": 0, "stats_lost": 0, "process_slots": 64, "created": 0.0},
             "processes": [process],
             "flights": [],
             "areas": {"users": area},
@@ -519,11 +525,19 @@ class TestWarnings:
         ("more", "level", "said"),
         [
             ({"degraded": "no room"}, "bad", "caches alone"),
-            ({"segment": {"resets": 2, "stats_lost": 0}}, "bad", "2 rings did not verify"),
-            ({"segment": {"resets": 0, "stats_lost": 2}}, "warn", "no room for their counters"),
+            (
+                {"segment": {"resets": 2, "stats_lost": 0, "created": 0.0}},
+                "bad",
+                "2 rings did not verify",
+            ),
+            (
+                {"segment": {"resets": 0, "stats_lost": 2, "created": 0.0}},
+                "warn",
+                "no room for their counters",
+            ),
             ({"processes": []}, "warn", "No process uses"),
             (
-                {"processes": [{"pid": 9, "alive": True, "state": "T"}]},
+                {"processes": [{"pid": 9, "alive": True, "state": "T", "listens": True}]},
                 "bad",
                 "Stopped: process 9.",
             ),
@@ -572,25 +586,277 @@ class TestWarnings:
         assert ["bad", "warn"] == [each.level for each in found]
 
     def test_links(self) -> None:
-        """Each names a page of the documentation, with its anchor, and links to a given copy."""
-        root = Path(__file__).parents[2] / "docs"
-        if not root.is_dir():
-            pytest.skip("only the package is here")
+        """Each section that a warning can name is one of the runbook; a given copy is linked to."""
+        sections = get_args(warn.Section)
         text = Path(warn.__file__).read_text("utf-8")
-        pages = re.findall(r'f"\{(\w+)\}(?:#([\w-]+))?"', text)
-        named = [(getattr(warn, name), anchor) for name, anchor in pages]
-        named += re.findall(r'"((?:reference|explanation)/[\w-]+\.md)#([\w-]+)"', text)
-        assert len(named) > 8
-        for name, anchor in named:
-            heads = re.findall(r"^#+ (.*)$", (root / name).read_text("utf-8"), re.MULTILINE)
-            anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
-            assert not anchor or anchor in anchors, (name, anchor)
+        assert all(text.count(f'"{section}"') > 1 for section in sections[:-1])
+        [trouble] = re.findall(r"const TROUBLE = \{.*?\};", page.HTML.decode(), re.DOTALL)
+        named = set(re.findall(r'"([a-z-]+)"\],$', trouble, re.MULTILINE))
+        assert {"loader-timeout", "segment-full"} < named <= set(sections)
+        runbook = Path(__file__).parents[2] / "docs" / "runbook.md"
+        if not runbook.parent.is_dir():
+            pytest.skip("only the package is here")
+        heads = re.findall(r"^#+ (.*)$", runbook.read_text("utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert set() == set(sections) - anchors
         [found] = warn.of(self.shown(degraded="no room"))
-        assert None is found.plain(None)["url"]
-        assert (
-            "https://x/docs/how-to/operate.md#ask-what-is-wrong"
-            == found.plain("https://x/docs/")["url"]
+        shown = found.plain(None)
+        assert ("docs/runbook.md#dev-shm-too-small", None) == (shown["page"], shown["url"])
+        url = found.plain("https://x/docs/")["url"]
+        assert "https://x/docs/runbook.md#dev-shm-too-small" == url
+
+    # --- what an operator has set ---
+
+    @staticmethod
+    def override(option: str, value: Any, area: str = "", left: float | None = None) -> Any:
+        text = overrides.written(option, value)
+        return {"area": area, "option": option, "value": value, "text": text, "left": left}
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *(("mode", mode) for mode in ("local", "remote", "both", "off")),
+            ("loader_timeout", 5.0),
+            ("max_loads", 2),
+            ("ttl", 60.0),
+            *(("allow_stale", value) for value in (True, False)),
+            *(("penetration_protect", value) for value in (True, False)),
+            *(("on_desync", value) for value in overrides.ON_DESYNC),
+            *(("breaker", value) for value in overrides.BREAKER),
+        ],
+    )
+    def test_override(self, option: str, value: Any) -> None:
+        """Every override that there can be is told, with what it means."""
+        [found] = warn.of(self.shown(overrides=[self.override(option, value)]))
+        text = overrides.written(option, value)
+        said = f"Overridden: {option}={text} for all areas, until it is reset."
+        assert ("warn", said) == (found.level, found.what)
+        assert len(found.means) > 20
+
+    def test_every_override(self) -> None:
+        """The test above leaves out none."""
+        assert set(overrides.OPTIONS) == set(warn._OVERRIDES)
+
+    def test_overrides_alike(self) -> None:
+        """The same for several areas is told once, by the longest; not all may act on it yet."""
+        shown = self.shown(
+            overrides=[
+                self.override("mode", "local", "users", 30.0),
+                self.override("mode", "local", "prices", 90.0),
+                self.override("mode", "off", "pages", 600.0),
+            ],
+            overrides_seen=[3, 4],
         )
+        local, off = warn.of(shown)
+        assert "Overridden: mode=local for areas prices and users, for 90 s." == local.what
+        assert "Overridden: mode=off for area pages, for 10 min." == off.what
+        assert local.means.endswith("So far 3 of 4 processes act on it.")
+
+    # --- what the last minutes tell ---
+
+    @staticmethod
+    def event(op: str = "load", result: str = "ok", kind: str = "none", **more: Any) -> Any:
+        noted = {
+            "number": 1,
+            "time": 990.0,
+            "pid": 7,
+            "incarnation": 1,
+            "alive": True,
+            "area": "users",
+            "op": op,
+            "result": result,
+            "error_kind": kind,
+            "latency_ms": 1.0,
+            "hash": 0,
+            "count": 1,
+            "running": False,
+        }
+        return {**noted, **more}
+
+    def told(self, *events: Any, **more: Any) -> list[warn.Warning_]:
+        return list(warn.of(self.shown(**more), events))
+
+    @pytest.mark.parametrize(
+        ("op", "took", "said"),
+        [
+            ("load", 480.0, None),
+            ("load", 520.0, "Loads of area users come near loader_timeout: p99 is 520 ms of 1 s."),
+            ("mload", 1900.0, None),
+            ("mload", 2500.0, "Batches of loads of area users come near batch_timeout"),
+            ("del", 5000.0, None),
+        ],
+    )
+    def test_slow_loads(self, op: str, took: float, said: str | None) -> None:
+        """Loads that take half of what they may, by what limits them."""
+        found = self.told(*[self.event(op, latency_ms=took)] * 20)
+        assert [said is not None] * len(found) == [str(said) in it.what for it in found]
+        assert (said is not None) == bool(found)
+        assert [] == self.told(*[self.event(op, latency_ms=took)] * 19)
+        assert [] == self.told(*[self.event(op, latency_ms=took, time=939.0)] * 20)
+
+    def test_few_slow_loads(self) -> None:
+        """One in a hundred may take its time; two are what p99 is there for."""
+        slow, quick = self.event(latency_ms=900.0), self.event()
+        assert [] == self.told(slow, *[quick] * 99)
+        assert 1 == len(self.told(slow, slow, *[quick] * 98))
+
+    def test_no_limit(self) -> None:
+        """Without a time limit, or where none was told, there is nothing to come near to."""
+        for config in (None, {"loader_timeout": None, "batch_timeout": None}):
+            areas = {"users": {"in_step": True, "owes_clear": False, "config": config}}
+            assert [] == self.told(*[self.event(latency_ms=1e6)] * 20, areas=areas)
+
+    @pytest.mark.parametrize(
+        ("op", "kind", "section", "said"),
+        [
+            ("load", "loader", "loader-timeout", "12 loads have failed in the last minute: load"),
+            ("get", "backend", "redis-unreachable", "12 operations have done without Redis"),
+            ("listen", "decode", "invalidation-broadcast-failure", "12 messages have not been"),
+            ("set", "serialization", "wrong-data-suspected", "12 operations have failed"),
+        ],
+    )
+    def test_failures(self, op: str, kind: str, section: str, said: str) -> None:
+        """Many failures within a minute, by what they are about; a few are for the table."""
+        failed = self.event(op, "error", kind)
+        [found] = self.told(*[failed] * 12)
+        assert found.what.startswith(said)
+        assert f"{op} users {kind} 12" in found.what
+        assert section == found.section
+        assert [] == self.told(*[failed] * 9)
+        assert [] == self.told(*[{**failed, "time": 939.0}] * 12)
+
+    def test_failures_counted(self) -> None:
+        """An event may stand for several; a batch of keys that failed is one failure."""
+        assert 1 == len(self.told(self.event("set", "error", "serialization", count=10)))
+        assert [] == self.told(self.event("mload", "error", "loader", count=500))
+
+    def test_failures_once(self) -> None:
+        """A read that failed because its load did is no failure beside that load."""
+        read = self.event("get", "error", LoaderError.kind, count=50)
+        late = self.event("mget", "error", LoaderTimeout.kind, count=50)
+        assert [] == self.told(read, late)
+        call = self.event(
+            "l2_get", "error", "timeout", count=50
+        )  # the read has an event of its own
+        assert [] == self.told(call)
+
+    def test_failures_while_open(self) -> None:
+        """A breaker that is open says that Redis is done without: once is enough."""
+        failed = self.event("get", "error", "backend", count=50)
+        assert 1 == len(self.told(failed))
+        [found] = self.told(failed, remote={"breaker": "open", "open_for": 3.0})
+        assert "Redis does not answer (asked again in 3 s)." == found.what
+
+    @pytest.mark.parametrize(
+        ("area", "mode", "warned"),
+        [("users", "local", 0), ("", "off", 0), ("users", "remote", 1), ("other", "local", 1)],
+    )
+    def test_failures_by_order(self, area: str, mode: str, warned: int) -> None:
+        """What an area does not tell Redis because somebody said so is no failure of Redis."""
+        queued = self.event("del", "queued", "backend", count=50)
+        override = self.override("mode", mode, area)
+        found = [it.what for it in self.told(queued, overrides=[override])]
+        assert warned == len([what for what in found if "without Redis" in what])
+
+    def test_killed(self) -> None:
+        """One load that was cut off is enough, as somebody killed a process."""
+        running = self.event(result="", kind="", running=True, latency_ms=None)
+        assert [] == self.told(running)
+        [found] = self.told({**running, "alive": False})
+        assert "1 operation of area users cut off by the death of a process." == found.what
+        assert "worker-killed" == found.section
+
+    @pytest.mark.parametrize(
+        ("rate", "share", "warned"),
+        [(2000.0, 0.5, True), (2000.0, 0.49, False), (900.0, 0.9, False), (2000.0, None, False)],
+    )
+    def test_hot_key(self, rate: float, share: float | None, warned: bool) -> None:
+        """Half of the reads of a busy host are for one key."""
+        key = {"area": "users", "hash": "00000000000000ff", "rate": rate, "share": share}
+        found = list(warn.of(self.shown(hot_keys=[key])))
+        assert warned == bool(found)
+        said = "One key has 50% of all reads: 00000000000000ff of area users, 2,000/s."
+        assert [said] * warned == [it.what for it in found]
+
+    def test_hot_key_unsure(self) -> None:
+        """One sample of a segment that was just made says nothing."""
+        key = {"area": "users", "hash": "00000000000000ff", "rate": 2000.0, "share": 1.0}
+        for age, number in ((2.0, 0), (9.0, 0), (11.0, 1)):
+            segment = {"resets": 0, "stats_lost": 0, "created": 1000.0 - age}
+            assert number == len(list(warn.of(self.shown(hot_keys=[key], segment=segment))))
+
+    def test_configurations(self) -> None:
+        """Two processes that say different things by turns; a deploy or an override is neither."""
+        first = self.event("config", "changed", pid=1)
+        second = self.event("config", "changed", pid=2)
+        [found] = self.told(first, second)
+        assert "Processes configure area users differently." == found.what
+        assert [] == self.told(first, first)
+        assert [] == self.told(first, {**second, "area": "prices"})
+        assert [] == self.told(first, {**second, "time": 399.0})
+        assert [] == self.told(first, second, self.event("override"))
+
+
+@pytest.mark.usefixtures("own")
+class TestParticulars:
+    """What is shown of a segment beside its numbers."""
+
+    def test_configuration(self) -> None:
+        """The options of an area, and beside its time limit what its loads took."""
+        cache = LevelCache("users", loader=lambda key: key, loader_timeout=3)
+        cache.get(1)
+        users = document()["areas"]["users"]
+        assert (3.0, True, "local") == tuple(
+            users["config"][name] for name in ("loader_timeout", "loader", "mode")
+        )
+        assert 0 < users["load_p50"] <= users["load_p99"]
+
+    def test_override(self, own: testing.Isolated) -> None:
+        """What is set is shown as it is typed, and warned of."""
+        LevelCache("users").get(1)
+        own.memory.override("users", overrides.OPTIONS.index("loader_timeout"), 5000, 60.0)
+        shown = document()
+        [found] = shown["overrides"]
+        assert ("users", "loader_timeout", 5.0, "5s") == tuple(
+            found[name] for name in ("area", "option", "value", "text")
+        )
+        assert 0 < found["left"] < 62  # the native part counts whole seconds
+        assert "docs/runbook.md#loader-timeout" in [it["page"] for it in shown["warnings"]]
+
+    def test_events(self, own: testing.Isolated) -> None:
+        """The newest events, with hashes as accelerator hash writes them, and their sums."""
+        LevelCache("users").get(1)
+        for number in range(60):
+            own.memory.event("users", "load", "error", "loader", 0.5, 0xFF, 2)
+            own.memory.event("users", f"op{number % 3}", "ok", "none", 0.0)
+        shown = document()
+        assert 100 == len(shown["events"])
+        plain, load = shown["events"][:2]
+        assert (None, "00000000000000ff", 500.0) == (
+            plain["hash"],
+            load["hash"],
+            load["latency_ms"],
+        )
+        sums = {each["op"]: each["count"] for each in shown["events_by"]}
+        assert (120, 20) == (sums["load"], sums["op1"])
+
+    def test_hot_keys(self) -> None:
+        """Keys that are read much, by their hashes, the hottest first."""
+        cache = LevelCache("users")
+        cache.mset({SECRET: 1, "other": 2})
+        for number in range(60_000):
+            cache.get("other" if number % 4 == 0 else SECRET)
+        first, *_ = document()["hot_keys"]
+        assert ("users", True) == (first["area"], first["share"] > 0.5)
+        assert re.fullmatch(r"[0-9a-f]{16}", first["hash"])
+        assert first["rate"] > 0
+
+    def test_differs(self) -> None:
+        """An area that is configured anew is an event."""
+        LevelCache("users", local_ttl=10).get(1)
+        assert "config" not in {each["op"] for each in document()["events"]}
+        LevelCache("users", local_ttl=20).get(1)
+        assert "config" in {each["op"] for each in document()["events"]}
 
 
 @pytest.mark.skipif(not NATIVE, reason="segments need the native part")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from accelerator import LevelCache, segment, testing
+from accelerator import LevelCache, overrides, runtime, segment, testing
 from accelerator.demo.redis_server import NoRedis, RedisServer
 
 pytestmark = [
@@ -60,6 +60,14 @@ TABLE = """
 """
 
 
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def memory_hash(cache: LevelCache[Any, Any], key: Any) -> str:
+    """As ``accelerator hash`` writes it."""
+    return f"{segment.key_hash(runtime.current().memory, cache._config.area, key):016x}"
+
+
 def sound(tab: Any, url: str, width: int) -> None:
     """Nothing is amiss with the page, whatever it shows."""
     assert [] == tab.events("Runtime.exceptionThrown")
@@ -101,6 +109,9 @@ class TestStates:
             assert "no reads yet" in shown
             assert "Nothing is being loaded" in shown
             assert "Outbox" not in shown  # there is no Redis
+            assert "No key stands out" in shown
+            assert "No process has told its configuration" in shown
+            assert "Overrides in force" not in shown
             assert tab.run("document.title") == f"{shared.name} \u2013 accelerator"
             sound(tab, url, width)
             keep(tab, f"empty-{width}-{scheme}")
@@ -111,7 +122,7 @@ class TestStates:
     ) -> None:
         """Rates, ratios and latencies of what happens between two looks."""
         users = LevelCache("users", loader=lambda key: f"user {key}")
-        hostile = LevelCache("<img src=x onerror=alert(1)>")
+        hostile = LevelCache(HOSTILE)
         LevelCache("a-name-of-an-area-that-is-" + "very-" * 12 + "long").get(1)
         users.mget(range(50))
         hostile.set(1, 1)
@@ -125,7 +136,7 @@ class TestStates:
                 users._latency(0.02)
                 tab.looks(1)
             rows = {row[0]: row for row in tab.run(f"{TABLE}('areas-title')")}
-            assert {"users", "<img src=x onerror=alert(1)>"} < set(rows)
+            assert {"users", HOSTILE} < set(rows)
             assert 0 == tab.run("document.images.length")
             # A look may fall between any two of the calls above, so the last rate may be of some.
             ratio = tab.until("document.querySelector('#tiles .big').textContent")
@@ -138,6 +149,84 @@ class TestStates:
             assert str(os.getpid()) == worker[0]
             sound(tab, url, width)
             keep(tab, f"busy-{width}-{scheme}")
+
+    @pytest.mark.parametrize(("width", "scheme"), VIEWS)
+    def test_operator(
+        self, browser: Any, serve: Serve, shared: testing.Isolated, width: int, scheme: str
+    ) -> None:
+        """Hot keys, what has happened, what is overridden, and how areas are configured."""
+        users = LevelCache("users", loader=lambda key: f"user {key}", loader_timeout=3)
+        LevelCache(HOSTILE, stale_on_error=True).get(1)
+        users.mget(range(40))
+        memory = shared.memory
+        memory.override("users", overrides.OPTIONS.index("loader_timeout"), 9000, 600.0)
+        memory.override("", overrides.OPTIONS.index("allow_stale"), 1)
+        for _ in range(12):
+            memory.event(HOSTILE, "load", "error", "loader", 0.25, 0xABC)
+        memory.event("", "listen", "elected", "none", 0.0)
+        _, url = serve(shared.name)
+        for number in range(200_000):
+            users.get(number % 40 if number % 4 else 7)
+        assert 9.0 == users._config.loader_timeout
+        assert 0 < memory.event_begin("users", "mload", 0, 7)
+        with browser.tab(width=width, scheme=scheme) as tab:
+            tab.open(url)
+            tab.looks(1)
+            said = tab.run(WARNINGS)
+            assert "Overridden: loader_timeout=9s for area users, for 10 min." in said
+            assert "Overridden: allow_stale=yes for all areas, until it is reset." in said
+            assert "12 loads have failed in the last minute" in said
+            pages = tab.run("document.getElementById('warnings').innerText")
+            assert pages.count("docs/runbook.md#loader-timeout") >= 3
+            host, own = tab.run(f"{TABLE}('overrides-title')")
+            assert ["all areas", "allow_stale", "yes", "until it is reset"] == host
+            assert ["users", "loader_timeout", "9s"] == own[:3]
+            hottest = tab.run(f"{TABLE}('keys-title')")[0]
+            assert "users" == hottest[0]
+            assert memory_hash(users, 7) == hottest[1]
+            assert re.fullmatch(r"\d\d\.\d%", hottest[3])
+            self.see_events(tab)
+            self.see_configuration(tab)
+            assert 0 == tab.run("document.images.length")
+            sound(tab, url, width)
+            keep(tab, f"operator-{width}-{scheme}")
+
+    def see_events(self, tab: Any) -> None:
+        """By kind and one by one; without a mouse only those that failed."""
+        kinds = {(row[0], row[1], row[2]): row[3] for row in tab.run(f"{TABLE}('kinds-title')")}
+        assert "12" == kinds[HOSTILE, "load", "error: loader"]
+        assert "7" == kinds["users", "mload", "running"]
+        assert ("the host", "listen", "elected") in kinds
+        newest = tab.run(f"{TABLE}('events-title')")[0]
+        assert ["users", "mload", "running", "\u2013", "7", "\u2013"] == newest[1:7]
+        button = "document.querySelector('button.small')"
+        tab.run(f"{button}.focus()")
+        tab.key("Enter")
+        assert "true" == tab.run(f"{button}.getAttribute('aria-pressed')")
+        failed = tab.run(f"{TABLE}('events-title')")
+        assert 12 == len(failed)
+        assert {"0000000000000abc"} == {row[6] for row in failed}
+        assert {"error: loader"} == {row[2] for row in tab.run(f"{TABLE}('kinds-title')")}
+        tab.key("Enter")
+
+    def see_configuration(self, tab: Any) -> None:
+        """Of one area at a time, as it is in force, beside what its loads took."""
+        facts = (
+            "Object.fromEntries([...document.querySelectorAll('.groups dl div')]"
+            ".map((it) => [it.children[0].textContent, it.children[1].textContent]))"
+        )
+        choice = "document.getElementById('config-area')"
+        assert tab.run(f"{choice}.labels.length === 1")
+        tab.run(f"{choice}.value = 'users'; {choice}.dispatchEvent(new Event('change'))")
+        shown = tab.run(facts)
+        assert "9s, overridden" == shown["loader_timeout"]
+        assert "yes, overridden" == shown["allow_stale"]
+        assert shown["its loads, all time"].startswith("p50 \u2264 ")
+        tab.looks(1)
+        assert "users" == tab.run(f"{choice}.value"), "a look takes the choice away"
+        tab.run(f"{choice}.value = {HOSTILE!r}; {choice}.dispatchEvent(new Event('change'))")
+        shown = tab.run(facts)
+        assert ("yes", "yes, overridden") == (shown["stale_on_error"], shown["allow_stale"])
 
     @pytest.mark.parametrize(("width", "scheme"), VIEWS)
     def test_redis_down(
@@ -160,7 +249,10 @@ class TestStates:
                 assert "warnings. Redis" in said
                 assert tab.run("document.title").startswith("(")
                 pages = tab.run("document.getElementById('warnings').innerText")
-                assert "docs/how-to/use-redis.md" in pages
+                assert "docs/runbook.md#redis-unreachable" in pages
+                assert "docs/runbook.md#invalidation-broadcast-failure" in pages
+                shown = "document.body.innerText"
+                tab.until(shown, lambda found: "l2_" in found and "breaker" in found)
                 sound(tab, url, width)
                 keep(tab, f"down-{width}-{scheme}")
             finally:
