@@ -165,3 +165,8 @@ def _refuse_long(key: object) -> NoReturn:
         f"a cache key of type {type(key).__name__} is longer than {MAX_SIZE} bytes encoded: "
         "hash long keys before use"
     )
+
+
+def hash_text(key_hash: int) -> str:
+    """Write the hash of a key as operators see it everywhere: 16 digits of base 16."""
+    return f"{key_hash:016x}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import accelerator
 from accelerator import local, segment
 from accelerator.admin import warn
+from accelerator.keys import hash_text
 from accelerator.observability import diagnostics, events, metrics, particulars
 from accelerator.observability.processes import usage_of
 
@@ -134,7 +135,7 @@ def _process(seen: Seen, process: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flights(memory: local.Segment) -> list[dict[str, Any]]:
     found = sorted(memory.flights(), key=lambda each: -each["age"])
-    return [{**each, "hash": particulars.written(each["hash"])} for each in found]
+    return [{**each, "hash": hash_text(each["hash"])} for each in found]
 
 
 def _remote(seen: Seen, happened: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any] | None:

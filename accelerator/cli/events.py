@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from accelerator import segment
 from accelerator.cli import asking, common, words
 from accelerator.errors import ConfigError, NotAttached
+from accelerator.keys import hash_text
 from accelerator.observability import events
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def show_sums(file: segment.SegmentFile, sums: Sequence[EventSum], *, as_json: b
 
 def as_data(event: Mapping[str, Any]) -> dict[str, Any]:
     """The same for programs."""
-    key_hash = f"{event['hash']:016x}" if event["hash"] else None
+    key_hash = hash_text(event["hash"]) if event["hash"] else None
     return {**event, "outcome": events.outcome(event), "hash": key_hash}
 
 
@@ -163,7 +164,7 @@ def line(event: Mapping[str, Any]) -> str:
         _kind(event["error_kind"]),
         _took(event),
         f"{event['count']:,}",
-        f"{event['hash']:016x}" if event["hash"] else words.NOTHING,
+        hash_text(event["hash"]) if event["hash"] else words.NOTHING,
     ]
     return _columns(cells)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerator import segment
 from accelerator.cli import common
+from accelerator.keys import hash_text
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     file = common.choose(arguments.name, arguments.uid)
     flights = sorted(segment.inspect(file).flights(), key=lambda each: -each["age"])
     if arguments.json:
-        shown = [{**each, "hash": f"{each['hash']:016x}"} for each in flights]
+        shown = [{**each, "hash": hash_text(each["hash"])} for each in flights]
         json.dump({"path": str(file.path), "flights": shown}, sys.stdout, indent=2)
         print()
     else:
@@ -61,7 +62,7 @@ def row(each: Mapping[str, Any]) -> list[str]:
     notes = [name for name in ("alone", "lock", "overtaken") if each[name]]
     return [
         each["area"],
-        f"{each['hash']:016x}",
+        hash_text(each["hash"]),
         str(each["pid"]),
         "yes" if each["alive"] else "no",
         f"{each['age']:.1f} s",

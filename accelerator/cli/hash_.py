@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accelerator import segment
 from accelerator.cli import common, words
 from accelerator.errors import CacheError, ConfigError
+from accelerator.keys import hash_text
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         there = ", ".join(map(words.printable, areas)) or "none"
         raise CacheError(f"there is no area {arguments.area} in {file.name}; there are: {there}")
     try:
-        print(f"{segment.key_hash(memory, arguments.area, key):016x}")
+        print(hash_text(segment.key_hash(memory, arguments.area, key)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"KEY can be no key: {error}") from None
     return 0

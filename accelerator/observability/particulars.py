@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from accelerator import local, overrides
+from accelerator.keys import hash_text
 from accelerator.observability import diagnostics, facts
 from accelerator.observability.reading import Reader
 
@@ -68,7 +69,7 @@ def hot_keys(memory: local.Segment, limit: int = KEYS) -> list[HotKeySnapshot]:
     return [
         {
             "area": area,
-            "hash": written(key),
+            "hash": hash_text(key),
             "rate": rate,
             "share": min(1.0, rate / total) if total > 0 else None,
         }
@@ -78,7 +79,7 @@ def hot_keys(memory: local.Segment, limit: int = KEYS) -> list[HotKeySnapshot]:
 
 def events(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Show those of Segment.events()."""
-    return [{**each, "hash": written(each["hash"]) if each["hash"] else None} for each in found]
+    return [{**each, "hash": hash_text(each["hash"]) if each["hash"] else None} for each in found]
 
 
 def configurations(memory: local.Segment) -> dict[str, dict[str, Any]]:
@@ -93,8 +94,3 @@ def of_areas(memory: local.Segment) -> dict[str, diagnostics.AreaFacts]:
         name: diagnostics.area_facts(configs.get(name), local.LATENCY_BOUNDS, area.totals.loads)
         for name, area in Reader(memory).read(processes=False).areas.items()
     }
-
-
-def written(key_hash: int) -> str:
-    """Write the hash of a key as ``accelerator hash`` does."""
-    return f"{key_hash:016x}"

@@ -14,7 +14,9 @@
  * Killed between the two: emptied, and still told to be local; whoever removes the word empties it
  * again.  A process that has not noticed yet, 0.1 s at most, may still store as a LOCAL one does;
  * what it stores is held to the area's bound from its binding on, as everything is.  An area leaves
- * the mode that the host is told, too, when it is told another one of its own.
+ * the mode that the host is told, too, when it is told another one of its own.  If the host is told
+ * just then, the raise comes behind the word: killed between, it is lost, and nothing with it, as no
+ * tick has seen the area in that mode.
  *
  * The print is the sum of a mix of each word and its place, so it is found by one look at the rows
  * and is the same wherever the same is in force.  It is not stored with them, as it would have to be
